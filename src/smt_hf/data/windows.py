@@ -1,0 +1,90 @@
+"""Windows of consecutive tokens, the examples of training and evaluation."""
+
+import numpy as np
+import torch
+
+from smt_hf.data.token_cache import TokenCache
+from smt_hf.errors import InputError
+
+
+class TokenWindows(torch.utils.data.Dataset):
+    """Windows of `window_length` consecutive tokens, about one epoch of the corpus: `num_tokens // window_length`.
+
+    Window `i` starts at token `i * window_length`. With `random_offset` it is moved by up to half a window either
+    way, by an amount that depends only on the seed, the epoch and `i`, and kept inside the corpus. An item is
+    `{"input_ids": (window_length,) int64, "document_ids": (window_length,) int64}`; `document_ids` number the
+    documents in the window from 0. `transformers.default_data_collator` makes batches of the items.
+
+    Args:
+        cache: the corpus; it is read, never copied.
+        window_length: tokens in a window.
+        seed: of the offsets, 0 or more.
+        random_offset: False for evaluation: the windows are contiguous and the same in every epoch.
+
+    Raises:
+        InputError: a window length or seed out of range, or a corpus shorter than one window.
+    """
+
+    def __init__(self, cache: TokenCache, window_length: int, seed: int = 0, random_offset: bool = True):
+        _check_window_length(cache, window_length)
+        if seed < 0:
+            raise InputError(f"seed is {seed}: give 0 or more")
+        self.cache = cache
+        self.window_length = window_length
+        self.seed = seed
+        self.random_offset = random_offset
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that persistent workers see set_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the offsets of this epoch (0 or more), also in data loader workers that are already running."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return self.cache.num_tokens // self.window_length
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        index = range(len(self))[index]
+        start = index * self.window_length
+        if self.random_offset:
+            state = np.random.SeedSequence((self.seed, self._epoch.item(), index)).generate_state(1, np.uint64)
+            start += int(state[0]) % self.window_length - self.window_length // 2
+            start = min(max(start, 0), self.cache.num_tokens - self.window_length)
+        return _window(self.cache, start, self.window_length)
+
+
+def evenly_spaced_windows(cache: TokenCache, window_length: int, num_windows: int) -> dict[str, torch.Tensor]:
+    """Return windows whose starts are spread evenly from the first token of the corpus to the last possible one.
+
+    They overlap if there are more than `num_tokens // window_length`.
+
+    Returns:
+        `{"input_ids": (num_windows, window_length) int64, "document_ids": (num_windows, window_length) int64}`
+
+    Raises:
+        InputError: a length or number below 1, or a corpus shorter than one window.
+    """
+    _check_window_length(cache, window_length)
+    if num_windows < 1:
+        raise InputError(f"num_windows is {num_windows}: give 1 or more")
+    last = cache.num_tokens - window_length
+    windows = [_window(cache, i * last // max(num_windows - 1, 1), window_length) for i in range(num_windows)]
+    return {name: torch.stack([window[name] for window in windows]) for name in windows[0]}
+
+
+def _check_window_length(cache: TokenCache, window_length: int) -> None:
+    if window_length < 1:
+        raise InputError(f"window_length is {window_length}: give 1 or more")
+    if cache.num_tokens < window_length:
+        raise InputError(
+            f"the corpus has {cache.num_tokens} tokens but a window takes {window_length}: "
+            f"give more text or a window_length of {cache.num_tokens} or less"
+        )
+
+
+def _window(cache: TokenCache, start: int, window_length: int) -> dict[str, torch.Tensor]:
+    input_ids = cache.tokens[start : start + window_length].astype(np.int64)
+    starts = cache.document_starts
+    first, last = np.searchsorted(starts, (start + 1, start + window_length))  # documents that start inside
+    document_ids = np.zeros(window_length, dtype=np.int64)
+    document_ids[starts[first:last] - start] = 1
+    return {"input_ids": torch.from_numpy(input_ids), "document_ids": torch.from_numpy(document_ids.cumsum())}

@@ -1,0 +1,95 @@
+"""The student's cache: one memory state per sequence, of constant size."""
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class SmtMemoryLayer(CacheLayerMixin):
+    """Holds the memory `(B, K, D)` and the number of tokens read so far.
+
+    It answers the questions that `generate()` asks a key-value cache, though nothing in it grows.
+    """
+
+    is_compileable = False
+    is_sliding = False
+    supports_early_init = False
+
+    def __init__(self, memory: torch.Tensor | None = None, num_tokens: int = 0):
+        super().__init__()
+        self.memory = memory
+        self.num_tokens = num_tokens
+        self.is_initialized = memory is not None
+
+    def lazy_initialization(self, key_states, value_states):
+        raise NotImplementedError("a memory state is not made of keys and values")
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        raise NotImplementedError("a memory state is not made of keys and values")
+
+    def write(self, memory: torch.Tensor, num_new_tokens: int) -> None:
+        """Replaces the memory by `memory` `(B, K, D)`, cut from the autograd graph, after `num_new_tokens` tokens."""
+        self.memory = memory.detach()
+        self.num_tokens += num_new_tokens
+        self.is_initialized = True
+
+    def get_seq_length(self) -> int:
+        return self.num_tokens
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.num_tokens + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def reset(self) -> None:
+        self.memory, self.num_tokens, self.is_initialized = None, 0, False
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        if self.memory is not None:
+            self.memory = self.memory.index_select(0, beam_idx.to(self.memory.device))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        if self.memory is not None:
+            self.memory = self.memory.repeat_interleave(repeats, dim=0)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        if self.memory is not None:
+            self.memory = self.memory[indices]
+
+    def crop(self, tokens_to_remove: int) -> None:
+        raise NotImplementedError("a recurrent memory cannot forget its last tokens: keep a copy of the earlier cache")
+
+    def offload(self) -> None:
+        if self.memory is not None:
+            self.device = self.memory.device
+            self.memory = self.memory.to("cpu", non_blocking=True)
+
+    def prefetch(self) -> None:
+        if self.memory is not None and self.memory.device != getattr(self, "device", self.memory.device):
+            self.memory = self.memory.to(self.device, non_blocking=True)
+
+
+class SmtRnnCache(Cache):
+    """What `SmtRnnForCausalLM` carries from one call to the next.
+
+    Args:
+        memory: Memory `(B, K, D)` to start from; `None` starts from the learned initial memory.
+        num_tokens: Tokens that `memory` has read, 0 for a state that is treated as the beginning.
+    """
+
+    def __init__(self, memory: torch.Tensor | None = None, num_tokens: int = 0):
+        super().__init__(layers=[SmtMemoryLayer(memory, num_tokens)])
+
+    @property
+    def memory(self) -> torch.Tensor | None:
+        """The memory `(B, K, D)`, or `None` before the first token."""
+        return self.layers[0].memory
+
+    @property
+    def batch_size(self) -> int | None:
+        """Rows of the memory, or `None` before the first token."""
+        return None if self.memory is None else self.memory.shape[0]
+
+    def write(self, memory: torch.Tensor, num_new_tokens: int) -> None:
+        """See [`SmtMemoryLayer.write`]."""
+        self.layers[0].write(memory, num_new_tokens)

@@ -1,0 +1,77 @@
+"""Configuration of teacher and student together."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from .configuration_smt_rnn import SmtRnnConfig
+from .configuration_smt_teacher import SmtTeacherConfig
+
+_SHARED = (
+    "vocab_size hidden_size num_memory_tokens num_attention_heads intermediate_size hidden_act memory_normalization "
+    "rms_norm_eps rope_theta attention_dropout initializer_range pad_token_id bos_token_id eos_token_id"
+).split()
+
+
+@strict
+class SmtConfig(PreTrainedConfig):
+    r"""Configuration of [`SmtForPreTraining`]: one teacher and one student that fit each other.
+
+    Args:
+        teacher_config: an [`SmtTeacherConfig`] or its dictionary; its default when `None`.
+        student_config: an [`SmtRnnConfig`] or its dictionary; when `None`, the student that fits the teacher.
+
+    Raises:
+        huggingface_hub.errors.StrictDataclassError: if the two do not fit, naming the values that differ.
+    """
+
+    model_type = "smt"
+    sub_configs = {"teacher_config": SmtTeacherConfig, "student_config": SmtRnnConfig}
+
+    teacher_config: Any = None
+    student_config: Any = None
+    tie_word_embeddings: bool = True  # the student's readout is the teacher's decoder and head
+
+    def __post_init__(self, **kwargs):
+        if self.teacher_config is None:
+            self.teacher_config = SmtTeacherConfig()
+        elif isinstance(self.teacher_config, dict):
+            self.teacher_config = SmtTeacherConfig(**self.teacher_config)
+        if self.student_config is None:
+            self.student_config = student_config_for(self.teacher_config)
+        elif isinstance(self.student_config, dict):
+            self.student_config = SmtRnnConfig(**self.student_config)
+        super().__post_init__(**kwargs)
+
+    def validate_fit(self):
+        """Teacher and student must share the memory, the vocabulary and the readout."""
+        check_fit(self.teacher_config, self.student_config)
+        if not self.tie_word_embeddings:
+            raise ValueError("tie_word_embeddings=False: the student's readout is the teacher's, leave it at True")
+
+
+def student_config_for(teacher_config, **overrides) -> SmtRnnConfig:
+    """The student configuration that fits a teacher; `overrides` are fields of [`SmtRnnConfig`]."""
+    shared = {name: getattr(teacher_config, name) for name in _SHARED}
+    return SmtRnnConfig(**{**shared, "num_readout_layers": teacher_config.num_decoder_layers, **overrides})
+
+
+def check_fit(teacher_config, student_config) -> None:
+    """Checks that a student can learn from a teacher.
+
+    Raises:
+        ValueError: naming each field in which the two differ though they must not.
+    """
+    pairs = [(name, getattr(teacher_config, name), name, getattr(student_config, name)) for name in _SHARED[:9]]
+    pairs.append(
+        (
+            "num_decoder_layers",
+            teacher_config.num_decoder_layers,
+            "num_readout_layers",
+            student_config.num_readout_layers,
+        )
+    )
+    differing = [f"teacher {a}={x} but student {b}={y}" for a, x, b, y in pairs if x != y]
+    if differing:
+        raise ValueError(f"teacher and student do not fit: {'; '.join(differing)}; give them the same values")

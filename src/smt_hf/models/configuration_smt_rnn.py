@@ -1,0 +1,97 @@
+"""Configuration of the recurrent student."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+CELL_TYPES = ("transformer",)
+
+
+@strict
+class SmtRnnConfig(PreTrainedConfig):
+    r"""Configuration of [`SmtRnnModel`] and [`SmtRnnForCausalLM`].
+
+    Args:
+        vocab_size: Number of token ids V.
+        hidden_size: Width D of a memory token.
+        num_memory_tokens: Number K of memory tokens; the student carries K x D numbers, whatever the length.
+        cell_type: The updater `f(m_t, x_{t+1}) -> m_{t+1}`; `"transformer"`.
+        num_hidden_layers: Layers of the updater.
+        num_readout_layers: Transformer layers between the memory and the output head.
+        num_attention_heads: Attention heads; must divide `hidden_size` into even head sizes (rotary positions).
+        intermediate_size: Width of the feed-forward layers; 4 x `hidden_size` when `None`.
+        hidden_act: Activation of the feed-forward layers, a name known to `transformers.activations`.
+        memory_normalization: `"rms"` (every memory token is RMS-normalised, as in the paper) or `"none"`.
+        rms_norm_eps: Epsilon of every RMS normalisation.
+        rope_theta: Base of the rotary positions.
+        attention_dropout: Dropout of the attention weights during training.
+        initializer_range: Standard deviation of the initial weights.
+
+    Raises:
+        huggingface_hub.errors.StrictDataclassError: for a value of the wrong type or one that cannot work.
+    """
+
+    model_type = "smt_rnn"
+    keys_to_ignore_at_inference = ["past_key_values", "memory"]
+
+    vocab_size: int = 258
+    hidden_size: int = 256
+    num_memory_tokens: int = 16
+    cell_type: str = "transformer"
+    num_hidden_layers: int = 8
+    num_readout_layers: int = 4
+    num_attention_heads: int = 8
+    intermediate_size: int | None = None
+    hidden_act: str = "gelu"
+    memory_normalization: str = "rms"
+    rms_norm_eps: int | float = 1e-6
+    rope_theta: int | float = 10000.0
+    attention_dropout: int | float = 0.0
+    initializer_range: int | float = 0.02
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        super().__post_init__(**kwargs)
+
+    def validate_sizes(self):
+        """Sizes must be positive and the heads must fit the width."""
+        check_transformer_sizes(self)
+        if self.num_hidden_layers < 1 or self.num_readout_layers < 0:
+            raise ValueError(
+                f"num_hidden_layers={self.num_hidden_layers} must be at least 1 and "
+                f"num_readout_layers={self.num_readout_layers} at least 0"
+            )
+        if self.cell_type not in CELL_TYPES:
+            raise ValueError(f"cell_type={self.cell_type!r} is unknown: choose one of {', '.join(CELL_TYPES)}")
+
+
+def check_transformer_sizes(config) -> None:
+    """Checks that teacher and student share.
+
+    Raises:
+        ValueError: naming the size that cannot work and what would.
+    """
+    for name in ("vocab_size", "hidden_size", "num_memory_tokens", "num_attention_heads", "intermediate_size"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    hidden_size, heads = config.hidden_size, config.num_attention_heads
+    if hidden_size % (2 * heads):
+        raise ValueError(
+            f"hidden_size={hidden_size} is not divisible by num_attention_heads={heads} into even head sizes: "
+            f"choose a multiple of {2 * heads}"
+        )
+    if config.memory_normalization not in ("rms", "none"):
+        raise ValueError(f"memory_normalization={config.memory_normalization!r} is unknown: choose 'rms' or 'none'")
+    if not 0 <= config.attention_dropout < 1:
+        raise ValueError(f"attention_dropout={config.attention_dropout} must lie in [0, 1)")
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        value = getattr(config, name)
+        for token_id in value if isinstance(value, list) else [value]:
+            if token_id is not None and not 0 <= token_id < config.vocab_size:
+                raise ValueError(f"{name}={token_id} is outside the vocabulary of {config.vocab_size} ids")

@@ -1,0 +1,137 @@
+"""Transformer layers that teacher and student share."""
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+
+def normalize_memory(memory: torch.Tensor, config) -> torch.Tensor:
+    """RMS-normalises memory tokens `(..., D)` without a learned scale, if the configuration says so (paper, sec. 3)."""
+    if config.memory_normalization == "none":
+        return memory
+    return nn.functional.rms_norm(memory, memory.shape[-1:], eps=config.rms_norm_eps)
+
+
+def rotary_embedding(position_ids: torch.Tensor, config, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine tables `(..., L, head_size)` for positions `(..., L)`.
+
+    Computed where needed instead of kept in a buffer, so that loading on the meta device leaves nothing to refill.
+    """
+    head_size = config.hidden_size // config.num_attention_heads
+    exponent = torch.arange(0, head_size, 2, device=position_ids.device, dtype=torch.float32) / head_size
+    angles = position_ids[..., None].to(torch.float32) * config.rope_theta**-exponent
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def apply_rotary(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotates `(B, heads, L, head_size)` by the tables `(L, head_size)` or `(B, 1, L, head_size)`."""
+    first, second = states.chunk(2, dim=-1)
+    return states * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    """Plain attention, the reference of the faster ones: `(B, heads, L, head_size)` -> `(B, L, heads, head_size)`."""
+    weights = query @ key.transpose(-1, -2) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class SmtAttention(nn.Module):
+    """Multi-head self-attention with rotary positions, through the library's attention interface."""
+
+    is_causal = False  # every restriction comes as a mask
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_size**-0.5
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden_states, rotary, attention_mask=None, keep=slice(None)):
+        def heads(states):
+            return states.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+
+        query = heads(self.q_proj(hidden_states[:, keep]))
+        key, value = heads(self.k_proj(hidden_states)), heads(self.v_proj(hidden_states))
+        cos, sin = (table.to(query.dtype) for table in rotary)  # under autocast the projections are narrower
+        query = apply_rotary(query, cos[..., keep, :], sin[..., keep, :])
+        key = apply_rotary(key, cos, sin)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        dropout = self.config.attention_dropout if self.training else 0.0
+        output, weights = attend(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, is_causal=False
+        )
+        return self.o_proj(output.flatten(2)), weights
+
+
+class SmtMLP(nn.Module):
+    """Feed-forward layer `down(act(up(x)))`."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states):
+        return self.down_proj(self.act_fn(self.up_proj(hidden_states)))
+
+
+class SmtBlock(GradientCheckpointingLayer):
+    """Pre-norm Transformer block."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.attention = SmtAttention(config)
+        self.mlp_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = SmtMLP(config)
+
+    def forward(self, hidden_states, rotary, attention_mask=None, keep=slice(None)):
+        attended, _ = self.attention(self.attention_norm(hidden_states), rotary, attention_mask, keep)
+        hidden_states = hidden_states[:, keep] + attended
+        return hidden_states + self.mlp(self.mlp_norm(hidden_states))
+
+
+class SmtTransformer(nn.Module):
+    """A stack of blocks and a final norm: `(B, L, D)` -> `(B, L, D)`.
+
+    `position_ids` `(L,)` or `(B, L)` are rotary positions, `attention_mask` is in the form of the attention
+    implementation in use (`None`: every position sees every position). With `keep`, a slice of the positions, only
+    those outputs are computed in the last block and returned; that needs no mask.
+    """
+
+    def __init__(self, config, num_layers: int):
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList([SmtBlock(config) for _ in range(num_layers)])
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(self, hidden_states, position_ids, attention_mask=None, keep=slice(None)):
+        rotary = rotary_embedding(position_ids, self.config, hidden_states.dtype)
+        if position_ids.dim() == 2:
+            rotary = tuple(table[:, None] for table in rotary)
+        for layer in self.layers[:-1]:
+            hidden_states = layer(hidden_states, rotary, attention_mask)
+        if len(self.layers):
+            hidden_states = self.layers[-1](hidden_states, rotary, attention_mask, keep)
+        else:
+            hidden_states = hidden_states[:, keep]
+        return self.norm(hidden_states)
+
+
+def read_memory(decoder: SmtTransformer, memory: torch.Tensor) -> torch.Tensor:
+    """What the output head reads from a memory alone: `(..., K, D)` -> `(..., D)`, at the last memory token."""
+    flat = memory.reshape(-1, *memory.shape[-2:])
+    position_ids = torch.arange(flat.shape[1], device=flat.device)
+    return decoder(flat, position_ids, keep=slice(-1, None)).reshape(*memory.shape[:-2], memory.shape[-1])

@@ -1,0 +1,182 @@
+"""Teacher and student together, as SMT trains them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_smt import SmtConfig
+from .modeling_smt_rnn import SmtRnnForCausalLM
+from .modeling_smt_teacher import SmtTeacherModel
+
+
+@dataclass
+class SmtForPreTrainingOutput(ModelOutput):
+    """Everything that the SMT losses compare; S segments of J tokens, P encoded positions, M decoded ones.
+
+    positions: `(P,)`, the encoded positions in rising order; -1 is the empty context.
+    memory: `(B, P, K, D)`, the teacher's states after them.
+    predicted_memory: `(B, S, K, D)`, the student's states after the segments.
+    target_memory: `(B, S, K, D)`, the teacher's states that they should equal.
+    student_logits: `(B, S, J, V)`, the next token read from the student's state after every token of the segments.
+    decoding_logits: `(B, M, T_f, V)`, the future decoded from the decoded positions.
+    readout_logits: `(B, P, V)`, the next token read from every teacher state alone.
+    stream_logits: `(B, T, V)`, the next token from the encoder's token stream; `None` for a bidirectional encoder.
+    """
+
+    positions: torch.LongTensor | None = None
+    memory: torch.FloatTensor | None = None
+    predicted_memory: torch.FloatTensor | None = None
+    target_memory: torch.FloatTensor | None = None
+    student_logits: torch.FloatTensor | None = None
+    decoding_logits: torch.FloatTensor | None = None
+    readout_logits: torch.FloatTensor | None = None
+    stream_logits: torch.FloatTensor | None = None
+
+
+def document_starts(input_ids: torch.Tensor, document_ids: torch.Tensor | None) -> torch.Tensor:
+    """Bool `(B, T)`: where a token is the first of its document within the window."""
+    documents = torch.zeros_like(input_ids) if document_ids is None else document_ids
+    return nn.functional.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
+
+
+def encoded_positions(segment_starts: torch.Tensor, segment_length: int, with_empty: bool) -> torch.Tensor:
+    """The positions `(P,)` to encode for segments `(S,)`: before and after each, sorted, -1 too if asked for."""
+    positions = torch.cat([segment_starts - 1, segment_starts + segment_length - 1])
+    return torch.unique(torch.cat([positions.new_tensor([-1]), positions]) if with_empty else positions)
+
+
+class SmtForPreTraining(PreTrainedModel):
+    """Teacher and student in one checkpoint; the student's readout is tied to the teacher's decoder and head."""
+
+    config: SmtConfig
+    base_model_prefix = ""
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SmtBlock"]
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _tied_weights_keys = {"student.model.decoder": "teacher.decoder", "student.lm_head": "teacher.lm_head"}
+
+    def __init__(self, config: SmtConfig):
+        super().__init__(config)
+        self.teacher = SmtTeacherModel._from_config(config.teacher_config)
+        self.student = SmtRnnForCausalLM._from_config(config.student_config)
+        teacher_config = config.teacher_config
+        # reads the next token from the causal stream: a help in training, no part of teacher or student
+        self.stream_head = (
+            nn.Linear(teacher_config.hidden_size, teacher_config.vocab_size, bias=False)
+            if teacher_config.encoder_attention == "causal"
+            else None
+        )
+        self.post_init()
+
+    def positions_for(self, segment_starts, segment_length, attention_mask=None, document_ids=None):
+        """The positions `(P,)` that [`forward`] encodes; the empty context is among them where it may be needed.
+
+        It is nearly free in a dense encoding but a whole pass in the paper's, which leaves it out where no document
+        begins inside a segment.
+        """
+        with_empty = self.config.teacher_config.encoder_attention == "causal" or document_ids is not None
+        return encoded_positions(segment_starts, segment_length, with_empty or attention_mask is not None)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        segment_starts: torch.LongTensor,
+        decoded_ids: torch.LongTensor,
+        horizon: int,
+        segment_length: int = 1,
+        attention_mask: torch.Tensor | None = None,
+        document_ids: torch.LongTensor | None = None,
+        detach_teacher: bool = False,
+        read_student: bool = False,
+        **kwargs,
+    ) -> SmtForPreTrainingOutput:
+        r"""One encoding of the window, and all transitions, futures and readouts that are asked of it.
+
+        Args:
+            input_ids: `(B, T)`.
+            segment_starts: `(S,)`, columns s; the student runs from the teacher's state before `x_s` over the tokens
+                s..s+J-1 and should end in the teacher's state after them. J = 1 is a transition as in the paper. The
+                state before the first token of a document is that of the empty context.
+            decoded_ids: `(M,)`, positions t in -1..T-1, each among the encoded ones (see [`positions_for`]), whose
+                futures are decoded.
+            horizon: future tokens T_f that the decoder predicts; those past the window read id 0 and have no target.
+            segment_length: J; the gradient goes back so many steps, however long the window is.
+            attention_mask: `(B, T)`, 0 for padding.
+            document_ids: `(B, T)`; nothing crosses from one document into the next.
+            detach_teacher: stop the gradient of the predicted and target memories at the teacher.
+            read_student: also read the next token from the student's own states.
+
+        Returns:
+            See [`SmtForPreTrainingOutput`]; the losses are functions of it in `smt_hf.objectives`.
+        """
+        batch_size, length = input_ids.shape
+        if attention_mask is not None:  # padding is a document of its own: nothing goes in or out
+            document_ids = torch.zeros_like(input_ids) if document_ids is None else document_ids
+            document_ids = document_ids.masked_fill(attention_mask == 0, -1)
+        positions = self.positions_for(segment_starts, segment_length, attention_mask, document_ids)
+        context = slice(0, int(positions[-1]) + 1)  # later tokens are futures only
+        teacher_output = self.teacher(
+            input_ids[:, context],
+            positions,
+            None if attention_mask is None else attention_mask[:, context],
+            None if document_ids is None else document_ids[:, context],
+        )
+        memory = teacher_output.memory
+        linked = memory.detach() if detach_teacher else memory
+
+        columns = segment_starts[:, None] + torch.arange(segment_length, device=input_ids.device)
+        before = torch.searchsorted(positions, segment_starts - 1).expand(batch_size, -1)
+        initial, documents = None, None
+        if document_ids is not None:
+            begins = document_starts(input_ids, document_ids)[:, segment_starts]
+            before = before.masked_fill(begins, 0)  # group 0 is the empty context
+            initial = linked[:, :1].expand(-1, len(segment_starts), -1, -1).flatten(0, 1)
+            documents = document_ids[:, columns].flatten(0, 1)
+        rows = torch.arange(batch_size, device=input_ids.device)[:, None]
+        states, last = self.student.model.unroll(
+            self.student.model.embed_tokens(input_ids[:, columns].flatten(0, 1)),
+            linked[rows, before].flatten(0, 1),
+            document_ids=documents,
+            keep=0 if read_student else 1,
+            initial_memory=initial,
+        )
+
+        decoded = memory[:, torch.searchsorted(positions, decoded_ids)]
+        future = decoded_ids[:, None] + 1 + torch.arange(horizon, device=input_ids.device)
+        future_ids = input_ids[:, future.clamp(max=length - 1)].masked_fill(future >= length, 0)
+        decoding_logits = self.teacher.decode(decoded.flatten(0, 1), future_ids.flatten(0, 1))
+        segments = (batch_size, len(segment_starts))
+        return SmtForPreTrainingOutput(
+            positions=positions,
+            memory=memory,
+            predicted_memory=last.unflatten(0, segments),
+            target_memory=linked[:, torch.searchsorted(positions, segment_starts + segment_length - 1)],
+            student_logits=self.student.readout(states).unflatten(0, segments) if read_student else None,
+            decoding_logits=decoding_logits.unflatten(0, (batch_size, len(decoded_ids))),
+            readout_logits=self.teacher.readout(memory),
+            stream_logits=None if self.stream_head is None else self.stream_head(teacher_output.last_hidden_state),
+        )
+
+    @torch.no_grad()
+    def set_initial_memory(self) -> None:
+        """Copies the teacher's state of the empty context into the student's initial memory."""
+        token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        memory = self.teacher.encode(token, torch.tensor([-1], device=self.device))[0, 0]
+        self.student.model.initial_memory.copy_(memory)
+
+    def export_student(self) -> SmtRnnForCausalLM:
+        """The student alone: an untied copy, its initial memory set from the teacher's empty context."""
+        self.set_initial_memory()
+        student = SmtRnnForCausalLM._from_config(self.config.student_config, dtype=self.dtype)
+        student.load_state_dict(self.student.state_dict())
+        return student.to(self.device).train(self.training)
+
+
+__all__ = ["SmtForPreTraining"]

@@ -1,0 +1,266 @@
+"""The recurrent student: a fixed-size memory, an updater and a readout."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
+
+from .cache_smt_rnn import SmtRnnCache
+from .cells_smt_rnn import CELLS
+from .configuration_smt_rnn import SmtRnnConfig
+from .layers_smt import SmtTransformer, normalize_memory, read_memory
+
+
+@dataclass
+class SmtRnnModelOutput(BaseModelOutputWithPast):
+    """`BaseModelOutputWithPast` and, with `output_memory=True`, the memory `(B, T, K, D)` after every kept token."""
+
+    memory: torch.FloatTensor | None = None
+
+
+@dataclass
+class SmtRnnCausalLMOutput(CausalLMOutputWithPast):
+    """`CausalLMOutputWithPast` and, with `output_memory=True`, the memory `(B, T, K, D)` after every kept token."""
+
+    memory: torch.FloatTensor | None = None
+
+
+class SmtRnnPreTrainedModel(PreTrainedModel):
+    """Weights, loading and saving of the student."""
+
+    config: SmtRnnConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SmtBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _is_stateful = True  # a recurrent memory cannot be rolled back: assisted generation is refused
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return False
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, SmtRnnModel):
+            init.normal_(module.initial_memory)
+
+
+class SmtRnnModel(SmtRnnPreTrainedModel):
+    """The student without its output head: token embedding, updater, initial memory and readout layers."""
+
+    def __init__(self, config: SmtRnnConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.initial_memory = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
+        self.cell = CELLS[config.cell_type](config)
+        self.decoder = SmtTransformer(config, config.num_readout_layers)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def start_memory(self, batch_size: int) -> torch.Tensor:
+        """The memory before any token, `(B, K, D)`: the learned initial memory, normalised."""
+        return normalize_memory(self.initial_memory, self.config).expand(batch_size, -1, -1)
+
+    def update(self, memory: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+        """One step of the recurrence, `f(m_t, x_{t+1}) = m_{t+1}`.
+
+        Args:
+            memory: `(B, K, D)`.
+            input_ids: `(B,)` token ids.
+
+        Returns:
+            The next memory `(B, K, D)`.
+        """
+        return self.cell(memory, self.embed_tokens(input_ids))
+
+    def readout_features(self, memory: torch.Tensor) -> torch.Tensor:
+        """What the output head reads from a memory: `(..., K, D)` -> `(..., D)`."""
+        return read_memory(self.decoder, memory)
+
+    def unroll(self, inputs_embeds, memory, attention_mask=None, document_ids=None, keep=0, initial_memory=None):
+        """Runs the recurrence over a sequence.
+
+        Args:
+            inputs_embeds: `(B, T, D)`.
+            memory: `(B, K, D)`, the state before the first token.
+            attention_mask: bool `(B, T)`; where it is `False` the memory does not move.
+            document_ids: `(B, T)`; where the id changes the memory goes back to the initial one.
+            keep: the last `keep` steps are returned, every step when 0; or a 1-D tensor of step indices.
+            initial_memory: `(B, K, D)`, where a new document starts from; the learned initial memory when `None`.
+
+        Returns:
+            The memories after the kept tokens `(B, T', K, D)`, and the last memory `(B, K, D)`.
+        """
+        length = inputs_embeds.shape[1]
+        kept = set(keep.tolist()) if isinstance(keep, torch.Tensor) else set(range(length - (keep or length), length))
+        if document_ids is not None and initial_memory is None:
+            initial_memory = self.start_memory(len(inputs_embeds))
+        states = []
+        for t in range(length):
+            if document_ids is not None and t > 0:
+                begins = document_ids[:, t] != document_ids[:, t - 1]
+                memory = torch.where(begins[:, None, None], initial_memory, memory)
+            moved = self.cell(memory, inputs_embeds[:, t])
+            memory = moved if attention_mask is None else torch.where(attention_mask[:, t, None, None], moved, memory)
+            if t in kept:
+                states.append(memory)
+        return torch.stack(states, dim=1), memory
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: SmtRnnCache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        document_ids: torch.LongTensor | None = None,
+        output_memory: bool = False,
+        steps_to_keep: int | torch.Tensor = 0,
+        detach_readout: bool = False,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> SmtRnnModelOutput:
+        r"""Reads tokens one after another.
+
+        Args:
+            input_ids: `(B, T)`; or `inputs_embeds` `(B, T, D)`, exactly one of them.
+            attention_mask: `(B, T)` or `(B, earlier + T)`, 0 for padding anywhere: the memory does not move there.
+            past_key_values: an [`SmtRnnCache`] to continue from; it is updated in place.
+            use_cache: return the cache (created if none was given).
+            document_ids: `(B, T)`; the memory starts afresh wherever the id changes within a row.
+            output_memory: also return the memory after every kept token.
+            steps_to_keep: number of last steps (0: all) or a 1-D tensor of step indices to return features for.
+            detach_readout: cut the features from the memory in the autograd graph.
+
+        Returns:
+            `last_hidden_state` `(B, T', D)`, the readout features after every kept token.
+
+        Raises:
+            ValueError: if both or none of `input_ids` and `inputs_embeds` are given, or the sequence is empty.
+            TypeError: if `past_key_values` is a cache of keys and values.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        batch_size, length = inputs_embeds.shape[:2]
+        if length == 0:
+            raise ValueError("the sequence is empty: give at least one token")
+        if past_key_values is not None and not hasattr(past_key_values, "memory"):
+            raise TypeError(f"past_key_values is a {type(past_key_values).__name__}: give an SmtRnnCache or None")
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        if use_cache and past_key_values is None:
+            past_key_values = SmtRnnCache()
+
+        memory = None if past_key_values is None else past_key_values.memory
+        if memory is None:
+            memory = self.start_memory(batch_size)
+        if attention_mask is not None:
+            attention_mask = attention_mask[:, -length:].bool()
+        states, memory = self.unroll(inputs_embeds, memory, attention_mask, document_ids, steps_to_keep)
+        if past_key_values is not None:
+            past_key_values.write(memory, length)
+        features = self.readout_features(states.detach() if detach_readout else states)
+        return SmtRnnModelOutput(
+            last_hidden_state=features,
+            past_key_values=past_key_values,
+            hidden_states=(inputs_embeds, features) if output_hidden_states else None,
+            memory=states if output_memory else None,
+        )
+
+
+class SmtRnnForCausalLM(SmtRnnPreTrainedModel, GenerationMixin):
+    """The student as a causal language model: what SMT and DMT train, and what `generate()` serves."""
+
+    def __init__(self, config: SmtRnnConfig):
+        super().__init__(config)
+        self.model = SmtRnnModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @property
+    def initial_memory(self) -> torch.Tensor:
+        """The state before any token, m_empty: `(K, D)`."""
+        return self.model.start_memory(1)[0]
+
+    def update(self, memory: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+        """One step of the recurrence: `(B, K, D)` and `(B,)` token ids -> `(B, K, D)`."""
+        return self.model.update(memory, input_ids)
+
+    def readout(self, memory: torch.Tensor) -> torch.Tensor:
+        """Logits of the next token from the memory alone: `(..., K, D)` -> `(..., V)`."""
+        return self.lm_head(self.model.readout_features(memory))
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: SmtRnnCache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        document_ids: torch.LongTensor | None = None,
+        output_memory: bool = False,
+        logits_to_keep: int | torch.Tensor = 0,
+        detach_readout: bool = False,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> SmtRnnCausalLMOutput:
+        r"""Reads tokens and predicts the next ones; with `labels` its backward pass is back-propagation through time.
+
+        Args:
+            labels: `(B, T)` token ids, usually `input_ids` themselves (they are shifted here), -100 is ignored. A label
+                that begins another document (see `document_ids`) is ignored too.
+            logits_to_keep: number of last positions (0: all) or a 1-D tensor of positions to compute logits for.
+
+        The other arguments are those of [`SmtRnnModel.forward`].
+
+        Returns:
+            `logits` `(B, T', V)`: at position t those of token t + 1, read from the memory after token t.
+
+        Raises:
+            ValueError: if `labels` and `logits_to_keep` are given together, or as [`SmtRnnModel.forward`] does.
+        """
+        if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            raise ValueError("labels need the logits of every position: leave logits_to_keep at 0")
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            document_ids=document_ids,
+            output_memory=output_memory,
+            steps_to_keep=logits_to_keep,
+            detach_readout=detach_readout,
+            output_hidden_states=output_hidden_states,
+        )
+        logits = self.lm_head(outputs.last_hidden_state)
+        loss = None
+        if labels is not None:
+            if document_ids is not None:
+                begins = nn.functional.pad(document_ids[:, 1:] != document_ids[:, :-1], (1, 0))
+                labels = labels.masked_fill(begins, -100)
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return SmtRnnCausalLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            memory=outputs.memory,
+        )
+
+
+__all__ = ["SmtRnnForCausalLM", "SmtRnnModel", "SmtRnnPreTrainedModel"]

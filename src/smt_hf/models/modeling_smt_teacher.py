@@ -1,0 +1,180 @@
+"""The Transformer teacher: an encoder from context to memory and a decoder from memory to future."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_smt_teacher import SmtTeacherConfig
+from .layers_smt import SmtTransformer, normalize_memory, read_memory
+
+
+@dataclass
+class SmtTeacherOutput(ModelOutput):
+    """What the encoder returns.
+
+    memory: `(B, N, K, D)`, the memory state after each asked position.
+    last_hidden_state: `(B, T, D)`, the causal token stream; `None` for a bidirectional encoder.
+    """
+
+    memory: torch.FloatTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+
+
+class SmtTeacherModel(PreTrainedModel):
+    """Encoder `E(x_{<=t}) = m_t` and decoder `D(m_t, x_{t+1..}) -> logits of the future` (paper, sec. 3)."""
+
+    config: SmtTeacherConfig
+    base_model_prefix = "teacher"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SmtBlock"]
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: SmtTeacherConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.memory_registers = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
+        self.encoder = SmtTransformer(config, config.num_encoder_layers)
+        self.decoder = SmtTransformer(config, config.num_decoder_layers)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, SmtTeacherModel):
+            init.normal_(module.memory_registers, std=self.config.initializer_range)
+
+    def encode(
+        self,
+        input_ids: torch.LongTensor,
+        positions: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        document_ids: torch.LongTensor | None = None,
+    ) -> torch.Tensor:
+        """Memory states of many prefixes of a sequence.
+
+        Args:
+            input_ids: `(B, T)`.
+            positions: `(N,)` or `(B, N)`, column indices t: the state after `x_{<=t}`; -1 is the empty context.
+            attention_mask: `(B, T)`, 0 for padding, which no state sees.
+            document_ids: `(B, T)`; a state sees the tokens of its own document only.
+
+        Returns:
+            `(B, N, K, D)`.
+
+        Raises:
+            ValueError: if a position lies outside -1..T-1.
+        """
+        return self(input_ids, positions, attention_mask, document_ids).memory
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        positions: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        document_ids: torch.LongTensor | None = None,
+        **kwargs,
+    ) -> SmtTeacherOutput:
+        """Encodes; see [`encode`] for the arguments. Without `positions`, the state after the last token."""
+        batch_size, length = input_ids.shape
+        if positions is None:
+            positions = torch.tensor([length - 1], device=input_ids.device)
+        positions = positions.to(input_ids.device)
+        if not torch.compiler.is_compiling() and positions.numel():
+            low, high = positions.min().item(), positions.max().item()
+            if low < -1 or high >= length:
+                raise ValueError(f"positions reach from {low} to {high}: they must lie in -1..{length - 1}")
+        if positions.dim() == 1:
+            positions = positions.expand(batch_size, -1)
+        documents = torch.zeros_like(input_ids) if document_ids is None else document_ids
+        if attention_mask is not None:
+            documents = documents.masked_fill(attention_mask == 0, -1)
+        if self.config.encoder_attention == "bidirectional":
+            return SmtTeacherOutput(memory=self._encode_each(input_ids, positions, documents))
+        return self._encode_dense(input_ids, positions, documents)
+
+    def _encode_dense(self, input_ids, positions, documents) -> SmtTeacherOutput:
+        """One pass: a causal token stream, and K registers a position that see its prefix and each other."""
+        (batch_size, length), num_positions = input_ids.shape, positions.shape[1]
+        num_registers = self.config.num_memory_tokens
+        registers = self.memory_registers.repeat(num_positions, 1).expand(batch_size, -1, -1)
+        inputs = torch.cat([self.embed_tokens(input_ids), registers], dim=1)
+        offsets = torch.arange(num_registers, device=input_ids.device)
+        stream = torch.arange(length, device=input_ids.device).expand(batch_size, -1)
+        position_ids = torch.cat([stream, (positions[..., None] + 1 + offsets).flatten(1)], dim=1)
+
+        # Every column gets the last token it may see, its document, and its group (the stream is group -1).
+        last_seen = torch.cat([stream, positions.repeat_interleave(num_registers, dim=1)], dim=1)
+        own_document = documents.gather(1, last_seen.clamp(min=0))
+        groups = torch.arange(num_positions, device=input_ids.device).repeat_interleave(num_registers)
+        groups = nn.functional.pad(groups, (length, 0), value=-1)
+
+        def sees(batch_idx, head_idx, q_idx, kv_idx):
+            is_token = groups[kv_idx] < 0
+            prefix = is_token & (kv_idx <= last_seen[batch_idx, q_idx])
+            document = own_document[batch_idx, kv_idx]
+            prefix = prefix & (document == own_document[batch_idx, q_idx]) & (document >= 0)
+            same_group = (groups[kv_idx] == groups[q_idx]) & ~is_token
+            return prefix | same_group | (q_idx == kv_idx)
+
+        mask = create_bidirectional_mask(self.config, inputs, None, and_mask_function=sees)
+        hidden_states = self.encoder(inputs, position_ids, mask)
+        memory = hidden_states[:, length:].unflatten(1, (num_positions, num_registers))
+        return SmtTeacherOutput(normalize_memory(memory, self.config), hidden_states[:, :length])
+
+    def _encode_each(self, input_ids, positions, documents) -> torch.Tensor:
+        """The paper's encoder: the context of every position by itself, attending in both directions."""
+        (batch_size, length), num_positions = input_ids.shape, positions.shape[1]
+        num_registers = self.config.num_memory_tokens
+        flat = positions.reshape(-1, 1)
+        rows = torch.arange(batch_size, device=input_ids.device).repeat_interleave(num_positions)
+        stream = torch.arange(length, device=input_ids.device)
+        own_document = documents[rows].gather(1, flat.clamp(min=0))
+        visible = (stream <= flat) & (documents[rows] == own_document) & (documents[rows] >= 0)
+        visible = nn.functional.pad(visible, (0, num_registers), value=True)
+
+        registers = self.memory_registers.expand(len(rows), -1, -1)
+        inputs = torch.cat([self.embed_tokens(input_ids)[rows], registers], dim=1)
+        offsets = torch.arange(num_registers, device=input_ids.device)
+        position_ids = torch.cat([stream.expand(len(rows), -1), flat + 1 + offsets], dim=1)
+        mask = create_bidirectional_mask(self.config, inputs, visible.long())
+        memory = self.encoder(inputs, position_ids, mask)[:, length:]
+        return normalize_memory(memory, self.config).unflatten(0, (batch_size, num_positions))
+
+    def decode(self, memory: torch.Tensor, future_ids: torch.LongTensor) -> torch.Tensor:
+        """Logits of the future, with teacher forcing: step j sees the memory and `future_ids[:, :j]`.
+
+        Args:
+            memory: `(M, K, D)`.
+            future_ids: `(M, T_f)`, the tokens that follow the context of each memory.
+
+        Returns:
+            `(M, T_f, V)`; the first logits come from the memory alone.
+        """
+        num_registers, horizon = memory.shape[1], future_ids.shape[1]
+        hidden_states = torch.cat([memory, self.embed_tokens(future_ids[:, : horizon - 1])], dim=1)
+        position_ids = torch.arange(hidden_states.shape[1], device=memory.device)
+
+        def prefix_lm(batch_idx, head_idx, q_idx, kv_idx):
+            return (kv_idx <= q_idx) | (kv_idx < num_registers)
+
+        mask = create_bidirectional_mask(self.config, hidden_states, None, and_mask_function=prefix_lm)
+        hidden_states = self.decoder(hidden_states, position_ids, mask)
+        return self.lm_head(hidden_states[:, num_registers - 1 :])
+
+    def readout(self, memory: torch.Tensor) -> torch.Tensor:
+        """Logits of the next token from the memory alone: `(..., K, D)` -> `(..., V)`."""
+        return self.lm_head(read_memory(self.decoder, memory))
+
+
+__all__ = ["SmtTeacherModel"]

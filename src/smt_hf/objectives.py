@@ -1,0 +1,195 @@
+"""The losses of SMT and DMT, as pure functions on tensors.
+
+Every loss is returned as a `LossTerm`: the sum over its items and the number of items. A trainer divides the sum by the
+number of items in the whole optimiser step, so that gradient accumulation and several processes give what one batch
+gives.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+IGNORED = -100
+
+
+class LossTerm(NamedTuple):
+    """A loss before averaging: the sum over its items, and how many items there are (both scalars)."""
+
+    total: torch.Tensor
+    count: torch.Tensor
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """The mean over the items; 0 when there are none."""
+        return self.total / self.count.clamp(min=1)
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> LossTerm:
+    """Cross-entropy in nats of `logits` `(..., V)` against `targets` `(...)`; -100 is ignored."""
+    total = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return LossTerm(total, (targets != IGNORED).sum())
+
+
+def dynamics(predicted: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> LossTerm:
+    """Mean squared error of one-step transitions, `L_dyn` (paper, sec. 3).
+
+    Args:
+        predicted: memories `(..., K, D)`.
+        target: memories `(..., K, D)`.
+        valid: bool `(...)`, which transitions count.
+
+    Returns:
+        The sum over transitions of the error averaged over the K x D numbers of a memory.
+    """
+    error = (predicted.float() - target.float()).square().mean(dim=(-2, -1))
+    return LossTerm((error * valid).sum(), valid.sum())
+
+
+def uniformity(memory: torch.Tensor, num_samples: int = 512) -> torch.Tensor:
+    """Uniformity loss `log mean exp(-2 ||u_a - u_b||^2)` over pairs of L2-normalised memory tokens (paper, sec. 3).
+
+    Args:
+        memory: `(..., K, D)`; `num_samples` of its tokens are drawn with torch's global generator.
+
+    Returns:
+        A scalar between -8 (no two tokens near each other) and 0 (all the same). It is no sum over items: with
+        gradient accumulation or several processes each batch has its own.
+    """
+    tokens = F.normalize(memory.float().flatten(0, -2), dim=-1)
+    if len(tokens) > num_samples:
+        tokens = tokens[torch.randperm(len(tokens), device=tokens.device)[:num_samples]]
+    return torch.pdist(tokens).square().mul(-2).exp().mean().log()
+
+
+def next_targets(
+    input_ids: torch.Tensor,
+    labels: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+    document_ids: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The target that belongs to the memory after each position.
+
+    Args:
+        input_ids: `(B, T)`.
+        labels: explicit aligned targets `(B, T)`: label t is read from the memory after token t, -100 is ignored. Without
+            them the target is the next token.
+        attention_mask: `(B, T)`, 0 for padding, which is no target.
+        document_ids: `(B, T)`; the first token of a document is no target of the one before.
+
+    Returns:
+        `(B, T + 1)`: entry t + 1 is the target of the state after position t, entry 0 that of the empty context.
+    """
+    ignored = input_ids.new_full((len(input_ids), 1), IGNORED)
+    if labels is not None:
+        return torch.cat([ignored, labels], dim=1)
+    targets = input_ids
+    if attention_mask is not None:
+        targets = targets.masked_fill(attention_mask == 0, IGNORED)
+    documents = _documents(input_ids, attention_mask, document_ids)
+    crosses = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0))
+    return torch.cat([targets.masked_fill(crosses, IGNORED), ignored], dim=1)
+
+
+def future_targets(
+    targets: torch.Tensor,
+    positions: torch.Tensor,
+    horizon: int,
+    attention_mask: torch.Tensor | None = None,
+    document_ids: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The targets of decoding `horizon` tokens from the memories after `positions`.
+
+    Args:
+        targets: `(B, T + 1)` from [`next_targets`].
+        positions: `(M,)` in -1..T-1.
+        horizon: T_f.
+        attention_mask, document_ids: `(B, T)`, as for [`next_targets`].
+
+    Returns:
+        `(B, M, T_f)`: step j of position t is the target of the state after position t + j; -100 past the window, and
+        past the document of the context.
+    """
+    batch_size, length = targets.shape[0], targets.shape[1] - 1
+    states = positions[:, None] + torch.arange(horizon, device=targets.device)  # the state after position t + j
+    inside = states < length
+    future = targets[:, (states + 1).clamp(max=length)]
+    documents = _documents(targets[:, 1:], attention_mask, document_ids)
+    own = documents[:, positions.clamp(min=0)][..., None]
+    same = documents[:, states.clamp(min=0, max=length - 1)] == own
+    return future.masked_fill(~(same & inside).expand(batch_size, -1, -1), IGNORED)
+
+
+def _documents(like, attention_mask, document_ids):
+    documents = torch.zeros_like(like) if document_ids is None else document_ids
+    return documents if attention_mask is None else documents.masked_fill(attention_mask == 0, -1)
+
+
+def smt_targets(
+    input_ids: torch.Tensor,
+    segment_starts: torch.Tensor,
+    decoded_ids: torch.Tensor,
+    positions: torch.Tensor,
+    horizon: int,
+    segment_length: int = 1,
+    labels: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+    document_ids: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """What each term of `L_smt` is compared with, or where it counts.
+
+    Args:
+        input_ids: `(B, T)`.
+        segment_starts: `(S,)`, decoded_ids: `(M,)`, horizon: T_f, segment_length: J, as given to `SmtForPreTraining`.
+        positions: `(P,)`, the encoded positions.
+        labels, attention_mask, document_ids: `(B, T)`, see [`next_targets`].
+
+    Returns:
+        `decoding` `(B, M, T_f)`, `readout` `(B, P)`, `stream` `(B, last position + 1)` and `student` `(B, S, J)` target
+        ids, -100 where there is none; `dynamics` `(B, S)`: -100 at segments that end in padding, 0 elsewhere.
+    """
+    targets = next_targets(input_ids, labels, attention_mask, document_ids)
+    padding = torch.zeros_like(input_ids)
+    if attention_mask is not None:
+        padding = padding.masked_fill(attention_mask == 0, IGNORED)
+    columns = segment_starts[:, None] + torch.arange(segment_length, device=input_ids.device)
+    return {
+        "decoding": future_targets(targets, decoded_ids, horizon, attention_mask, document_ids),
+        "dynamics": padding[:, columns[:, -1]],
+        "readout": targets[:, positions + 1],
+        "stream": targets[:, 1 : int(positions[-1]) + 2],
+        "student": targets[:, columns + 1],
+    }
+
+
+def smt_losses(output, targets: dict[str, torch.Tensor]) -> dict[str, LossTerm]:
+    """The terms of `L_smt` that are sums over items.
+
+    Args:
+        output: an `SmtForPreTrainingOutput`.
+        targets: from [`smt_targets`] for the same arguments.
+
+    Returns:
+        `decoding`, `dynamics`, `readout`, and `stream` and `student` where the model gave their logits.
+    """
+    terms = {
+        "decoding": cross_entropy(output.decoding_logits, targets["decoding"]),
+        "dynamics": dynamics(output.predicted_memory, output.target_memory, targets["dynamics"] != IGNORED),
+        "readout": cross_entropy(output.readout_logits, targets["readout"]),
+    }
+    for name, logits in (("stream", output.stream_logits), ("student", output.student_logits)):
+        if logits is not None:
+            terms[name] = cross_entropy(logits, targets[name])
+    return terms
+
+
+def effective_rank(memory: torch.Tensor) -> torch.Tensor:
+    """Effective rank of memory tokens `(..., D)`: the exponential of the entropy of their covariance's spectrum.
+
+    Between 1 (all on one line: collapsed) and D. Roy & Vetterli, The effective rank, EUSIPCO 2007, on eigenvalues.
+    """
+    tokens = memory.detach().float().flatten(0, -2)
+    tokens = tokens - tokens.mean(dim=0)
+    spectrum = torch.linalg.eigvalsh(tokens.T @ tokens).clamp(min=0)
+    weights = spectrum / spectrum.sum().clamp(min=torch.finfo(spectrum.dtype).tiny)
+    return torch.special.entr(weights).sum().exp()

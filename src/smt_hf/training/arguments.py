@@ -1,0 +1,61 @@
+"""What the arguments of both trainers share."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from ..errors import InputError
+
+
+@dataclass
+class MemoryTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults of the paper's recipes, a time limit, and rollouts during evaluation."""
+
+    adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 of AdamW (paper: 0.95)."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW (paper: 0.01)."})
+    lr_scheduler_type: str = field(
+        default="constant_with_warmup", metadata={"help": "Learning rate schedule, a name known to transformers."}
+    )
+    warmup_steps: float = field(
+        default=0.01, metadata={"help": "Warm-up steps; below 1, the share of the training spent warming up."}
+    )
+    max_train_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many seconds of training; the learning rate schedule then follows the time. "
+            "Evaluation does not count."
+        },
+    )
+    train_clock: str = field(
+        default="wall",
+        metadata={"help": "What max_train_seconds counts: 'wall' seconds or the 'cpu' seconds of the process."},
+    )
+    drift_steps: int = field(
+        default=16, metadata={"help": "Steps of the cold-start rollout whose drift is logged during training; 0: none."}
+    )
+    eval_rollout_steps: int = field(
+        default=128, metadata={"help": "Steps of the student's cold-start rollout at every evaluation; 0: none."}
+    )
+    eval_rollout_batches: int = field(default=2, metadata={"help": "Evaluation batches that are rolled out."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Off: the models take what the data gives."})
+
+    def __post_init__(self):
+        if self.max_train_seconds is not None:
+            if self.max_train_seconds <= 0:
+                raise InputError(f"max_train_seconds={self.max_train_seconds} must be positive")
+            if self.max_steps <= 0:
+                self.max_steps = 10_000_000  # the clock ends the training
+        if self.train_clock not in ("wall", "cpu"):
+            raise InputError(f"train_clock={self.train_clock!r} is unknown: choose 'wall' or 'cpu'")
+        super().__post_init__()
+
+
+def check_positive(arguments, *names: str) -> None:
+    """Checks that counts are at least 1.
+
+    Raises:
+        InputError: naming the first that is not.
+    """
+    for name in names:
+        if getattr(arguments, name) < 1:
+            raise InputError(f"{name}={getattr(arguments, name)} must be at least 1")

@@ -1,0 +1,194 @@
+"""What both trainers share: exact averaging, a clock, logs of every term, rollouts at evaluation, a stop on NaN."""
+
+import logging
+import time
+from collections import defaultdict
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import Trainer, get_scheduler
+
+from ..evaluation.rollout import drift, next_token_losses, rollout
+from ..objectives import effective_rank
+from .callbacks import DatasetEpoch, TrainClock
+from .sampling import step_generator
+
+logger = logging.getLogger(__name__)
+
+
+class MemoryTrainer(Trainer):
+    """A `Trainer` whose loss is a weighted sum of terms, each averaged over all items of the optimiser step.
+
+    A subclass says which columns a step looks at (`draw_plan`), how many items each term has (`count_items`), and what
+    the terms are (`loss_terms`).
+    """
+
+    loss_is_scaled_for_ga = True  # every term is divided by its items in the whole accumulated batch
+
+    def __init__(self, model=None, args=None, **kwargs):
+        super().__init__(model=model, args=args, **kwargs)
+        if self.args.n_gpu > 1:
+            logger.warning("using one of %d GPUs: start with `accelerate launch` to use them all", self.args.n_gpu)
+            self.args._n_gpu = 1
+        self.clock = TrainClock(self.args.max_train_seconds, self.args.train_clock)
+        self.add_callback(self.clock)
+        self.add_callback(DatasetEpoch())
+        self._plan = None
+        self._logged = defaultdict(float)
+        self._num_transitions = 0
+        self._log_time = time.monotonic()
+        self._log_step = 0
+        self._last_memory = None
+        self._last_inputs = None
+
+    # ---- what a subclass defines -----------------------------------------------------------------------------------
+
+    def draw_plan(self, generator: torch.Generator) -> dict:
+        """The columns that one optimiser step looks at."""
+        raise NotImplementedError
+
+    def count_items(self, inputs: dict, plan: dict) -> dict[str, torch.Tensor]:
+        """The number of items of every averaged term in one batch."""
+        raise NotImplementedError
+
+    def loss_terms(self, model, inputs: dict, plan: dict) -> tuple[dict, dict, torch.Tensor]:
+        """The averaged terms (`LossTerm`), the other terms (scalars), and the memories `(..., K, D)` to watch."""
+        raise NotImplementedError
+
+    def num_transitions(self, inputs: dict) -> int:
+        """Steps of the student that a batch trains."""
+        raise NotImplementedError
+
+    def student(self):
+        """The student, unwrapped."""
+        raise NotImplementedError
+
+    def teacher_model(self):
+        """The teacher, to measure drift against."""
+        raise NotImplementedError
+
+    # ---- the loss --------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        self._plan = self.draw_plan(step_generator(self.args.seed, self.state.global_step))
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        if not batch_samples or not self.model.training:
+            return None
+        counts = [self.count_items(batch, self._plan) for batch in batch_samples]
+        total = torch.stack([sum(count[name] for count in counts) for name in counts[0]]).to(device)
+        if self.args.world_size > 1:
+            total = self.accelerator.reduce(total, "sum")
+        return dict(zip(counts[0], total))
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        averaged, others, memory = self.loss_terms(model, inputs, self._plan)
+        world_size = self.args.world_size
+        share = 1 / (self.current_gradient_accumulation_steps * world_size)
+        parts = {}
+        for name, term in averaged.items():
+            count = term.count if num_items_in_batch is None else num_items_in_batch[name]
+            part = term.total / count.clamp(min=1)
+            parts[name] = part if num_items_in_batch is not None else part * share
+        for name, value in others.items():
+            parts[name] = value * share
+        loss = sum(getattr(self.args, f"{name}_weight") * part for name, part in parts.items())
+        if not torch.isfinite(loss):
+            values = ", ".join(f"{name}={part.item():.4g}" for name, part in parts.items())
+            raise FloatingPointError(
+                f"the loss became {loss.item()} at step {self.state.global_step + 1} ({values}): lower learning_rate "
+                f"(now {self._get_learning_rate():.3g}) or max_grad_norm, and resume from the last checkpoint"
+            )
+        for name, part in parts.items():
+            self._logged[name] += part.detach()
+        self._num_transitions += self.num_transitions(inputs)
+        self._last_memory, self._last_inputs = memory.detach(), inputs
+        return loss * world_size  # the processes' gradients are averaged
+
+    # ---- logs ------------------------------------------------------------------------------------------------------
+
+    def log(self, logs, start_time=None):
+        if "loss" in logs and self.state.global_step > self._log_step:
+            steps, now = self.state.global_step - self._log_step, time.monotonic()
+            names = sorted(self._logged)
+            values = torch.stack([self._logged[name].float() for name in names] + [
+                torch.tensor(float(self._num_transitions), device=self.args.device)
+            ])
+            values = self.accelerator.reduce(values, "sum")
+            logs.update({name: round(value.item() / steps, 6) for name, value in zip(names, values)})
+            logs["transitions_per_second"] = round(values[-1].item() / max(now - self._log_time, 1e-9), 1)
+            logs["effective_rank"] = round(effective_rank(self._last_memory).item(), 3)
+            if self.args.drift_steps:
+                logs["drift"] = round(self._training_drift(), 6)
+            self._logged.clear()
+            self._num_transitions, self._log_step, self._log_time = 0, self.state.global_step, time.monotonic()
+        super().log(logs, start_time)
+
+    def _training_drift(self) -> float:
+        columns = slice(0, self.args.drift_steps)
+        input_ids = self._last_inputs["input_ids"][:, columns]
+        documents = self._last_inputs.get("document_ids")
+        documents = None if documents is None else documents[:, columns]
+        student = self.student()
+        training = student.training
+        student.eval()
+        with self.compute_loss_context_manager(), self.accelerator.autocast():
+            value = drift(student, self.teacher_model(), input_ids, documents)[-1].item()
+        student.train(training)
+        return value
+
+    # ---- evaluation ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        inputs = self._prepare_inputs(inputs)
+        plan = self.draw_plan(step_generator(0, 0))  # always the same columns, so that evaluations compare
+        with self.accelerator.autocast():
+            averaged, others, _ = self.loss_terms(model, inputs, plan)
+        values = {name: term.mean for name, term in averaged.items()} | others
+        loss = sum(getattr(self.args, f"{name}_weight") * value for name, value in values.items())
+        for name, value in values.items():
+            self._evaluated[name].append(value.detach())
+        if self.args.eval_rollout_steps and len(self._evaluated["dynamics"]) <= self.args.eval_rollout_batches:
+            self._evaluated["cold_start_loss"].append(self._cold_start_loss(inputs))
+        return loss.detach(), None, None
+
+    def _cold_start_loss(self, inputs) -> torch.Tensor:
+        columns = slice(0, self.args.eval_rollout_steps)
+        input_ids = inputs["input_ids"][:, columns]
+        documents = inputs["document_ids"][:, columns] if "document_ids" in inputs else None
+        student = self.student()
+        with self.accelerator.autocast():
+            before, _ = rollout(student, input_ids, document_ids=documents)
+            return next_token_losses(student.readout, before, input_ids).mean()
+
+    def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
+        self._evaluated = defaultdict(list)
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        for name, values in self._evaluated.items():
+            mean = self.accelerator.reduce(torch.stack(values).mean().float(), "mean")
+            output.metrics[f"{metric_key_prefix}_{name}"] = mean.item()
+        return output
+
+    # ---- schedule --------------------------------------------------------------------------------------------------
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        if self.args.max_train_seconds is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        optimizer = self.optimizer if optimizer is None else optimizer
+        resolution = 100_000  # the schedule runs over shares of the time instead of steps
+        by_step = get_scheduler(
+            self.args.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=self.args.get_warmup_steps(resolution),
+            num_training_steps=resolution,
+            scheduler_specific_kwargs=self.args.lr_scheduler_kwargs,
+        )
+        factors = by_step.lr_lambdas
+        self.lr_scheduler = LambdaLR(
+            optimizer,
+            [lambda _, factor=factor: factor(int(self.clock.progress() * resolution)) for factor in factors],
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler

@@ -1,0 +1,61 @@
+"""Callbacks of both trainers."""
+
+import time
+
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
+
+
+class TrainClock(TrainerCallback, ExportableState):
+    """Counts the seconds of training, evaluation left out, and stops the training when they are used up.
+
+    The count is kept in the checkpoint, so that a resumed run goes on with what is left.
+    """
+
+    def __init__(self, max_seconds: float | None = None, clock: str = "wall", elapsed: float = 0.0):
+        self.max_seconds = max_seconds
+        self.clock = clock
+        self.elapsed = elapsed
+        self._since = None
+
+    def _tick(self, running: bool) -> None:
+        now = CLOCKS[self.clock]()
+        if self._since is not None:
+            self.elapsed += now - self._since
+        self._since = now if running else None
+
+    def progress(self) -> float:
+        """The share of the time that is used, between 0 and 1; 0 without a limit."""
+        return 0.0 if self.max_seconds is None else min(self.elapsed / self.max_seconds, 1.0)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._tick(running=True)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._tick(running=True)
+        if self.progress() >= 1.0:
+            control.should_training_stop = True
+            control.should_log = True
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._since = CLOCKS[self.clock]()  # what the evaluation took is forgotten
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._tick(running=False)
+
+    def state(self) -> dict:
+        return {
+            "args": {"max_seconds": self.max_seconds, "clock": self.clock, "elapsed": self.elapsed},
+            "attributes": {},
+        }
+
+
+class DatasetEpoch(TrainerCallback):
+    """Tells the training data which epoch it is, so that windows move; Accelerate only tells a sampler that asks."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        dataset = getattr(train_dataloader, "dataset", None)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int((state.epoch or 0) + 1e-6))

@@ -1,0 +1,118 @@
+"""DMT: the student corrected on the states that it reaches by itself (DAgger), the teacher frozen."""
+
+import torch
+
+from ..errors import InputError
+from ..evaluation.rollout import teacher_states
+from ..models.cache_smt_rnn import SmtRnnCache
+from ..models.configuration_smt import check_fit
+from ..models.modeling_smt import document_starts
+from ..objectives import IGNORED, cross_entropy, dynamics, next_targets
+from .base_trainer import MemoryTrainer
+from .rollouts import sequential_states, sweep_states
+
+
+class DmtTrainer(MemoryTrainer):
+    """Trains an [`SmtRnnForCausalLM`] against a frozen [`SmtTeacherModel`] (paper, sec. 5).
+
+    Every step encodes the windows with the teacher, brings the student to its own states along a rollout, runs it from
+    them with a gradient, pulls where it gets towards the teacher's states, and trains the readout there.
+
+    Args:
+        model: the student.
+        args: [`DmtTrainingArguments`].
+        teacher: the [`SmtTeacherModel`]; it is neither trained nor saved.
+        **kwargs: those of `transformers.Trainer`.
+
+    Raises:
+        InputError: if teacher and student do not fit.
+        FloatingPointError: when a loss is no finite number, before it reaches the weights.
+    """
+
+    def __init__(self, model=None, args=None, teacher=None, **kwargs):
+        if teacher is None:
+            raise InputError("teacher=None: DMT needs the teacher that the student was trained with")
+        try:
+            check_fit(teacher.config, model.config)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        model.model.initial_memory.requires_grad_(False)  # a state of the teacher's
+        super().__init__(model=model, args=args, **kwargs)
+        teacher.requires_grad_(False)
+        teacher.eval()
+        self.teacher = self.accelerator.prepare_model(teacher, evaluation_mode=True)
+
+    def student(self):
+        return self.accelerator.unwrap_model(self.model)
+
+    def teacher_model(self):
+        return self.teacher
+
+    def draw_plan(self, generator):
+        args = self.args
+        num_sweeps = args.num_sweeps[int(torch.randint(len(args.num_sweeps), (1,), generator=generator))]
+        first = int(torch.randint(args.context_length - args.rollout_length + 1, (1,), generator=generator))
+        cold = torch.rand(1, generator=generator).item() < args.cold_start_probability
+        return {"num_sweeps": num_sweeps, "first": 0 if cold else first}
+
+    def _columns(self, inputs, plan) -> torch.Tensor:
+        """The rolled columns `(S, J)`; a window shorter than planned is rolled from its start, in whole segments."""
+        length, segment_length = inputs["input_ids"].shape[1], self.args.backprop_steps
+        first, last = plan["first"], plan["first"] + self.args.rollout_length
+        if last > length:
+            first, last = 0, min(length, self.args.rollout_length) // segment_length * segment_length
+            if last == 0:
+                raise InputError(f"windows of {length} tokens are shorter than backprop_steps={segment_length}: lower it")
+        return torch.arange(first, last, device=inputs["input_ids"].device).view(-1, segment_length)
+
+    def _targets(self, inputs, columns):
+        masks = [inputs.get(name) for name in ("labels", "attention_mask", "document_ids")]
+        targets = next_targets(inputs["input_ids"], *masks)[:, columns + 1]
+        mask = inputs.get("attention_mask")
+        ends = columns[:, -1]
+        valid = torch.ones_like(inputs["input_ids"][:, ends]) if mask is None else mask[:, ends]
+        return targets, valid.bool()
+
+    def num_transitions(self, inputs):
+        return len(inputs["input_ids"]) * self._columns(inputs, self._plan).numel()
+
+    def count_items(self, inputs, plan):
+        targets, valid = self._targets(inputs, self._columns(inputs, plan))
+        return {"dynamics": valid.sum(), "readout": (targets != IGNORED).sum()}
+
+    def loss_terms(self, model, inputs, plan):
+        columns = self._columns(inputs, plan)
+        input_ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+        documents = inputs.get("document_ids")
+        if mask is not None:  # padding is a document of its own: nothing goes in or out
+            documents = torch.zeros_like(input_ids) if documents is None else documents
+            documents = documents.masked_fill(mask == 0, -1)
+
+        starts = columns[:, 0]
+        positions = torch.cat([starts.new_tensor([-1]), starts - 1, columns[-1:, -1]])
+        encoded = teacher_states(self.teacher, input_ids, positions, mask, documents)
+        begins = document_starts(input_ids, documents)[:, starts]
+        before = torch.where(begins[..., None, None], encoded[:, :1], encoded[:, 1:-1])
+        tokens = input_ids[:, columns]
+        token_documents = None if documents is None else documents[:, columns]
+
+        rollout = (self.accelerator.unwrap_model(model), before, tokens, token_documents, begins)
+        if self.args.rollout == "sequential":
+            states = sequential_states(*rollout)
+        else:
+            states = sweep_states(*rollout, plan["num_sweeps"])
+        segments = states.shape[:2]
+        output = model(
+            input_ids=tokens.flatten(0, 1),
+            past_key_values=SmtRnnCache(states.flatten(0, 1)),
+            document_ids=None if token_documents is None else token_documents.flatten(0, 1),
+            output_memory=True,
+            detach_readout=self.args.detach_readout,
+        )
+        memory, logits = output.memory[:, -1].unflatten(0, segments), output.logits.unflatten(0, segments)
+        targets, valid = self._targets(inputs, columns)
+        terms = {
+            "dynamics": dynamics(memory, encoded[:, 2:], valid),
+            "readout": cross_entropy(logits, targets),
+        }
+        return terms, {}, memory

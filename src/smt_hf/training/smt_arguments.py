@@ -1,0 +1,59 @@
+"""Arguments of SMT."""
+
+from dataclasses import dataclass, field
+
+from ..errors import InputError
+from .arguments import MemoryTrainingArguments, check_positive
+
+
+@dataclass
+class SmtTrainingArguments(MemoryTrainingArguments):
+    """Arguments of [`SmtTrainer`]: what is sampled from a window, and how the losses weigh.
+
+    The paper's own recipe is one transition a window (`num_transitions=1`, `num_decoded=1`) with a bidirectional
+    encoder, weights 1, 0.1, 0.001 and no readout or stream loss.
+    """
+
+    context_length: int = field(default=256, metadata={"help": "Tokens T_c of a window that the teacher may encode."})
+    horizon: int = field(default=64, metadata={"help": "Future tokens T_f decoded from a memory state."})
+    num_transitions: int = field(
+        default=32, metadata={"help": "Steps of the student trained in every window, segments times their length."}
+    )
+    rollout_steps: int = field(
+        default=1,
+        metadata={
+            "help": "Length J of a segment: the student runs J steps, with gradient, from the teacher's state and should "
+            "end in the teacher's state. 1 is the paper's one-step transition."
+        },
+    )
+    num_decoded: int = field(default=4, metadata={"help": "Memory states of every window whose futures are decoded."})
+    decoding_weight: float = field(default=1.0, metadata={"help": "Weight of the decoding loss."})
+    dynamics_weight: float = field(default=0.1, metadata={"help": "Weight of the one-step dynamics loss."})
+    uniformity_weight: float = field(default=0.001, metadata={"help": "Weight of the uniformity loss."})
+    readout_weight: float = field(default=1.0, metadata={"help": "Weight of the next-token loss of every memory."})
+    stream_weight: float = field(default=1.0, metadata={"help": "Weight of the encoder stream's next-token loss."})
+    student_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the next-token loss of the student's own states in the segments."}
+    )
+    detach_teacher: bool = field(
+        default=False, metadata={"help": "Keep the dynamics loss out of the teacher (the paper trains both)."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(self, "context_length", "horizon", "num_transitions", "rollout_steps", "num_decoded")
+        if self.rollout_steps > self.context_length:
+            raise InputError(f"rollout_steps={self.rollout_steps} exceeds context_length={self.context_length}: lower it")
+        if self.num_transitions % self.rollout_steps:
+            raise InputError(
+                f"rollout_steps={self.rollout_steps} does not divide num_transitions={self.num_transitions}: choose a "
+                "multiple"
+            )
+        for name in ("decoding", "dynamics", "uniformity", "readout", "stream", "student"):
+            if getattr(self, f"{name}_weight") < 0:
+                raise InputError(f"{name}_weight={getattr(self, f'{name}_weight')} must not be negative")
+
+    @property
+    def window_length(self) -> int:
+        """Tokens a window must have: the context and the future of its last state."""
+        return self.context_length + self.horizon
