@@ -10,7 +10,7 @@ from .configuration_smt_teacher import SmtTeacherConfig
 
 _SHARED = (
     "vocab_size hidden_size num_memory_tokens num_attention_heads intermediate_size hidden_act memory_normalization "
-    "rms_norm_eps rope_theta attention_dropout initializer_range pad_token_id bos_token_id eos_token_id"
+    "rms_norm_eps rope_theta qk_norm attention_dropout initializer_range zero_init_residual pad_token_id bos_token_id eos_token_id"
 ).split()
 
 
@@ -63,7 +63,7 @@ def check_fit(teacher_config, student_config) -> None:
     Raises:
         ValueError: naming each field in which the two differ though they must not.
     """
-    pairs = [(name, getattr(teacher_config, name), name, getattr(student_config, name)) for name in _SHARED[:9]]
+    pairs = [(name, getattr(teacher_config, name), name, getattr(student_config, name)) for name in _SHARED[:10]]
     pairs.append(
         (
             "num_decoder_layers",

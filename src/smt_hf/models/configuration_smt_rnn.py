@@ -23,8 +23,11 @@ class SmtRnnConfig(PreTrainedConfig):
         memory_normalization: `"rms"` (every memory token is RMS-normalised, as in the paper) or `"none"`.
         rms_norm_eps: Epsilon of every RMS normalisation.
         rope_theta: Base of the rotary positions.
+        qk_norm: RMS-normalise the queries and keys of every head (no learned scale).
         attention_dropout: Dropout of the attention weights during training.
         initializer_range: Standard deviation of the initial weights.
+        zero_init_residual: Start the last matrix of every attention and feed-forward layer at zero, so that a new block
+            passes its input on.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: for a value of the wrong type or one that cannot work.
@@ -45,8 +48,10 @@ class SmtRnnConfig(PreTrainedConfig):
     memory_normalization: str = "rms"
     rms_norm_eps: int | float = 1e-6
     rope_theta: int | float = 10000.0
+    qk_norm: bool = False
     attention_dropout: int | float = 0.0
     initializer_range: int | float = 0.02
+    zero_init_residual: bool = False
     use_cache: bool = True
     pad_token_id: int | None = None
     bos_token_id: int | None = None

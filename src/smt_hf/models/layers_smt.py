@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -20,8 +21,9 @@ def rotary_embedding(position_ids: torch.Tensor, config, dtype: torch.dtype) -> 
     Computed where needed instead of kept in a buffer, so that loading on the meta device leaves nothing to refill.
     """
     head_size = config.hidden_size // config.num_attention_heads
-    exponent = torch.arange(0, head_size, 2, device=position_ids.device, dtype=torch.float32) / head_size
-    angles = position_ids[..., None].to(torch.float32) * config.rope_theta**-exponent
+    precise = torch.promote_types(dtype, torch.float32)
+    exponent = torch.arange(0, head_size, 2, device=position_ids.device, dtype=precise) / head_size
+    angles = position_ids[..., None].to(precise) * config.rope_theta**-exponent
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
@@ -63,6 +65,8 @@ class SmtAttention(nn.Module):
 
         query = heads(self.q_proj(hidden_states[:, keep]))
         key, value = heads(self.k_proj(hidden_states)), heads(self.v_proj(hidden_states))
+        if self.config.qk_norm:
+            query, key = (nn.functional.rms_norm(states, (self.head_size,)) for states in (query, key))
         cos, sin = (table.to(query.dtype) for table in rotary)  # under autocast the projections are narrower
         query = apply_rotary(query, cos[..., keep, :], sin[..., keep, :])
         key = apply_rotary(key, cos, sin)
@@ -101,6 +105,13 @@ class SmtBlock(GradientCheckpointingLayer):
         attended, _ = self.attention(self.attention_norm(hidden_states), rotary, attention_mask, keep)
         hidden_states = hidden_states[:, keep] + attended
         return hidden_states + self.mlp(self.mlp_norm(hidden_states))
+
+
+def init_residual_outputs(module: nn.Module, config) -> None:
+    """Zeroes the last matrices of a block if the configuration asks for it; for `_init_weights`."""
+    if config.zero_init_residual and isinstance(module, SmtBlock):
+        init.zeros_(module.attention.o_proj.weight)
+        init.zeros_(module.mlp.down_proj.weight)
 
 
 class SmtTransformer(nn.Module):

@@ -13,7 +13,7 @@ from transformers.utils.generic import can_return_tuple
 from .cache_smt_rnn import SmtRnnCache
 from .cells_smt_rnn import CELLS
 from .configuration_smt_rnn import SmtRnnConfig
-from .layers_smt import SmtTransformer, normalize_memory, read_memory
+from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 
 
 @dataclass
@@ -51,6 +51,7 @@ class SmtRnnPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
+        init_residual_outputs(module, self.config)
         if isinstance(module, SmtRnnModel):
             init.normal_(module.initial_memory)
 

@@ -11,7 +11,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_smt_teacher import SmtTeacherConfig
-from .layers_smt import SmtTransformer, normalize_memory, read_memory
+from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 
 
 @dataclass
@@ -50,6 +50,7 @@ class SmtTeacherModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
+        init_residual_outputs(module, self.config)
         if isinstance(module, SmtTeacherModel):
             init.normal_(module.memory_registers, std=self.config.initializer_range)
 

@@ -16,8 +16,16 @@ class MemoryTrainingArguments(TrainingArguments):
     lr_scheduler_type: str = field(
         default="constant_with_warmup", metadata={"help": "Learning rate schedule, a name known to transformers."}
     )
+    lr_scheduler_kwargs: dict | str | None = field(
+        default=None,
+        metadata={"help": "Options of the schedule as JSON; a '..._steps' below 1 is a share of the training."},
+    )
     warmup_steps: float = field(
         default=0.01, metadata={"help": "Warm-up steps; below 1, the share of the training spent warming up."}
+    )
+    muon: bool = field(
+        default=False,
+        metadata={"help": "Muon for the weight matrices of the Transformer blocks, AdamW for everything else."},
     )
     max_train_seconds: float | None = field(
         default=None,
@@ -31,12 +39,14 @@ class MemoryTrainingArguments(TrainingArguments):
         metadata={"help": "What max_train_seconds counts: 'wall' seconds or the 'cpu' seconds of the process."},
     )
     drift_steps: int = field(
-        default=16, metadata={"help": "Steps of the cold-start rollout whose drift is logged during training; 0: none."}
+        default=16,
+        metadata={"help": "Steps of the cold-start rollout whose drift is logged during training; 0: none."},
     )
     eval_rollout_steps: int = field(
         default=128, metadata={"help": "Steps of the student's cold-start rollout at every evaluation; 0: none."}
     )
     eval_rollout_batches: int = field(default=2, metadata={"help": "Evaluation batches that are rolled out."})
+    use_cache: bool = field(default=True, metadata={"help": "Kept in the saved configuration, for generation."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Off: the models take what the data gives."})
 
     def __post_init__(self):

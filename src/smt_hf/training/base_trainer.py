@@ -11,6 +11,7 @@ from transformers import Trainer, get_scheduler
 from ..evaluation.rollout import drift, next_token_losses, rollout
 from ..objectives import effective_rank
 from .callbacks import DatasetEpoch, TrainClock
+from .optimizer import MuonAndAdamW
 from .sampling import step_generator
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class MemoryTrainer(Trainer):
         self.clock = TrainClock(self.args.max_train_seconds, self.args.train_clock)
         self.add_callback(self.clock)
         self.add_callback(DatasetEpoch())
-        self._plan = None
+        self._draw = (self.args.seed, 0)  # what the columns of the current step depend on
         self._logged = defaultdict(float)
         self._num_transitions = 0
         self._log_time = time.monotonic()
@@ -43,8 +44,8 @@ class MemoryTrainer(Trainer):
 
     # ---- what a subclass defines -----------------------------------------------------------------------------------
 
-    def draw_plan(self, generator: torch.Generator) -> dict:
-        """The columns that one optimiser step looks at."""
+    def draw_plan(self, inputs: dict, generator: torch.Generator) -> dict:
+        """The columns of a batch that an optimiser step looks at; the same for all batches of one length."""
         raise NotImplementedError
 
     def count_items(self, inputs: dict, plan: dict) -> dict[str, torch.Tensor]:
@@ -55,7 +56,7 @@ class MemoryTrainer(Trainer):
         """The averaged terms (`LossTerm`), the other terms (scalars), and the memories `(..., K, D)` to watch."""
         raise NotImplementedError
 
-    def num_transitions(self, inputs: dict) -> int:
+    def num_transitions(self, inputs: dict, plan: dict) -> int:
         """Steps of the student that a batch trains."""
         raise NotImplementedError
 
@@ -69,21 +70,25 @@ class MemoryTrainer(Trainer):
 
     # ---- the loss --------------------------------------------------------------------------------------------------
 
+    def _plan(self, inputs) -> dict:
+        return self.draw_plan(inputs, step_generator(*self._draw))
+
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        self._plan = self.draw_plan(step_generator(self.args.seed, self.state.global_step))
+        self._draw = (self.args.seed, self.state.global_step)
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def _get_num_items_in_batch(self, batch_samples, device):
         if not batch_samples or not self.model.training:
             return None
-        counts = [self.count_items(batch, self._plan) for batch in batch_samples]
+        counts = [self.count_items(batch, self._plan(batch)) for batch in batch_samples]
         total = torch.stack([sum(count[name] for count in counts) for name in counts[0]]).to(device)
         if self.args.world_size > 1:
             total = self.accelerator.reduce(total, "sum")
         return dict(zip(counts[0], total))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        averaged, others, memory = self.loss_terms(model, inputs, self._plan)
+        plan = self._plan(inputs)
+        averaged, others, memory = self.loss_terms(model, inputs, plan)
         world_size = self.args.world_size
         share = 1 / (self.current_gradient_accumulation_steps * world_size)
         parts = {}
@@ -102,7 +107,7 @@ class MemoryTrainer(Trainer):
             )
         for name, part in parts.items():
             self._logged[name] += part.detach()
-        self._num_transitions += self.num_transitions(inputs)
+        self._num_transitions += self.num_transitions(inputs, plan)
         self._last_memory, self._last_inputs = memory.detach(), inputs
         return loss * world_size  # the processes' gradients are averaged
 
@@ -112,9 +117,10 @@ class MemoryTrainer(Trainer):
         if "loss" in logs and self.state.global_step > self._log_step:
             steps, now = self.state.global_step - self._log_step, time.monotonic()
             names = sorted(self._logged)
-            values = torch.stack([self._logged[name].float() for name in names] + [
-                torch.tensor(float(self._num_transitions), device=self.args.device)
-            ])
+            values = torch.stack(
+                [self._logged[name].float() for name in names]
+                + [torch.tensor(float(self._num_transitions), device=self.args.device)]
+            )
             values = self.accelerator.reduce(values, "sum")
             logs.update({name: round(value.item() / steps, 6) for name, value in zip(names, values)})
             logs["transitions_per_second"] = round(values[-1].item() / max(now - self._log_time, 1e-9), 1)
@@ -143,9 +149,9 @@ class MemoryTrainer(Trainer):
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)
-        plan = self.draw_plan(step_generator(0, 0))  # always the same columns, so that evaluations compare
+        self._draw = (0, 0)  # always the same columns, so that evaluations compare
         with self.accelerator.autocast():
-            averaged, others, _ = self.loss_terms(model, inputs, plan)
+            averaged, others, _ = self.loss_terms(model, inputs, self._plan(inputs))
         values = {name: term.mean for name, term in averaged.items()} | others
         loss = sum(getattr(self.args, f"{name}_weight") * value for name, value in values.items())
         for name, value in values.items():
@@ -171,24 +177,42 @@ class MemoryTrainer(Trainer):
             output.metrics[f"{metric_key_prefix}_{name}"] = mean.item()
         return output
 
-    # ---- schedule --------------------------------------------------------------------------------------------------
+    # ---- optimiser and schedule --------------------------------------------------------------------------------------------------
+
+    def create_optimizer(self, model=None):
+        if not self.args.muon or self.optimizer is not None:
+            return super().create_optimizer(model)
+        args = self.args
+        self.optimizer = MuonAndAdamW(
+            self.model if model is None else model,
+            lr=args.learning_rate,
+            betas=(args.adam_beta1, args.adam_beta2),
+            eps=args.adam_epsilon,
+            weight_decay=args.weight_decay,
+        )
+        return self.optimizer
 
     def create_scheduler(self, num_training_steps, optimizer=None):
-        if self.args.max_train_seconds is None:
-            return super().create_scheduler(num_training_steps, optimizer)
+        timed = self.args.max_train_seconds is not None
+        resolution = 100_000 if timed else num_training_steps  # with a clock: shares of the time instead of steps
+        options = self.args.lr_scheduler_kwargs or {}
+        options = {
+            name: int(value * resolution) if name.endswith("_steps") and 0 < value < 1 else value
+            for name, value in options.items()
+        }
         optimizer = self.optimizer if optimizer is None else optimizer
-        resolution = 100_000  # the schedule runs over shares of the time instead of steps
-        by_step = get_scheduler(
+        self.lr_scheduler = get_scheduler(
             self.args.lr_scheduler_type,
             optimizer,
             num_warmup_steps=self.args.get_warmup_steps(resolution),
             num_training_steps=resolution,
-            scheduler_specific_kwargs=self.args.lr_scheduler_kwargs,
+            scheduler_specific_kwargs=options,
         )
-        factors = by_step.lr_lambdas
-        self.lr_scheduler = LambdaLR(
-            optimizer,
-            [lambda _, factor=factor: factor(int(self.clock.progress() * resolution)) for factor in factors],
-        )
+        if timed:
+            factors = self.lr_scheduler.lr_lambdas
+            self.lr_scheduler = LambdaLR(
+                optimizer,
+                [lambda _, factor=factor: factor(int(self.clock.progress() * resolution)) for factor in factors],
+            )
         self._created_lr_scheduler = True
         return self.lr_scheduler

@@ -48,22 +48,21 @@ class DmtTrainer(MemoryTrainer):
     def teacher_model(self):
         return self.teacher
 
-    def draw_plan(self, generator):
-        args = self.args
+    def draw_plan(self, inputs, generator):
+        args, (_, length), device = self.args, inputs["input_ids"].shape, inputs["input_ids"].device
+        if length < args.backprop_steps:
+            raise InputError(
+                f"windows of {length} tokens are shorter than backprop_steps={args.backprop_steps}: lower it"
+            )
         num_sweeps = args.num_sweeps[int(torch.randint(len(args.num_sweeps), (1,), generator=generator))]
-        first = int(torch.randint(args.context_length - args.rollout_length + 1, (1,), generator=generator))
-        cold = torch.rand(1, generator=generator).item() < args.cold_start_probability
-        return {"num_sweeps": num_sweeps, "first": 0 if cold else first}
-
-    def _columns(self, inputs, plan) -> torch.Tensor:
-        """The rolled columns `(S, J)`; a window shorter than planned is rolled from its start, in whole segments."""
-        length, segment_length = inputs["input_ids"].shape[1], self.args.backprop_steps
-        first, last = plan["first"], plan["first"] + self.args.rollout_length
-        if last > length:
-            first, last = 0, min(length, self.args.rollout_length) // segment_length * segment_length
-            if last == 0:
-                raise InputError(f"windows of {length} tokens are shorter than backprop_steps={segment_length}: lower it")
-        return torch.arange(first, last, device=inputs["input_ids"].device).view(-1, segment_length)
+        context_length = min(args.context_length, length)
+        num_segments = min(args.rollout_length, context_length) // args.backprop_steps
+        latest = context_length - num_segments * args.backprop_steps
+        first = int(torch.randint(latest + 1, (1,), generator=generator))
+        if torch.rand(1, generator=generator).item() < args.cold_start_probability:
+            first = 0
+        columns = torch.arange(num_segments * args.backprop_steps, device=device).view(num_segments, -1)
+        return {"num_sweeps": num_sweeps, "columns": columns + first}
 
     def _targets(self, inputs, columns):
         masks = [inputs.get(name) for name in ("labels", "attention_mask", "document_ids")]
@@ -73,15 +72,15 @@ class DmtTrainer(MemoryTrainer):
         valid = torch.ones_like(inputs["input_ids"][:, ends]) if mask is None else mask[:, ends]
         return targets, valid.bool()
 
-    def num_transitions(self, inputs):
-        return len(inputs["input_ids"]) * self._columns(inputs, self._plan).numel()
+    def num_transitions(self, inputs, plan):
+        return len(inputs["input_ids"]) * plan["columns"].numel()
 
     def count_items(self, inputs, plan):
-        targets, valid = self._targets(inputs, self._columns(inputs, plan))
+        targets, valid = self._targets(inputs, plan["columns"])
         return {"dynamics": valid.sum(), "readout": (targets != IGNORED).sum()}
 
     def loss_terms(self, model, inputs, plan):
-        columns = self._columns(inputs, plan)
+        columns = plan["columns"]
         input_ids, mask = inputs["input_ids"], inputs.get("attention_mask")
         documents = inputs.get("document_ids")
         if mask is not None:  # padding is a document of its own: nothing goes in or out

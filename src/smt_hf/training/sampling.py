@@ -25,8 +25,8 @@ def sample_segments(context_length: int, segment_length: int, num_segments: int,
         Sorted columns `(S,)`: 0, the cold start, and others a multiple of J apart, so that one's end is another's start.
     """
     offset = int(torch.randint(segment_length, (1,), generator=generator))
-    starts = torch.arange(offset, context_length - segment_length + 1, segment_length)
-    starts = starts[starts > 0]
+    places = range(offset or segment_length, context_length - segment_length + 1, segment_length)
+    starts = torch.tensor(places, dtype=torch.long)
     chosen = torch.randperm(len(starts), generator=generator)[: num_segments - 1]
     return torch.cat([torch.zeros(1, dtype=torch.long), starts[chosen].sort().values])
 

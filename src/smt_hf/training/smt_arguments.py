@@ -43,7 +43,9 @@ class SmtTrainingArguments(MemoryTrainingArguments):
         super().__post_init__()
         check_positive(self, "context_length", "horizon", "num_transitions", "rollout_steps", "num_decoded")
         if self.rollout_steps > self.context_length:
-            raise InputError(f"rollout_steps={self.rollout_steps} exceeds context_length={self.context_length}: lower it")
+            raise InputError(
+                f"rollout_steps={self.rollout_steps} exceeds context_length={self.context_length}: lower it"
+            )
         if self.num_transitions % self.rollout_steps:
             raise InputError(
                 f"rollout_steps={self.rollout_steps} does not divide num_transitions={self.num_transitions}: choose a "

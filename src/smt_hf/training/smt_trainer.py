@@ -8,6 +8,7 @@ from ..objectives import IGNORED, smt_losses, smt_targets, uniformity
 from .base_trainer import MemoryTrainer
 from .sampling import sample_decoded, sample_segments
 
+
 class SmtTrainer(MemoryTrainer):
     """Trains an [`SmtForPreTraining`] with `L_smt` (paper, sec. 3) and the readout and stream losses.
 
@@ -39,66 +40,50 @@ class SmtTrainer(MemoryTrainer):
     def teacher_model(self):
         return self.accelerator.unwrap_model(self.model).teacher
 
-    def draw_plan(self, generator):
-        args = self.args
-        starts = sample_segments(
-            args.context_length, args.rollout_steps, args.num_transitions // args.rollout_steps, generator
-        )
-        positions = encoded_positions(starts, args.rollout_steps, with_empty=False)
-        # a decoded position whose whole future is known
-        return {"segment_starts": starts, "decoded_ids": sample_decoded(positions, args.num_decoded, generator)}
-
-    def _columns(self, inputs, plan):
-        """The plan on the batch's device, cut to what its windows hold."""
-        length, device = inputs["input_ids"].shape[1], inputs["input_ids"].device
-        starts = plan["segment_starts"]
-        starts = starts[starts + self.args.rollout_steps <= length]
-        if not len(starts):
+    def draw_plan(self, inputs, generator):
+        args, (_, length), device = self.args, inputs["input_ids"].shape, inputs["input_ids"].device
+        if length < args.rollout_steps:
             raise InputError(
-                f"windows of {length} tokens are shorter than rollout_steps={self.args.rollout_steps}: lower it"
+                f"windows of {length} tokens are shorter than rollout_steps={args.rollout_steps}: lower it"
             )
-        positions = encoded_positions(starts, self.args.rollout_steps, with_empty=False)
-        decoded = plan["decoded_ids"]
+        num_segments = args.num_transitions // args.rollout_steps
+        starts = sample_segments(min(args.context_length, length), args.rollout_steps, num_segments, generator)
+        positions = encoded_positions(starts, args.rollout_steps, with_empty=False)
         return {
             "segment_starts": starts.to(device),
-            "decoded_ids": decoded[torch.isin(decoded, positions)].to(device),
-            "segment_length": self.args.rollout_steps,
-            "horizon": self.args.horizon,
+            "decoded_ids": sample_decoded(positions, args.num_decoded, generator).to(device),
+            "segment_length": args.rollout_steps,
+            "horizon": args.horizon,
         }
 
-    def _targets(self, inputs, columns):
+    def _targets(self, inputs, plan):
         model = self.accelerator.unwrap_model(self.model)
         masks = {name: inputs[name] for name in ("attention_mask", "document_ids") if name in inputs}
-        positions = model.positions_for(columns["segment_starts"], columns["segment_length"], **masks)
-        targets = smt_targets(
-            inputs["input_ids"], **columns, positions=positions, labels=inputs.get("labels"), **masks
-        )
+        positions = model.positions_for(plan["segment_starts"], plan["segment_length"], **masks)
+        targets = smt_targets(inputs["input_ids"], **plan, positions=positions, labels=inputs.get("labels"), **masks)
         if not self.args.student_weight:
             del targets["student"]
         if model.stream_head is None:
             del targets["stream"]
         return targets
 
-    def num_transitions(self, inputs):
-        columns = self._columns(inputs, self._plan)
-        return len(inputs["input_ids"]) * len(columns["segment_starts"]) * columns["segment_length"]
-
     def count_items(self, inputs, plan):
-        targets = self._targets(inputs, self._columns(inputs, plan))
-        return {name: (target != IGNORED).sum() for name, target in targets.items()}
+        return {name: (target != IGNORED).sum() for name, target in self._targets(inputs, plan).items()}
+
+    def num_transitions(self, inputs, plan):
+        return len(inputs["input_ids"]) * len(plan["segment_starts"]) * plan["segment_length"]
 
     def loss_terms(self, model, inputs, plan):
-        columns = self._columns(inputs, plan)
         output = model(
             input_ids=inputs["input_ids"],
             attention_mask=inputs.get("attention_mask"),
             document_ids=inputs.get("document_ids"),
             detach_teacher=self.args.detach_teacher,
             read_student=self.args.student_weight > 0,
-            **columns,
+            **plan,
         )
         states = output.memory[:, output.positions >= 0]
-        return smt_losses(output, self._targets(inputs, columns)), {"uniformity": uniformity(states)}, states
+        return smt_losses(output, self._targets(inputs, plan)), {"uniformity": uniformity(states)}, states
 
     def _save(self, output_dir=None, state_dict=None):
         self.accelerator.unwrap_model(self.model).set_initial_memory()

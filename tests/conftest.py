@@ -1,0 +1,71 @@
+"""Small models and data that the tests share."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+
+from smt_hf import SmtConfig, SmtForPreTraining, SmtTeacherConfig
+from smt_hf.data import byte_tokenizer, cached_tokens
+from smt_hf.data.stories import write_stories
+from smt_hf.models import student_config_for
+
+torch.set_num_threads(1)
+
+
+def tiny_config(encoder_attention="causal", **overrides) -> SmtConfig:
+    """A configuration with weights large enough for every input to matter."""
+    sizes = {
+        "vocab_size": 20,
+        "hidden_size": 32,
+        "num_memory_tokens": 3,
+        "num_encoder_layers": 2,
+        "num_decoder_layers": 1,
+        "num_attention_heads": 4,
+        "initializer_range": 0.3,
+        "encoder_attention": encoder_attention,
+    }
+    teacher = SmtTeacherConfig(**{**sizes, **overrides})
+    return SmtConfig(teacher_config=teacher, student_config=student_config_for(teacher, num_hidden_layers=2))
+
+
+def tiny_model(encoder_attention="causal", dtype=torch.float64, seed=0, **overrides) -> SmtForPreTraining:
+    """Teacher and student in float64, where equality is exact to rounding."""
+    torch.manual_seed(seed)
+    return SmtForPreTraining(tiny_config(encoder_attention, **overrides)).to(dtype).eval()
+
+
+@pytest.fixture
+def joint():
+    return tiny_model()
+
+
+@pytest.fixture
+def student(joint):
+    return joint.export_student().eval()
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(20, (3, 14), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return byte_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def stories(tmp_path_factory):
+    """Files of built-in stories to train on and to validate with, and a folder for token caches."""
+    folder = tmp_path_factory.mktemp("stories")
+    write_stories(folder / "train.txt", num_stories=60, seed=0)
+    write_stories(folder / "valid.txt", num_stories=20, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(stories, tokenizer):
+    return cached_tokens(str(stories / "train.txt"), tokenizer, cache_dir=stories / "cache")

@@ -1,0 +1,145 @@
+"""The student's recurrence: one step, many steps, padding, documents, generation."""
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, DynamicCache
+
+from smt_hf import SmtRnnCache, SmtRnnForCausalLM
+
+EXACT = {"rtol": 0, "atol": 1e-9}
+
+
+def naive_logits(student, row):
+    memory, logits = student.initial_memory[None], []
+    for token in row:
+        memory = student.update(memory, token[None])
+        logits.append(student.readout(memory))
+    return torch.cat(logits), memory
+
+
+def test_forward_is_the_recurrence(student, tokens):
+    output = student(tokens, output_memory=True)
+    for row in range(3):
+        logits, memory = naive_logits(student, tokens[row])
+        torch.testing.assert_close(output.logits[row], logits, **EXACT)
+        torch.testing.assert_close(output.memory[row, -1:], memory, **EXACT)
+        torch.testing.assert_close(output.past_key_values.memory[row : row + 1], memory, **EXACT)
+
+
+def test_every_earlier_token_moves_the_logits(student, tokens):
+    logits = student(tokens).logits[:, -1]
+    for column in range(tokens.shape[1]):
+        other = tokens.clone()
+        other[:, column] = (other[:, column] + 7) % 20
+        assert (student(other).logits[:, -1] - logits).abs().max() > 1e-4
+
+
+def test_chunks_equal_all_at_once(student, tokens):
+    whole = student(tokens).logits
+    first = student(tokens[:, :5])
+    second = student(tokens[:, 5:6], past_key_values=first.past_key_values)
+    third = student(tokens[:, 6:], past_key_values=second.past_key_values)
+    torch.testing.assert_close(torch.cat([first.logits, second.logits, third.logits], dim=1), whole, **EXACT)
+    assert third.past_key_values.get_seq_length() == 14
+
+
+@pytest.mark.parametrize("columns", [slice(0, 4), slice(5, 8), slice(10, 14)])
+def test_masked_positions_leave_the_memory_alone(student, tokens, columns):
+    mask = torch.ones_like(tokens)
+    mask[:, columns] = 0
+    memory = student(tokens, attention_mask=mask).past_key_values.memory
+    kept = torch.cat([tokens[:, : columns.start], tokens[:, columns.stop :]], dim=1)
+    torch.testing.assert_close(memory, student(kept).past_key_values.memory, **EXACT)
+
+
+def test_packed_documents_equal_documents_apart(student, tokens):
+    document_ids = torch.tensor([[0] * 5 + [1] * 6 + [2] * 3]).expand(3, -1)
+    packed = student(tokens, document_ids=document_ids).logits
+    apart = [student(tokens[:, first:last]).logits for first, last in ((0, 5), (5, 11), (11, 14))]
+    torch.testing.assert_close(packed, torch.cat(apart, dim=1), **EXACT)
+
+
+def test_labels_give_the_shifted_loss_and_full_bptt(student, tokens):
+    output = student(tokens, labels=tokens)
+    loss = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    torch.testing.assert_close(output.loss, loss.float())  # the library takes the loss in float32
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in student.parameters())
+    embeds = student.model.embed_tokens(tokens).detach().requires_grad_()
+    student(inputs_embeds=embeds).logits[:, -1].sum().backward()
+    assert embeds.grad.abs().amax(dim=(0, 2)).min() > 0  # back to the first token
+
+
+def test_labels_do_not_cross_documents(student, tokens):
+    document_ids = torch.tensor([[0] * 5 + [1] * 9]).expand(3, -1)
+    loss = student(tokens, document_ids=document_ids, labels=tokens).loss
+    ignored = tokens.clone()
+    ignored[:, 5] = -100
+    torch.testing.assert_close(loss, student(tokens, document_ids=document_ids, labels=ignored).loss)
+
+
+@pytest.mark.parametrize("keep", [1, 3, torch.tensor([2, 7])])
+def test_logits_to_keep(student, tokens, keep):
+    logits = student(tokens).logits
+    expected = logits[:, -keep:] if isinstance(keep, int) else logits[:, keep]
+    torch.testing.assert_close(student(tokens, logits_to_keep=keep).logits, expected, **EXACT)
+
+
+def test_cache_keeps_no_graph(student, tokens):
+    assert not student(tokens).past_key_values.memory.requires_grad
+
+
+def test_greedy_generation_is_the_naive_loop(student, tokens):
+    sequence = tokens[0, :4]
+    for _ in range(10):
+        sequence = torch.cat([sequence, naive_logits(student, sequence)[0][-1:].argmax(dim=-1)])
+    generated = student.generate(tokens[:1, :4], max_new_tokens=10, do_sample=False)
+    assert generated[0].tolist() == sequence.tolist()
+
+
+@pytest.mark.parametrize("options", [{"do_sample": False}, {"do_sample": True, "top_k": 5}, {"num_beams": 3}])
+def test_cached_generation_equals_uncached(student, tokens, options):
+    results = []
+    for use_cache in (True, False):
+        torch.manual_seed(0)
+        results.append(student.generate(tokens[:, :4], max_new_tokens=8, use_cache=use_cache, **options).tolist())
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("options", [{"do_sample": False}, {"num_beams": 3}])
+def test_left_padded_batch_equals_single_runs(student, tokens, options):
+    lengths = (2, 5, 4)
+    padded, mask = torch.zeros(3, 5, dtype=torch.long), torch.zeros(3, 5, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        padded[row, 5 - length :], mask[row, 5 - length :] = tokens[row, :length], 1
+    batch = student.generate(padded, attention_mask=mask, max_new_tokens=8, **options)
+    for row, length in enumerate(lengths):
+        alone = student.generate(tokens[row : row + 1, :length], max_new_tokens=8, **options)
+        assert batch[row, 5:].tolist() == alone[0, length:].tolist()
+
+
+def test_generation_runs_past_any_length_with_constant_memory(student, tokens):
+    output = student.generate(tokens[:1, :2], max_new_tokens=300, do_sample=False, return_dict_in_generate=True)
+    assert output.sequences.shape == (1, 302)
+    assert output.past_key_values.memory.shape == (1, 3, 32)
+
+
+def test_auto_classes_load_what_was_saved(student, tokens, tmp_path):
+    student.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert isinstance(loaded, SmtRnnForCausalLM)
+    torch.testing.assert_close(loaded(tokens).logits, student(tokens).logits, rtol=0, atol=0)
+    base = AutoModel.from_pretrained(tmp_path)
+    expected = student.model(tokens).last_hidden_state
+    torch.testing.assert_close(base(tokens).last_hidden_state, expected, rtol=0, atol=0)
+
+
+def test_clear_errors(student, tokens):
+    with pytest.raises(ValueError, match="exactly one"):
+        student(tokens, inputs_embeds=student.model.embed_tokens(tokens))
+    with pytest.raises(ValueError, match="empty"):
+        student(tokens[:, :0])
+    with pytest.raises(TypeError, match="DynamicCache"):
+        student(tokens, past_key_values=DynamicCache())
+    with pytest.raises(NotImplementedError, match="cannot forget"):
+        SmtRnnCache().layers[0].crop(1)

@@ -1,0 +1,36 @@
+"""What a step looks at depends on the seed and the step alone, and covers everything in time."""
+
+import pytest
+import torch
+
+from smt_hf.training.sampling import sample_decoded, sample_segments, step_generator
+
+
+def test_a_step_is_reproducible_and_steps_differ():
+    draws = [sample_segments(64, 1, 8, step_generator(3, step)).tolist() for step in (5, 5, 6)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize("context, length, number", [(64, 1, 8), (64, 16, 4), (64, 16, 99), (10, 10, 1), (7, 3, 2)])
+def test_segments_fit_and_start_cold(context, length, number):
+    for step in range(50):
+        starts = sample_segments(context, length, number, step_generator(0, step))
+        assert starts[0] == 0
+        assert len(starts) <= number
+        assert starts.tolist() == sorted(set(starts.tolist()))
+        assert starts[-1] + length <= context
+        assert (starts[1:] % length).unique().numel() <= 1
+
+
+def test_every_column_is_trained_in_time():
+    seen = set()
+    for step in range(400):
+        for start in sample_segments(40, 4, 3, step_generator(0, step)).tolist():
+            seen.update(range(start, start + 4))
+    assert seen == set(range(40))
+
+
+def test_decoded_positions_are_encoded_ones():
+    positions = torch.tensor([-1, 2, 3, 9])
+    assert set(sample_decoded(positions, 2, step_generator(0, 0)).tolist()) <= {-1, 2, 3, 9}
+    assert sample_decoded(positions, 9, step_generator(0, 0)).tolist() == [-1, 2, 3, 9]
