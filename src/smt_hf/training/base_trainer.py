@@ -84,7 +84,7 @@ class MemoryTrainer(Trainer):
         total = torch.stack([sum(count[name] for count in counts) for name in counts[0]]).to(device)
         if self.args.world_size > 1:
             total = self.accelerator.reduce(total, "sum")
-        return dict(zip(counts[0], total))
+        return dict(zip(counts[0], total, strict=True))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         plan = self._plan(inputs)
@@ -122,7 +122,7 @@ class MemoryTrainer(Trainer):
                 + [torch.tensor(float(self._num_transitions), device=self.args.device)]
             )
             values = self.accelerator.reduce(values, "sum")
-            logs.update({name: round(value.item() / steps, 6) for name, value in zip(names, values)})
+            logs.update({name: round(value.item() / steps, 6) for name, value in zip(names, values[:-1], strict=True)})
             logs["transitions_per_second"] = round(values[-1].item() / max(now - self._log_time, 1e-9), 1)
             logs["effective_rank"] = round(effective_rank(self._last_memory).item(), 3)
             if self.args.drift_steps:
@@ -177,7 +177,7 @@ class MemoryTrainer(Trainer):
             output.metrics[f"{metric_key_prefix}_{name}"] = mean.item()
         return output
 
-    # ---- optimiser and schedule --------------------------------------------------------------------------------------------------
+    # ---- optimiser and schedule ------------------------------------------------------------------------------------
 
     def create_optimizer(self, model=None):
         if not self.args.muon or self.optimizer is not None:
