@@ -31,6 +31,9 @@ class SmtConfig(PreTrainedConfig):
 
     teacher_config: Any = None
     student_config: Any = None
+    pad_token_id: int | None = None  # the special ids are the teacher's
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
     tie_word_embeddings: bool = True  # the student's readout is the teacher's decoder and head
 
     def __post_init__(self, **kwargs):
@@ -42,6 +45,8 @@ class SmtConfig(PreTrainedConfig):
             self.student_config = student_config_for(self.teacher_config)
         elif isinstance(self.student_config, dict):
             self.student_config = SmtRnnConfig(**self.student_config)
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            setattr(self, name, getattr(self.teacher_config, name))
         super().__post_init__(**kwargs)
 
     def validate_fit(self):

@@ -38,7 +38,7 @@ class MemoryTrainer(Trainer):
         self._logged = defaultdict(float)
         self._num_transitions = 0
         self._log_time = time.monotonic()
-        self._log_step = 0
+        self._num_steps = 0
         self._last_memory = None
         self._last_inputs = None
 
@@ -75,10 +75,11 @@ class MemoryTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         self._draw = (self.args.seed, self.state.global_step)
+        self._num_steps += 1
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def _get_num_items_in_batch(self, batch_samples, device):
-        if not batch_samples or not self.model.training:
+        if not batch_samples:
             return None
         counts = [self.count_items(batch, self._plan(batch)) for batch in batch_samples]
         total = torch.stack([sum(count[name] for count in counts) for name in counts[0]]).to(device)
@@ -114,8 +115,8 @@ class MemoryTrainer(Trainer):
     # ---- logs ------------------------------------------------------------------------------------------------------
 
     def log(self, logs, start_time=None):
-        if "loss" in logs and self.state.global_step > self._log_step:
-            steps, now = self.state.global_step - self._log_step, time.monotonic()
+        if "loss" in logs and self._num_steps:
+            steps, now = self._num_steps, time.monotonic()
             names = sorted(self._logged)
             values = torch.stack(
                 [self._logged[name].float() for name in names]
@@ -128,7 +129,7 @@ class MemoryTrainer(Trainer):
             if self.args.drift_steps:
                 logs["drift"] = round(self._training_drift(), 6)
             self._logged.clear()
-            self._num_transitions, self._log_step, self._log_time = 0, self.state.global_step, time.monotonic()
+            self._num_transitions, self._num_steps, self._log_time = 0, 0, time.monotonic()
         super().log(logs, start_time)
 
     def _training_drift(self) -> float:

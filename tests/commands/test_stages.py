@@ -1,0 +1,77 @@
+"""The commands one after another, as a user runs them."""
+
+import json
+import subprocess
+import sys
+
+from smt_hf.checkpoints import load_joint, load_student
+from smt_hf.commands import demo
+from smt_hf.commands.main import main
+
+LOAD = """
+import sys, torch, smt_hf
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model, tokenizer = AutoModelForCausalLM.from_pretrained(sys.argv[1]), AutoTokenizer.from_pretrained(sys.argv[1])
+inputs = tokenizer("Once upon a time", return_tensors="pt")
+print(model.generate(**inputs, max_new_tokens=8, do_sample=False).shape[1])
+"""
+
+
+def test_a_run_leaves_a_model_a_tokenizer_and_metrics(smt_run, dmt_run):
+    for folder, metric in ((smt_run, "eval_decoding"), (dmt_run, "eval_cold_start_loss")):
+        assert {"config.json", "model.safetensors", "tokenizer.json", "metrics.json"} <= {
+            file.name for file in folder.iterdir()
+        }
+        assert metric in json.loads((folder / "metrics.json").read_text())
+    assert load_student(str(dmt_run)).generation_config.eos_token_id == 256
+
+
+def test_dmt_starts_from_the_students_weights(smt_run, dmt_run):
+    before, after = load_joint(str(smt_run)).export_student(), load_student(str(dmt_run))
+    assert before.initial_memory.equal(after.initial_memory)
+    assert not before.lm_head.weight.equal(after.lm_head.weight)
+    assert (before.lm_head.weight - after.lm_head.weight).abs().max() < 0.1
+
+
+def test_the_saved_student_loads_in_a_new_process(dmt_run):
+    result = subprocess.run([sys.executable, "-c", LOAD, str(dmt_run)], capture_output=True, text=True, check=True)
+    assert result.stdout.split()[-1] == str(len("Once upon a time") + 8)
+
+
+def test_finetune_evaluate_generate(recipes, dmt_run, smt_run, stories, tmp_path, capsys):
+    tuned = tmp_path / "tuned"
+    argv = ["--config", str(recipes["finetune"]), "--student", str(dmt_run), "--output_dir", str(tuned)]
+    assert main(["finetune", *argv]) == 0
+    assert load_student(str(tuned)).config.use_cache
+
+    valid = str(stories / "valid.txt")
+    measure = ["--teacher", str(smt_run), "--dataset", valid, "--cache_dir", str(stories / "cache")]
+    measure += ["--context_length", "16", "--rollout_steps", "24", "--num_windows", "6", "--batch_size", "4"]
+    capsys.readouterr()
+    assert main(["evaluate", "--student", str(tuned), *measure, "--output_dir", str(tmp_path / "report")]) == 0
+    table = capsys.readouterr().out
+    assert "student, cold start" in table and "drift after 1 steps" in table
+    report = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert len(report["student_warm"]["by_position"]) == len(report["drift"]) == 24
+    assert (tmp_path / "report" / "evaluation.png").stat().st_size > 1000
+    assert main(["evaluate", "--student", str(tuned), *measure, "--json", "true"]) == 0
+    printed = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert printed["student_cold"] == report["student_cold"]
+
+    assert main(["generate", "--model", str(tuned), "--prompt", "Tom had", "--max_new_tokens", "5"]) == 0
+    assert capsys.readouterr().out.startswith("Tom had")
+
+
+def test_a_run_resumes_from_its_last_checkpoint(recipes, tmp_path):
+    folder = tmp_path / "run"
+    argv = ["smt", "--config", str(recipes["smt"]), "--output_dir", str(folder)]
+    saving = ["--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "1"]
+    assert main([*argv, *saving]) == 0
+    assert [file.name for file in folder.glob("checkpoint-*")] == ["checkpoint-4"]
+    assert main([*argv, *saving, "--max_steps", "6", "--resume", "true"]) == 0
+    state = json.loads((folder / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == [1, 2, 3, 4, 5, 6]
+
+
+def test_demo_recipes_are_found():
+    assert {file.name for file in (demo.recipe_folder() / "demo").iterdir()} == {"smt.yaml", "dmt.yaml"}
