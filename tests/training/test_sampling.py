@@ -15,11 +15,17 @@ def test_a_step_is_reproducible_and_steps_differ():
 def test_segments_fit_and_start_cold(context, length, number):
     for step in range(50):
         starts = sample_segments(context, length, number, step_generator(0, step))
-        assert starts[0] == 0
+        assert starts[0] == 0 or number == 1
         assert len(starts) <= number
         assert starts.tolist() == sorted(set(starts.tolist()))
         assert starts[-1] + length <= context
+        assert starts.min() >= 0
         assert (starts[1:] % length).unique().numel() <= 1
+
+
+def test_a_single_segment_may_lie_anywhere():
+    starts = {int(sample_segments(6, 2, 1, step_generator(0, step))[0]) for step in range(100)}
+    assert starts == {0, 1, 2, 3, 4}
 
 
 def test_every_column_is_trained_in_time():

@@ -29,7 +29,9 @@ def test_smt_trains_every_parameter(make_smt, options):
 
 def test_the_papers_mode_trains(make_smt):
     model = model_for_bytes(encoder_attention="bidirectional")
-    trainer = make_smt(model, num_transitions=1, num_decoded=1, stream_weight=0.0, readout_weight=0.0)
+    trainer = make_smt(
+        model, num_transitions=1, num_decoded=1, full_context=True, stream_weight=0.0, readout_weight=0.0
+    )
     before = copy.deepcopy(model.state_dict())
     trainer.train()
     assert set(before) - moved(model, before) == {"student.model.initial_memory"}

@@ -70,12 +70,21 @@ class SmtAttention(nn.Module):
         cos, sin = (table.to(query.dtype) for table in rotary)  # under autocast the projections are narrower
         query = apply_rotary(query, cos[..., keep, :], sin[..., keep, :])
         key = apply_rotary(key, cos, sin)
+        if isinstance(attention_mask, list):
+            parts = [
+                self.attend(query[:, :, rows], key[:, :, columns], value[:, :, columns], mask)[0]
+                for rows, columns, mask in attention_mask
+            ]
+            output, weights = torch.cat(parts, dim=1), None
+        else:
+            output, weights = self.attend(query, key, value, attention_mask)
+        return self.o_proj(output.flatten(2)), weights
+
+    def attend(self, query, key, value, attention_mask):
+        """`(B, heads, L, head_size)` each -> `(B, L, heads, head_size)` and the weights, where there are any."""
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.config.attention_dropout if self.training else 0.0
-        output, weights = attend(
-            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, is_causal=False
-        )
-        return self.o_proj(output.flatten(2)), weights
+        return attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, is_causal=False)
 
 
 class SmtMLP(nn.Module):
@@ -118,7 +127,8 @@ class SmtTransformer(nn.Module):
     """A stack of blocks and a final norm: `(B, L, D)` -> `(B, L, D)`.
 
     `position_ids` `(L,)` or `(B, L)` are rotary positions, `attention_mask` is in the form of the attention
-    implementation in use (`None`: every position sees every position). With `keep`, a slice of the positions, only
+    implementation in use (`None`: every position sees every position), or a list of blocks `(rows, columns, mask)`: the
+    rows, in order, each with the columns that they may see. With `keep`, a slice of the positions, only
     those outputs are computed in the last block and returned; that needs no mask.
     """
 

@@ -129,6 +129,8 @@ class SmtTeacherModel(PreTrainedModel):
             return prefix | same_group | (q_idx == kv_idx)
 
         mask = create_bidirectional_mask(self.config, inputs, None, and_mask_function=sees)
+        if isinstance(mask, torch.Tensor):  # a flex mask knows its blocks
+            mask = register_blocks(mask, length, positions, num_registers)
         hidden_states = self.encoder(inputs, position_ids, mask)
         memory = hidden_states[:, length:].unflatten(1, (num_positions, num_registers))
         return SmtTeacherOutput(normalize_memory(memory, self.config), hidden_states[:, :length])
@@ -176,6 +178,34 @@ class SmtTeacherModel(PreTrainedModel):
     def readout(self, memory: torch.Tensor) -> torch.Tensor:
         """Logits of the next token from the memory alone: `(..., K, D)` -> `(..., V)`."""
         return self.lm_head(read_memory(self.decoder, memory))
+
+
+def register_blocks(mask: torch.Tensor, length: int, positions: torch.Tensor, num_registers: int) -> list[tuple]:
+    """Cuts the dense mask into blocks that leave out what no row of theirs sees.
+
+    The stream sees the stream; the registers of a few neighbouring positions see the stream up to the last of these
+    positions, and themselves. Without this, attention costs the square of all tokens and registers together.
+
+    Args:
+        mask: `(B, 1, L, L)` with L = `length` + N K.
+        length: tokens of the stream.
+        positions: `(B, N)`.
+        num_registers: K.
+
+    Returns:
+        Blocks `(rows, columns, mask)` for [`SmtTransformer`].
+    """
+    stream = slice(0, length)
+    blocks = [(stream, stream, mask[:, :, stream, stream])]
+    last_seen = positions.amax(dim=0).tolist()
+    group_size = max(1, 64 // num_registers)
+    for first in range(0, len(last_seen), group_size):
+        last = min(first + group_size, len(last_seen))
+        rows = slice(length + first * num_registers, length + last * num_registers)
+        seen = max(last_seen[first:last]) + 1
+        columns = torch.cat([torch.arange(seen), torch.arange(rows.start, rows.stop)]).to(mask.device)
+        blocks.append((rows, columns, mask[:, :, rows, columns]))
+    return blocks
 
 
 __all__ = ["SmtTeacherModel"]

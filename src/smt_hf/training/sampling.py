@@ -22,8 +22,11 @@ def sample_segments(context_length: int, segment_length: int, num_segments: int,
         generator: a CPU generator.
 
     Returns:
-        Sorted columns `(S,)`: 0, the cold start, and others a multiple of J apart, so that one's end is another's start.
+        Sorted columns `(S,)` a multiple of J apart, so that one's end is another's start; when there are several, the
+        first is column 0, the cold start.
     """
+    if num_segments == 1:
+        return torch.randint(context_length - segment_length + 1, (1,), generator=generator)
     offset = int(torch.randint(segment_length, (1,), generator=generator))
     places = range(offset or segment_length, context_length - segment_length + 1, segment_length)
     starts = torch.tensor(places, dtype=torch.long)

@@ -10,8 +10,8 @@ from .arguments import MemoryTrainingArguments, check_positive
 class SmtTrainingArguments(MemoryTrainingArguments):
     """Arguments of [`SmtTrainer`]: what is sampled from a window, and how the losses weigh.
 
-    The paper's own recipe is one transition a window (`num_transitions=1`, `num_decoded=1`) with a bidirectional
-    encoder, weights 1, 0.1, 0.001 and no readout or stream loss.
+    The paper's own recipe is one transition at the end of every context (`num_transitions=1`, `num_decoded=1`,
+    `full_context=True`) with a bidirectional encoder, weights 1, 0.1, 0.001 and no readout or stream loss.
     """
 
     context_length: int = field(default=256, metadata={"help": "Tokens T_c of a window that the teacher may encode."})
@@ -24,6 +24,12 @@ class SmtTrainingArguments(MemoryTrainingArguments):
         metadata={
             "help": "Length J of a segment: the student runs J steps, with gradient, from the teacher's state and should "
             "end in the teacher's state. 1 is the paper's one-step transition."
+        },
+    )
+    full_context: bool = field(
+        default=False,
+        metadata={
+            "help": "Train only the last segment of every context, as the paper does; for num_transitions of one."
         },
     )
     num_decoded: int = field(default=4, metadata={"help": "Memory states of every window whose futures are decoded."})
@@ -45,6 +51,11 @@ class SmtTrainingArguments(MemoryTrainingArguments):
         if self.rollout_steps > self.context_length:
             raise InputError(
                 f"rollout_steps={self.rollout_steps} exceeds context_length={self.context_length}: lower it"
+            )
+        if self.full_context and self.num_transitions != self.rollout_steps:
+            raise InputError(
+                f"full_context trains one segment: set num_transitions={self.num_transitions} to "
+                f"rollout_steps={self.rollout_steps}"
             )
         if self.num_transitions % self.rollout_steps:
             raise InputError(

@@ -47,7 +47,11 @@ class SmtTrainer(MemoryTrainer):
                 f"windows of {length} tokens are shorter than rollout_steps={args.rollout_steps}: lower it"
             )
         num_segments = args.num_transitions // args.rollout_steps
-        starts = sample_segments(min(args.context_length, length), args.rollout_steps, num_segments, generator)
+        context_length = min(args.context_length, length)
+        if args.full_context:
+            starts = torch.tensor([context_length - args.rollout_steps])
+        else:
+            starts = sample_segments(context_length, args.rollout_steps, num_segments, generator)
         positions = encoded_positions(starts, args.rollout_steps, with_empty=False)
         return {
             "segment_starts": starts.to(device),
