@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 from datasets.packaged_modules.text.text import TextConfig
 
-from smt_hf.errors import InputError
+from ..errors import InputError
 
 DATASETS_LOADERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 EXTENSIONS = (".txt", *DATASETS_LOADERS)

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from smt_hf.errors import InputError
+from ..errors import InputError
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from smt_hf.data.token_cache import TokenCache
-from smt_hf.errors import InputError
+from .token_cache import TokenCache
+from ..errors import InputError
 
 
 class TokenWindows(torch.utils.data.Dataset):

@@ -6,11 +6,11 @@ from collections import defaultdict
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, get_scheduler
+from transformers import ProgressCallback, Trainer, get_scheduler
 
 from ..evaluation.rollout import drift, next_token_losses, rollout
 from ..objectives import effective_rank
-from .callbacks import DatasetEpoch, TrainClock
+from .callbacks import ClockProgress, DatasetEpoch, TrainClock
 from .optimizer import MuonAndAdamW
 from .sampling import step_generator
 
@@ -34,6 +34,8 @@ class MemoryTrainer(Trainer):
         self.clock = TrainClock(self.args.max_train_seconds, self.args.train_clock)
         self.add_callback(self.clock)
         self.add_callback(DatasetEpoch())
+        if self.args.max_train_seconds is not None and self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(ClockProgress(self.clock))
         self._draw = (self.args.seed, 0)  # what the columns of the current step depend on
         self._logged = defaultdict(float)
         self._num_transitions = 0

@@ -2,7 +2,8 @@
 
 import time
 
-from transformers import TrainerCallback
+from tqdm.auto import tqdm
+from transformers import ProgressCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
@@ -59,3 +60,26 @@ class DatasetEpoch(TrainerCallback):
         dataset = getattr(train_dataloader, "dataset", None)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int((state.epoch or 0) + 1e-6))
+
+
+class ClockProgress(ProgressCallback):
+    """The progress bar of a training that a clock ends: in seconds, with the step beside it."""
+
+    def __init__(self, clock: TrainClock):
+        super().__init__()
+        self.clock = clock
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.shown = self.clock.elapsed
+        if state.is_world_process_zero:
+            form = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s{postfix}"
+            self.training_bar = tqdm(
+                total=self.clock.max_seconds, initial=self.shown, dynamic_ncols=True, bar_format=form
+            )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            elapsed = min(self.clock.elapsed, self.clock.max_seconds)
+            self.training_bar.set_postfix(step=state.global_step, refresh=False)
+            self.training_bar.update(elapsed - self.shown)
+            self.shown = elapsed
