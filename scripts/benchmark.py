@@ -30,6 +30,8 @@ def build(encoder_attention: str) -> SmtForPreTraining:
         num_encoder_layers=4,
         num_decoder_layers=2,
         num_attention_heads=4,
+        hidden_act="relu2",
+        qk_norm=True,
         encoder_attention=encoder_attention,
     )
     return SmtForPreTraining(

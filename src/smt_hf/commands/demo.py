@@ -24,8 +24,8 @@ class DemoOptions:
     """Where the demo writes, and how long it takes."""
 
     output_dir: str = field(default="runs/demo", metadata={"help": "Folder of everything that the demo writes."})
-    smt_seconds: float = field(default=150, metadata={"help": "Seconds of SMT."})
-    dmt_seconds: float = field(default=60, metadata={"help": "Seconds of DMT."})
+    smt_seconds: float = field(default=170, metadata={"help": "Seconds of SMT."})
+    dmt_seconds: float = field(default=90, metadata={"help": "Seconds of DMT."})
     num_stories: int = field(default=20000, metadata={"help": "Stories to train on."})
     overwrite: bool = field(default=False, metadata={"help": "Start over in an output_dir that is in use."})
 

@@ -89,7 +89,7 @@ class DmtTrainer(MemoryTrainer):
 
         starts = columns[:, 0]
         positions = torch.cat([starts.new_tensor([-1]), starts - 1, columns[-1:, -1]])
-        encoded = teacher_states(self.teacher, input_ids, positions, mask, documents)
+        encoded = teacher_states(self.teacher, input_ids, positions, mask, documents, chunk_size=len(positions))
         begins = document_starts(input_ids, documents)[:, starts]
         before = torch.where(begins[..., None, None], encoded[:, :1], encoded[:, 1:-1])
         tokens = input_ids[:, columns]
