@@ -164,9 +164,7 @@ def main() -> None:
             "unrolled, dense teacher": unrolled_variant("causal"),
             "sequential states, one batched regression": dmt_variant(folder, rollout="sequential"),
             "sweeps of 1-16, one batched regression": dmt_variant(folder),
-            "0-4 sweeps of 16 steps, gradient (recipe)": dmt_variant(
-                folder, backprop_steps=16, num_sweeps=[0, 1, 2, 4]
-            ),
+            "0-2 sweeps of 16 steps, gradient (recipe)": dmt_variant(folder, backprop_steps=16, num_sweeps=[0, 1, 2]),
         }
         results = measure(dmt, options.rounds, options.min_seconds)
         print_table("DMT, 32 sequences x 64 steps", results, unrolled, 0)

@@ -15,9 +15,9 @@ import numpy as np
 from filelock import FileLock
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ..errors import InputError
 from .documents import iter_documents
 from .tokenizer import is_byte_tokenizer, tokenizer_content
-from ..errors import InputError
 
 FORMAT_VERSION = 1
 CHUNK_CHARACTERS = 1 << 22

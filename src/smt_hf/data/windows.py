@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from .token_cache import TokenCache
 from ..errors import InputError
+from .token_cache import TokenCache
 
 
 class TokenWindows(torch.utils.data.Dataset):
