@@ -186,3 +186,16 @@ def test_a_teacher_that_does_not_fit(make_dmt, tmp_path):
 def test_stream_loss_needs_a_causal_encoder(make_smt):
     with pytest.raises(InputError, match="stream_weight=1.0 needs a causal encoder"):
         make_smt(model_for_bytes(encoder_attention="bidirectional"))
+
+
+@pytest.mark.parametrize("bad", [258, -1])
+def test_a_token_id_outside_the_vocabulary(make_smt, bad):
+    dataset = [{"input_ids": torch.full((32,), bad)}] * 8
+    with pytest.raises(InputError, match=f"token id {bad} is outside the model's vocabulary of 258"):
+        make_smt(dataset=dataset).train()
+
+
+def test_windows_shorter_than_a_segment(make_smt):
+    dataset = [{"input_ids": torch.zeros(3, dtype=torch.long)}] * 8
+    with pytest.raises(InputError, match="windows of 3 tokens are shorter than rollout_steps=4"):
+        make_smt(dataset=dataset, rollout_steps=4).train()

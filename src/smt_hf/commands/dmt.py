@@ -23,6 +23,8 @@ EXAMPLE = """example:
 class TeacherOptions:
     """Whom to train, and against whom."""
 
+    _argument_group_name = "model"
+
     teacher: str | None = field(default=None, metadata={"help": "Folder or Hub id of an SMT run, or of a teacher."})
     student: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the student to start from; the SMT run's by default."}

@@ -25,6 +25,8 @@ EXAMPLE = """example:
 class FinetuneOptions:
     """What to fine-tune, and over how many tokens."""
 
+    _argument_group_name = "model"
+
     student: str | None = field(default=None, metadata={"help": "Folder or Hub id of the student."})
     context_length: int = field(default=128, metadata={"help": "Tokens of a window, all of them back-propagated."})
     max_train_seconds: float | None = field(default=None, metadata={"help": "Stop after so many seconds of training."})

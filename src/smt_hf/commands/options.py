@@ -14,6 +14,8 @@ from .parsing import one_line
 class DataOptions:
     """Where the text comes from."""
 
+    _argument_group_name = "data"
+
     dataset: str | None = field(
         default=None,
         metadata={"help": "Training text: a .txt, .jsonl or .parquet file, a folder of these, or a Hub data set id."},
@@ -93,6 +95,8 @@ class EvenlySpaced:
 class ModelOptions:
     """The sizes of a new teacher and student."""
 
+    _argument_group_name = "model"
+
     tokenizer: str = field(
         default="byte", metadata={"help": "'byte' (256 bytes and two special ids), or a tokenizer's folder or Hub id."}
     )
@@ -152,6 +156,8 @@ class ModelOptions:
 @dataclass
 class RunOptions:
     """How a training run treats its output folder."""
+
+    _argument_group_name = "run"
 
     overwrite: bool = field(default=False, metadata={"help": "Start over in an output_dir that holds an earlier run."})
     resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint in output_dir."})

@@ -41,6 +41,7 @@ def parse(dataclass_types: Sequence[type], argv: Sequence[str], command: str, de
     parser = HfArgumentParser(
         dataclass_types,
         prog=f"smt-hf {command}",
+        usage=f"smt-hf {command} [--config FILE.yaml] [--FIELD VALUE ...]",
         description=description,
         epilog=f"{example}\n\nEvery field of transformers.TrainingArguments that is not shown here works as a flag too.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

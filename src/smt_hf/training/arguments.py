@@ -11,6 +11,8 @@ from ..errors import InputError
 class MemoryTrainingArguments(TrainingArguments):
     """`TrainingArguments` with the defaults of the paper's recipes, a time limit, and rollouts during evaluation."""
 
+    _argument_group_name = "training"
+
     adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 of AdamW (paper: 0.95)."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW (paper: 0.01)."})
     lr_scheduler_type: str = field(

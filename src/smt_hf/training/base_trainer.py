@@ -8,6 +8,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import ProgressCallback, Trainer, get_scheduler
 
+from ..errors import InputError
 from ..evaluation.rollout import drift, next_token_losses, rollout
 from ..objectives import effective_rank
 from .callbacks import ClockProgress, DatasetEpoch, TrainClock
@@ -83,6 +84,8 @@ class MemoryTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples, device):
         if not batch_samples:
             return None
+        for batch in batch_samples:
+            check_token_ids(batch["input_ids"], self.student().config.vocab_size)
         counts = [self.count_items(batch, self._plan(batch)) for batch in batch_samples]
         total = torch.stack([sum(count[name] for count in counts) for name in counts[0]]).to(device)
         if self.args.world_size > 1:
@@ -219,3 +222,17 @@ class MemoryTrainer(Trainer):
             )
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+
+def check_token_ids(input_ids: torch.Tensor, vocab_size: int) -> None:
+    """Checks that every token id has an embedding.
+
+    Raises:
+        InputError: naming the id.
+    """
+    low, high = (int(value) for value in torch.aminmax(input_ids))
+    if low < 0 or high >= vocab_size:
+        raise InputError(
+            f"token id {low if low < 0 else high} is outside the model's vocabulary of {vocab_size} ids: use the "
+            "tokenizer that the model was made for, or make the model with a larger vocab_size"
+        )
