@@ -1,6 +1,7 @@
 """The commands one after another, as a user runs them."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -36,6 +37,27 @@ def test_dmt_starts_from_the_students_weights(smt_run, dmt_run):
 def test_the_saved_student_loads_in_a_new_process(dmt_run):
     result = subprocess.run([sys.executable, "-c", LOAD, str(dmt_run)], capture_output=True, text=True, check=True)
     assert result.stdout.split()[-1] == str(len("Once upon a time") + 8)
+
+
+REMOTE = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder = sys.argv[1]
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+inputs = tokenizer("Once upon a time", return_tensors="pt")
+print(model.generate(**inputs, max_new_tokens=8, do_sample=False)[0].tolist())
+assert "smt_hf" not in sys.modules and type(model).__module__.startswith("transformers_modules")
+"""
+
+
+def test_the_saved_student_carries_its_code(dmt_run, tmp_path, tokenizer):
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", REMOTE, str(dmt_run)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    inputs = tokenizer("Once upon a time", return_tensors="pt")
+    generated = load_student(str(dmt_run)).generate(**inputs, max_new_tokens=8, do_sample=False)
+    assert json.loads(result.stdout.splitlines()[-1]) == generated[0].tolist()
 
 
 def test_finetune_evaluate_generate(recipes, dmt_run, smt_run, stories, tmp_path, capsys):

@@ -17,6 +17,13 @@ AutoModel.register(SmtTeacherConfig, SmtTeacherModel, exist_ok=True)
 AutoModelForCausalLM.register(SmtRnnConfig, SmtRnnForCausalLM, exist_ok=True)
 AutoModelForPreTraining.register(SmtConfig, SmtForPreTraining, exist_ok=True)
 
+# A saved folder carries the files that its class needs, so that `trust_remote_code=True` loads it without this package.
+for _config in (SmtRnnConfig, SmtTeacherConfig, SmtConfig):
+    _config.register_for_auto_class()
+SmtRnnForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+SmtTeacherModel.register_for_auto_class("AutoModel")
+SmtForPreTraining.register_for_auto_class("AutoModelForPreTraining")
+
 __all__ = [
     "SmtConfig",
     "SmtForPreTraining",
