@@ -16,7 +16,21 @@ from .models import (
 
 __version__ = "0.1.0"
 
+_TRAINING = ("DmtTrainer", "DmtTrainingArguments", "SmtTrainer", "SmtTrainingArguments")
+
+
+def __getattr__(name: str):
+    """Trainers are imported when they are asked for: who only serves a model does not wait for them."""
+    if name in _TRAINING:
+        from . import training
+
+        return getattr(training, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
+    "DmtTrainer",
+    "DmtTrainingArguments",
     "SmtConfig",
     "SmtForPreTraining",
     "SmtRnnCache",
@@ -25,4 +39,6 @@ __all__ = [
     "SmtRnnModel",
     "SmtTeacherConfig",
     "SmtTeacherModel",
+    "SmtTrainer",
+    "SmtTrainingArguments",
 ]

@@ -84,3 +84,18 @@ def test_exported_student_starts_in_the_teachers_empty_context(joint, tokens):
     torch.testing.assert_close(student.initial_memory, empty, rtol=0, atol=1e-5)
     torch.testing.assert_close(student.readout(empty), joint.teacher.readout(empty), **EXACT)
     assert student.lm_head.weight is not joint.teacher.lm_head.weight
+
+
+def test_activation_checkpointing_changes_nothing(tokens):
+    results = []
+    for checkpointed in (False, True):
+        joint = tiny_model().train()
+        if checkpointed:
+            joint.gradient_checkpointing_enable()
+        output = joint(tokens, torch.tensor([0, 4, 8]), torch.tensor([3]), 4, segment_length=2, read_student=True)
+        parts = (output.predicted_memory - output.target_memory, output.student_logits, output.decoding_logits)
+        sum(part.square().mean() for part in parts).backward()
+        results.append({name: p.grad for name, p in joint.named_parameters() if p.grad is not None})
+    assert results[0].keys() == results[1].keys()
+    for name, gradient in results[0].items():
+        torch.testing.assert_close(results[1][name], gradient, **EXACT)
