@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from .models.documents_smt import document_starts, separate_padding
+
 IGNORED = -100
 
 
@@ -86,9 +88,9 @@ def next_targets(
     targets = input_ids
     if attention_mask is not None:
         targets = targets.masked_fill(attention_mask == 0, IGNORED)
-    documents = _documents(input_ids, attention_mask, document_ids)
-    crosses = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0))
-    return torch.cat([targets.masked_fill(crosses, IGNORED), ignored], dim=1)
+    begins = document_starts(input_ids, separate_padding(input_ids, attention_mask, document_ids))
+    begins[:, 0] = False  # read from the empty context
+    return torch.cat([targets.masked_fill(begins, IGNORED), ignored], dim=1)
 
 
 def future_targets(
@@ -114,15 +116,12 @@ def future_targets(
     states = positions[:, None] + torch.arange(horizon, device=targets.device)  # the state after position t + j
     inside = states < length
     future = targets[:, (states + 1).clamp(max=length)]
-    documents = _documents(targets[:, 1:], attention_mask, document_ids)
+    documents = separate_padding(targets[:, 1:], attention_mask, document_ids)
+    if documents is None:
+        return future.masked_fill(~inside, IGNORED)
     own = documents[:, positions.clamp(min=0)][..., None]
     same = documents[:, states.clamp(min=0, max=length - 1)] == own
     return future.masked_fill(~(same & inside).expand(batch_size, -1, -1), IGNORED)
-
-
-def _documents(like, attention_mask, document_ids):
-    documents = torch.zeros_like(like) if document_ids is None else document_ids
-    return documents if attention_mask is None else documents.masked_fill(attention_mask == 0, -1)
 
 
 def smt_targets(

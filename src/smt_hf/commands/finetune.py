@@ -9,7 +9,7 @@ from transformers import Trainer, TrainingArguments, default_data_collator, set_
 from ..checkpoints import check_vocabulary, load_student
 from ..data import load_tokenizer
 from ..errors import InputError
-from ..models.modeling_smt import document_starts
+from ..models.documents_smt import document_starts
 from ..training.callbacks import DatasetEpoch, TrainClock
 from .options import DataOptions, RunOptions
 from .parsing import parse

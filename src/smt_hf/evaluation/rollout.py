@@ -3,7 +3,7 @@
 import torch
 
 from ..models.cache_smt_rnn import SmtRnnCache
-from ..models.modeling_smt import document_starts
+from ..models.documents_smt import document_starts
 
 
 @torch.no_grad()

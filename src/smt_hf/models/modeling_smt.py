@@ -9,6 +9,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_smt import SmtConfig
+from .documents_smt import document_starts, separate_padding
 from .modeling_smt_rnn import SmtRnnForCausalLM
 from .modeling_smt_teacher import SmtTeacherModel
 
@@ -35,12 +36,6 @@ class SmtForPreTrainingOutput(ModelOutput):
     decoding_logits: torch.FloatTensor | None = None
     readout_logits: torch.FloatTensor | None = None
     stream_logits: torch.FloatTensor | None = None
-
-
-def document_starts(input_ids: torch.Tensor, document_ids: torch.Tensor | None) -> torch.Tensor:
-    """Bool `(B, T)`: where a token is the first of its document within the window."""
-    documents = torch.zeros_like(input_ids) if document_ids is None else document_ids
-    return nn.functional.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
 
 
 def encoded_positions(segment_starts: torch.Tensor, segment_length: int, with_empty: bool) -> torch.Tensor:
@@ -117,9 +112,7 @@ class SmtForPreTraining(PreTrainedModel):
             See [`SmtForPreTrainingOutput`]; the losses are functions of it in `smt_hf.objectives`.
         """
         batch_size, length = input_ids.shape
-        if attention_mask is not None:  # padding is a document of its own: nothing goes in or out
-            document_ids = torch.zeros_like(input_ids) if document_ids is None else document_ids
-            document_ids = document_ids.masked_fill(attention_mask == 0, -1)
+        document_ids = separate_padding(input_ids, attention_mask, document_ids)
         positions = self.positions_for(segment_starts, segment_length, attention_mask, document_ids)
         context = slice(0, int(positions[-1]) + 1)  # later tokens are futures only
         teacher_output = self.teacher(

@@ -11,6 +11,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_smt_teacher import SmtTeacherConfig
+from .documents_smt import separate_padding
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 
 
@@ -97,9 +98,9 @@ class SmtTeacherModel(PreTrainedModel):
                 raise ValueError(f"positions reach from {low} to {high}: they must lie in -1..{length - 1}")
         if positions.dim() == 1:
             positions = positions.expand(batch_size, -1)
-        documents = torch.zeros_like(input_ids) if document_ids is None else document_ids
-        if attention_mask is not None:
-            documents = documents.masked_fill(attention_mask == 0, -1)
+        documents = separate_padding(input_ids, attention_mask, document_ids)
+        if documents is None:
+            documents = torch.zeros_like(input_ids)
         if self.config.encoder_attention == "bidirectional":
             return SmtTeacherOutput(memory=self._encode_each(input_ids, positions, documents))
         return self._encode_dense(input_ids, positions, documents)

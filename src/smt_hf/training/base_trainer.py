@@ -10,7 +10,8 @@ from transformers import ProgressCallback, Trainer, get_scheduler
 
 from ..errors import InputError
 from ..evaluation.rollout import drift, next_token_losses, rollout
-from ..objectives import effective_rank
+from ..models.documents_smt import separate_padding
+from ..objectives import cross_entropy, effective_rank
 from .callbacks import ClockProgress, DatasetEpoch, TrainClock
 from .optimizer import MuonAndAdamW
 from .sampling import step_generator
@@ -138,10 +139,7 @@ class MemoryTrainer(Trainer):
         super().log(logs, start_time)
 
     def _training_drift(self) -> float:
-        columns = slice(0, self.args.drift_steps)
-        input_ids = self._last_inputs["input_ids"][:, columns]
-        documents = self._last_inputs.get("document_ids")
-        documents = None if documents is None else documents[:, columns]
+        input_ids, documents = first_columns(self._last_inputs, self.args.drift_steps)
         student = self.student()
         training = student.training
         student.eval()
@@ -167,13 +165,14 @@ class MemoryTrainer(Trainer):
         return loss.detach(), None, None
 
     def _cold_start_loss(self, inputs) -> torch.Tensor:
-        columns = slice(0, self.args.eval_rollout_steps)
-        input_ids = inputs["input_ids"][:, columns]
-        documents = inputs["document_ids"][:, columns] if "document_ids" in inputs else None
-        student = self.student()
+        input_ids, documents = first_columns(inputs, self.args.eval_rollout_steps)
+        student, length = self.student(), input_ids.shape[1]
         with self.accelerator.autocast():
-            before, _ = rollout(student, input_ids, document_ids=documents)
-            return next_token_losses(student.readout, before, input_ids).mean()
+            before, after = rollout(student, input_ids, document_ids=documents)
+            if "labels" in inputs:
+                return cross_entropy(student.readout(after), inputs["labels"][:, :length]).mean
+            losses = next_token_losses(student.readout, before, input_ids)
+        return losses.mean() if documents is None else losses[documents >= 0].mean()
 
     def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
         self._evaluated = defaultdict(list)
@@ -222,6 +221,12 @@ class MemoryTrainer(Trainer):
             )
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+
+def first_columns(inputs: dict, length: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The first tokens of a batch and their document ids, padding being a document of its own."""
+    documents = separate_padding(inputs["input_ids"], inputs.get("attention_mask"), inputs.get("document_ids"))
+    return inputs["input_ids"][:, :length], None if documents is None else documents[:, :length]
 
 
 def check_token_ids(input_ids: torch.Tensor, vocab_size: int) -> None:

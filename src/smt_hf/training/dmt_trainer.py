@@ -6,7 +6,7 @@ from ..errors import InputError
 from ..evaluation.rollout import teacher_states
 from ..models.cache_smt_rnn import SmtRnnCache
 from ..models.configuration_smt import check_fit
-from ..models.modeling_smt import document_starts
+from ..models.documents_smt import document_starts, separate_padding
 from ..objectives import IGNORED, cross_entropy, dynamics, next_targets
 from .base_trainer import MemoryTrainer
 from .rollouts import sequential_states, sweep_states
@@ -82,10 +82,7 @@ class DmtTrainer(MemoryTrainer):
     def loss_terms(self, model, inputs, plan):
         columns = plan["columns"]
         input_ids, mask = inputs["input_ids"], inputs.get("attention_mask")
-        documents = inputs.get("document_ids")
-        if mask is not None:  # padding is a document of its own: nothing goes in or out
-            documents = torch.zeros_like(input_ids) if documents is None else documents
-            documents = documents.masked_fill(mask == 0, -1)
+        documents = separate_padding(input_ids, mask, inputs.get("document_ids"))
 
         starts = columns[:, 0]
         positions = torch.cat([starts.new_tensor([-1]), starts - 1, columns[-1:, -1]])

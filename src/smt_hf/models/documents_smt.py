@@ -1,0 +1,29 @@
+"""Where documents begin inside a window."""
+
+import torch
+from torch import nn
+
+
+def separate_padding(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, document_ids: torch.Tensor | None
+) -> torch.Tensor | None:
+    """Document ids `(B, T)` in which padding is a document of its own, -1: nothing goes into it or out of it.
+
+    Args:
+        input_ids: `(B, T)`.
+        attention_mask: `(B, T)`, 0 for padding.
+        document_ids: `(B, T)`; one document a row when `None`.
+
+    Returns:
+        The ids, or `None` where there is neither padding nor a second document to speak of.
+    """
+    if attention_mask is None:
+        return document_ids
+    document_ids = torch.zeros_like(input_ids) if document_ids is None else document_ids
+    return document_ids.masked_fill(attention_mask == 0, -1)
+
+
+def document_starts(input_ids: torch.Tensor, document_ids: torch.Tensor | None) -> torch.Tensor:
+    """Bool `(B, T)`: where a token is the first of its document within the window."""
+    documents = torch.zeros_like(input_ids) if document_ids is None else document_ids
+    return nn.functional.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
