@@ -90,6 +90,8 @@ def test_a_run_resumes_from_its_last_checkpoint(recipes, tmp_path):
     saving = ["--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "1"]
     assert main([*argv, *saving]) == 0
     assert [file.name for file in folder.glob("checkpoint-*")] == ["checkpoint-4"]
+    (folder / "checkpoint-5").mkdir()  # killed while it wrote this one
+    (folder / "checkpoint-5" / "trainer_state.json").write_text("")
     assert main([*argv, *saving, "--max_steps", "6", "--resume", "true"]) == 0
     state = json.loads((folder / "trainer_state.json").read_text())
     assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == [1, 2, 3, 4, 5, 6]

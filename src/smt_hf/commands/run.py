@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..checkpoints import check_output_dir
 from ..errors import InputError
@@ -25,10 +24,26 @@ def prepare(arguments, run) -> str | None:
     if not run.resume:
         check_output_dir(arguments.output_dir, run.overwrite)
         return None
-    checkpoint = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
+    checkpoint = last_complete_checkpoint(Path(arguments.output_dir))
     if checkpoint is None:
         raise InputError(f"output_dir={arguments.output_dir!r} holds no checkpoint to resume: leave out --resume")
-    return checkpoint
+    return str(checkpoint)
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end: a run may be killed while it writes one.
+
+    The Trainer writes `trainer_state.json` last.
+    """
+
+    def complete(checkpoint: Path) -> bool:
+        try:
+            return isinstance(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")), dict)
+        except (OSError, ValueError):
+            return False
+
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next((checkpoint for checkpoint in found if complete(checkpoint)), None)
 
 
 def train(trainer, run, checkpoint: str | None) -> None:
