@@ -8,7 +8,7 @@ import torch
 from smt_hf.data import evenly_spaced_windows
 from smt_hf.errors import InputError
 from smt_hf.evaluation import drift, evaluate_models, format_table, next_token_losses, rollout, teacher_states
-from smt_hf.evaluation.rollout import teacher_states_before
+from smt_hf.evaluation.rollout import teacher_rollout
 from tests.conftest import tiny_model
 
 EXACT = {"rtol": 0, "atol": 1e-9}
@@ -44,7 +44,8 @@ def test_teacher_states_in_chunks(joint, tokens):
     whole = joint.teacher.encode(tokens, positions, document_ids=DOCUMENTS)
     chunks = teacher_states(joint.teacher, tokens, positions, document_ids=DOCUMENTS, chunk_size=4)
     torch.testing.assert_close(chunks, whole, **EXACT)
-    before = teacher_states_before(joint.teacher, tokens, DOCUMENTS)
+    before, after = teacher_rollout(joint.teacher, tokens, DOCUMENTS)
+    torch.testing.assert_close(after, whole[:, 1:], **EXACT)
     torch.testing.assert_close(before[1, 5], whole[1, 0], **EXACT)  # the first token of a document
     torch.testing.assert_close(before[1, 6], whole[1, 6], **EXACT)
 

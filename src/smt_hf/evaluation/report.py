@@ -5,7 +5,7 @@ import math
 import torch
 
 from ..data import TokenCache, evenly_spaced_windows
-from .rollout import drift, next_token_losses, rollout, teacher_states, teacher_states_before
+from .rollout import next_token_losses, rollout, squared_distance, teacher_rollout, teacher_states
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def evaluate_models(
         documents = windows["document_ids"][rows].to(student.device)
         scored, scored_documents = input_ids[:, context_length:], documents[:, context_length:]
         batch = {}
-        before, _ = rollout(student, scored, document_ids=scored_documents)
+        before, after = rollout(student, scored, document_ids=scored_documents)
         batch["student_cold"] = next_token_losses(student.readout, before, scored)
         if teacher is not None:
             position = torch.tensor([context_length - 1], device=input_ids.device)
@@ -58,9 +58,9 @@ def evaluate_models(
             warm = torch.where(begins[:, None, None], student.initial_memory, warm)
             before, _ = rollout(student, scored, memory=warm, document_ids=scored_documents)
             batch["student_warm"] = next_token_losses(student.readout, before, scored)
-            states = teacher_states_before(teacher, scored, scored_documents)
-            batch["teacher"] = next_token_losses(teacher.readout, states, scored)
-            batch["drift"] = drift(student, teacher, scored, scored_documents).expand(len(scored), -1)
+            teacher_before, teacher_after = teacher_rollout(teacher, scored, scored_documents)
+            batch["teacher"] = next_token_losses(teacher.readout, teacher_before, scored)
+            batch["drift"] = squared_distance(after, teacher_after)
         for name, values in batch.items():
             collected.setdefault(name, []).append(values.double().cpu())
 

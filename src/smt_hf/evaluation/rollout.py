@@ -74,11 +74,13 @@ def teacher_states(teacher, input_ids, positions, attention_mask=None, document_
 
 
 @torch.no_grad()
-def teacher_states_before(teacher, input_ids, document_ids=None) -> torch.Tensor:
-    """The teacher's state before every token of a window, `(B, T, K, D)`; a document begins from the empty context."""
-    positions = torch.arange(-1, input_ids.shape[1] - 1, device=input_ids.device)
+def teacher_rollout(teacher, input_ids, document_ids=None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The teacher's states before and after every token of a window, each `(B, T, K, D)`, as [`rollout`] gives the
+    student's; a document begins from the empty context."""
+    positions = torch.arange(-1, input_ids.shape[1], device=input_ids.device)
     states = teacher_states(teacher, input_ids, positions, document_ids=document_ids)
-    return torch.where(document_starts(input_ids, document_ids)[..., None, None], states[:, :1], states)
+    begins = document_starts(input_ids, document_ids)
+    return torch.where(begins[..., None, None], states[:, :1], states[:, :-1]), states[:, 1:]
 
 
 @torch.no_grad()
@@ -93,7 +95,11 @@ def drift(student, teacher, input_ids, document_ids=None) -> torch.Tensor:
     Returns:
         `(T,)`, averaged over the batch and the numbers of a memory.
     """
-    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-    target = teacher_states(teacher, input_ids, positions, document_ids=document_ids)
+    target = teacher_rollout(teacher, input_ids, document_ids)[1]
     after = rollout(student, input_ids, document_ids=document_ids)[1]
-    return (after.float() - target.float()).square().mean(dim=(0, 2, 3))
+    return squared_distance(after, target).mean(dim=0)
+
+
+def squared_distance(memory: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference of memories `(..., K, D)`: `(...)`."""
+    return (memory.float() - other.float()).square().mean(dim=(-2, -1))
