@@ -34,7 +34,7 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> LossTerm:
 
 
 def dynamics(predicted: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> LossTerm:
-    """Mean squared error of one-step transitions, `L_dyn` (paper, sec. 3).
+    """Mean squared error of one-step transitions, `L_dyn` (Kumar & Isola).
 
     Args:
         predicted: memories `(..., K, D)`.
@@ -49,7 +49,7 @@ def dynamics(predicted: torch.Tensor, target: torch.Tensor, valid: torch.Tensor)
 
 
 def uniformity(memory: torch.Tensor, num_samples: int = 512) -> torch.Tensor:
-    """Uniformity loss `log mean exp(-2 ||u_a - u_b||^2)` over pairs of L2-normalised memory tokens (paper, sec. 3).
+    """Uniformity loss `log mean exp(-2 ||u_a - u_b||^2)` over pairs of L2-normalised memory tokens (Kumar & Isola).
 
     Args:
         memory: `(..., K, D)`; `num_samples` of its tokens are drawn with torch's global generator.

@@ -7,7 +7,7 @@ from .layers_smt import SmtTransformer, normalize_memory
 
 
 class TransformerCell(nn.Module):
-    """A Transformer over the K memory tokens and the new token; the first K outputs are the next memory (paper, sec. 4).
+    """A Transformer over the K memory tokens and the new token; the first K outputs are the next memory (Kumar & Isola).
 
     Every token attends to every other; rotary positions 0..K tell the memory tokens apart.
     """

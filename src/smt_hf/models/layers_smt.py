@@ -9,7 +9,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
 def normalize_memory(memory: torch.Tensor, config) -> torch.Tensor:
-    """RMS-normalises memory tokens `(..., D)` without a learned scale, if the configuration says so (paper, sec. 3)."""
+    """RMS-normalises memory tokens `(..., D)` without a learned scale, if the configuration says so (Kumar & Isola)."""
     if config.memory_normalization == "none":
         return memory
     return nn.functional.rms_norm(memory, memory.shape[-1:], eps=config.rms_norm_eps)

@@ -69,14 +69,18 @@ class SmtForPreTraining(PreTrainedModel):
         )
         self.post_init()
 
-    def positions_for(self, segment_starts, segment_length, attention_mask=None, document_ids=None):
+    def positions_for(self, input_ids, segment_starts, segment_length, attention_mask=None, document_ids=None):
         """The positions `(P,)` that [`forward`] encodes; the empty context is among them where it may be needed.
 
         It is nearly free in a dense encoding but a whole pass in the paper's, which leaves it out where no document
         begins inside a segment.
         """
-        with_empty = self.config.teacher_config.encoder_attention == "causal" or document_ids is not None
-        return encoded_positions(segment_starts, segment_length, with_empty or attention_mask is not None)
+        with_empty = self.config.teacher_config.encoder_attention == "causal"
+        if not with_empty:
+            documents = separate_padding(input_ids, attention_mask, document_ids)
+            columns = segment_starts[:, None] + torch.arange(segment_length, device=input_ids.device)
+            with_empty = bool(document_starts(input_ids, documents)[:, columns].any())
+        return encoded_positions(segment_starts, segment_length, with_empty)
 
     @can_return_tuple
     def forward(
@@ -113,7 +117,7 @@ class SmtForPreTraining(PreTrainedModel):
         """
         batch_size, length = input_ids.shape
         document_ids = separate_padding(input_ids, attention_mask, document_ids)
-        positions = self.positions_for(segment_starts, segment_length, attention_mask, document_ids)
+        positions = self.positions_for(input_ids, segment_starts, segment_length, None, document_ids)
         context = slice(0, int(positions[-1]) + 1)  # later tokens are futures only
         teacher_output = self.teacher(
             input_ids[:, context],

@@ -28,7 +28,7 @@ class SmtTeacherOutput(ModelOutput):
 
 
 class SmtTeacherModel(PreTrainedModel):
-    """Encoder `E(x_{<=t}) = m_t` and decoder `D(m_t, x_{t+1..}) -> logits of the future` (paper, sec. 3)."""
+    """Encoder `E(x_{<=t}) = m_t` and decoder `D(m_t, x_{t+1..}) -> logits of the future` (Kumar & Isola)."""
 
     config: SmtTeacherConfig
     base_model_prefix = "teacher"

@@ -13,7 +13,7 @@ from .rollouts import sequential_states, sweep_states
 
 
 class DmtTrainer(MemoryTrainer):
-    """Trains an [`SmtRnnForCausalLM`] against a frozen [`SmtTeacherModel`] (paper, sec. 5).
+    """Trains an [`SmtRnnForCausalLM`] against a frozen [`SmtTeacherModel`] (Kumar & Isola).
 
     Every step encodes the windows with the teacher, brings the student to its own states along a rollout, runs it from
     them with a gradient, pulls where it gets towards the teacher's states, and trains the readout there.

@@ -10,7 +10,7 @@ from .sampling import sample_decoded, sample_segments
 
 
 class SmtTrainer(MemoryTrainer):
-    """Trains an [`SmtForPreTraining`] with `L_smt` (paper, sec. 3) and the readout and stream losses.
+    """Trains an [`SmtForPreTraining`] with `L_smt` (Kumar & Isola) and the readout and stream losses.
 
     Data items are dictionaries of `input_ids` `(T,)` and, as needed, `labels` (explicit aligned targets), `attention_mask`
     and `document_ids`, all `(T,)`.
@@ -63,8 +63,9 @@ class SmtTrainer(MemoryTrainer):
     def _targets(self, inputs, plan):
         model = self.accelerator.unwrap_model(self.model)
         masks = {name: inputs[name] for name in ("attention_mask", "document_ids") if name in inputs}
-        positions = model.positions_for(plan["segment_starts"], plan["segment_length"], **masks)
-        targets = smt_targets(inputs["input_ids"], **plan, positions=positions, labels=inputs.get("labels"), **masks)
+        input_ids = inputs["input_ids"]
+        positions = model.positions_for(input_ids, plan["segment_starts"], plan["segment_length"], **masks)
+        targets = smt_targets(input_ids, **plan, positions=positions, labels=inputs.get("labels"), **masks)
         if not self.args.student_weight:
             del targets["student"]
         if model.stream_head is None:
