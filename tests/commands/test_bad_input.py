@@ -1,8 +1,14 @@
 """Bad input: one line that names the value and the mend, exit code 2, nothing overwritten."""
 
-import pytest
+import shutil
 
+import pytest
+from transformers import AutoTokenizer
+
+from smt_hf import SmtForPreTraining
 from smt_hf.commands.main import COMMANDS, main
+from smt_hf.commands.options import DataOptions
+from smt_hf.data import byte_tokenizer
 
 
 @pytest.fixture
@@ -45,6 +51,13 @@ def test_data(fails, smt, tmp_path):
     (tmp_path / "text.pdf").write_text("x")
     fails([*smt, "--dataset", tmp_path / "text.pdf"], "'.pdf'")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_file_is_never_the_validation_text(stories):
+    options = DataOptions(
+        dataset=str(stories / "train.txt"), eval_split="validation", cache_dir=str(stories / "cache")
+    )
+    assert options.eval_tokens(byte_tokenizer()) is None
 
 
 def test_sizes_and_arguments(fails, smt, tmp_path):
@@ -94,10 +107,6 @@ def test_a_teacher_and_a_student_that_do_not_fit(fails, recipes, stories, smt_ru
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model(fails, smt_run, stories, tmp_path):
-    import shutil
-
-    from transformers import AutoTokenizer
-
     copy = tmp_path / "copy"
     shutil.copytree(smt_run, copy)
     tokenizer = AutoTokenizer.from_pretrained(copy)
@@ -108,13 +117,9 @@ def test_a_tokenizer_with_more_tokens_than_the_model(fails, smt_run, stories, tm
 
 
 def test_a_loss_that_is_no_number(smt_run, recipes, tmp_path, capsys):
-    from smt_hf import SmtForPreTraining
-
     broken = SmtForPreTraining.from_pretrained(smt_run)
     broken.teacher.lm_head.weight.data[0, 0] = float("nan")
     broken.save_pretrained(tmp_path / "broken")
-    import shutil
-
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(smt_run / name, tmp_path / "broken" / name)
     argv = ["smt", "--config", recipes["smt"], "--model", tmp_path / "broken", "--output_dir", tmp_path / "out"]

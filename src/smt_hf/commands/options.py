@@ -1,6 +1,7 @@
 """Options that several commands share: the data, and the sizes of a new model."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 
@@ -46,8 +47,11 @@ class DataOptions:
         return self._tokens(self.dataset, tokenizer, split=self.train_split, max_documents=self.max_documents)
 
     def eval_tokens(self, tokenizer) -> TokenCache | None:
-        """The validation text as tokens, or `None` if no validation text was named."""
-        if self.eval_dataset is None and self.eval_split is None:
+        """The validation text as tokens, or `None` if no validation text was named.
+
+        A single training file has no splits: `eval_split` alone would measure on what was trained.
+        """
+        if self.eval_dataset is None and (self.eval_split is None or Path(self.dataset).is_file()):
             return None
         split = self.eval_split or self.train_split
         return self._tokens(self.eval_dataset or self.dataset, tokenizer, split=split)
