@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from .errors import InputError
-from .models import SmtForPreTraining, SmtRnnForCausalLM, SmtTeacherModel
+from .models import SmtForPreTraining, SmtRnnForCausalLM, SmtTeacherModel, check_fit
 
 KINDS = {
     "smt": "a teacher and student checkpoint (SmtForPreTraining)",
@@ -53,6 +53,18 @@ def _check_kind(path: str, *wanted: str) -> str:
     if kind not in wanted:
         raise InputError(f"{path!r} is {KINDS.get(kind, f'a model of type {kind!r}')}: give {expected}")
     return kind
+
+
+def check_pair(teacher, student) -> None:
+    """Checks that a student belongs to a teacher.
+
+    Raises:
+        InputError: naming each size in which the two differ.
+    """
+    try:
+        check_fit(teacher.config, student.config)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def check_vocabulary(model, tokenizer) -> None:

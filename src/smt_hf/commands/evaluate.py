@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..checkpoints import check_vocabulary, load_student, load_teacher
+from ..checkpoints import check_pair, check_vocabulary, load_student, load_teacher
 from ..data import cached_tokens, load_tokenizer
 from ..errors import InputError
 from ..evaluation import evaluate_models, format_table, plot_report
-from ..models import check_fit
 from .parsing import parse
 
 DESCRIPTION = """Measure a student on validation text: from a cold start (its initial memory) and, given the teacher, from a
@@ -52,10 +51,7 @@ def main(argv: Sequence[str]) -> dict:
     teacher = None
     if options.teacher is not None:
         teacher = load_teacher(options.teacher).eval()
-        try:
-            check_fit(teacher.config, student.config)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        check_pair(teacher, student)
     cache = cached_tokens(
         options.dataset,
         tokenizer,

@@ -38,12 +38,14 @@ def parse(dataclass_types: Sequence[type], argv: Sequence[str], command: str, de
         InputError: for a configuration that is missing, is no mapping, or names an unknown field; for a value that cannot
             work.
     """
+    trains = any(issubclass(kind, TrainingArguments) for kind in dataclass_types)
+    more = "\n\nEvery field of transformers.TrainingArguments that is not shown here works as a flag too."
     parser = HfArgumentParser(
         dataclass_types,
         prog=f"smt-hf {command}",
         usage=f"smt-hf {command} [--config FILE.yaml] [--FIELD VALUE ...]",
         description=description,
-        epilog=f"{example}\n\nEvery field of transformers.TrainingArguments that is not shown here works as a flag too.",
+        epilog=example + more if trains else example,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -72,10 +74,9 @@ def parse(dataclass_types: Sequence[type], argv: Sequence[str], command: str, de
                 action.required = False
         parser.set_defaults(**values)
     try:
-        *parsed, rest = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        *parsed, _ = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except (ValueError, TypeError, ImportError, StrictDataclassError) as error:
         raise InputError(one_line(error)) from error
-    del rest
     return tuple(parsed)
 
 

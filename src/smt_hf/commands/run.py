@@ -60,3 +60,6 @@ def train(trainer, run, checkpoint: str | None) -> None:
         metrics |= trainer.evaluate()
     if trainer.is_world_process_zero():
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()  # a process that leaves early takes the connections of the others with it
+        torch.distributed.destroy_process_group()

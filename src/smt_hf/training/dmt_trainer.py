@@ -2,10 +2,10 @@
 
 import torch
 
+from ..checkpoints import check_pair
 from ..errors import InputError
 from ..evaluation.rollout import teacher_states
 from ..models.cache_smt_rnn import SmtRnnCache
-from ..models.configuration_smt import check_fit
 from ..models.documents_smt import document_starts, separate_padding
 from ..objectives import IGNORED, cross_entropy, dynamics, next_targets
 from .base_trainer import MemoryTrainer
@@ -32,10 +32,7 @@ class DmtTrainer(MemoryTrainer):
     def __init__(self, model=None, args=None, teacher=None, **kwargs):
         if teacher is None:
             raise InputError("teacher=None: DMT needs the teacher that the student was trained with")
-        try:
-            check_fit(teacher.config, model.config)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        check_pair(teacher, model)
         model.model.initial_memory.requires_grad_(False)  # a state of the teacher's
         super().__init__(model=model, args=args, **kwargs)
         teacher.requires_grad_(False)
