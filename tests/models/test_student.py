@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, DynamicCache
 
 from smt_hf import SmtRnnCache, SmtRnnForCausalLM
+from smt_hf.models.cache_smt_rnn import CACHE_NAME
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 
@@ -23,7 +24,7 @@ def test_forward_is_the_recurrence(student, tokens):
         logits, memory = naive_logits(student, tokens[row])
         torch.testing.assert_close(output.logits[row], logits, **EXACT)
         torch.testing.assert_close(output.memory[row, -1:], memory, **EXACT)
-        torch.testing.assert_close(output.past_key_values.memory[row : row + 1], memory, **EXACT)
+        torch.testing.assert_close(output[CACHE_NAME].memory[row : row + 1], memory, **EXACT)
 
 
 def test_every_earlier_token_moves_the_logits(student, tokens):
@@ -37,19 +38,19 @@ def test_every_earlier_token_moves_the_logits(student, tokens):
 def test_chunks_equal_all_at_once(student, tokens):
     whole = student(tokens).logits
     first = student(tokens[:, :5])
-    second = student(tokens[:, 5:6], past_key_values=first.past_key_values)
-    third = student(tokens[:, 6:], past_key_values=second.past_key_values)
+    second = student(tokens[:, 5:6], cache=first[CACHE_NAME])
+    third = student(tokens[:, 6:], cache=second[CACHE_NAME])
     torch.testing.assert_close(torch.cat([first.logits, second.logits, third.logits], dim=1), whole, **EXACT)
-    assert third.past_key_values.get_seq_length() == 14
+    assert third[CACHE_NAME].get_seq_length() == 14
 
 
 @pytest.mark.parametrize("columns", [slice(0, 4), slice(5, 8), slice(10, 14)])
 def test_masked_positions_leave_the_memory_alone(student, tokens, columns):
     mask = torch.ones_like(tokens)
     mask[:, columns] = 0
-    memory = student(tokens, attention_mask=mask).past_key_values.memory
+    memory = student(tokens, attention_mask=mask)[CACHE_NAME].memory
     kept = torch.cat([tokens[:, : columns.start], tokens[:, columns.stop :]], dim=1)
-    torch.testing.assert_close(memory, student(kept).past_key_values.memory, **EXACT)
+    torch.testing.assert_close(memory, student(kept)[CACHE_NAME].memory, **EXACT)
 
 
 def test_packed_documents_equal_documents_apart(student, tokens):
@@ -86,7 +87,7 @@ def test_logits_to_keep(student, tokens, keep):
 
 
 def test_cache_keeps_no_graph(student, tokens):
-    assert not student(tokens).past_key_values.memory.requires_grad
+    assert not student(tokens)[CACHE_NAME].memory.requires_grad
 
 
 def test_greedy_generation_is_the_naive_loop(student, tokens):
@@ -121,7 +122,7 @@ def test_left_padded_batch_equals_single_runs(student, tokens, options):
 def test_generation_runs_past_any_length_with_constant_memory(student, tokens):
     output = student.generate(tokens[:1, :2], max_new_tokens=300, do_sample=False, return_dict_in_generate=True)
     assert output.sequences.shape == (1, 302)
-    assert output.past_key_values.memory.shape == (1, 3, 32)
+    assert output[CACHE_NAME].memory.shape == (1, 3, 32)
 
 
 def test_auto_classes_load_what_was_saved(student, tokens, tmp_path):
@@ -140,6 +141,6 @@ def test_clear_errors(student, tokens):
     with pytest.raises(ValueError, match="empty"):
         student(tokens[:, :0])
     with pytest.raises(TypeError, match="DynamicCache"):
-        student(tokens, past_key_values=DynamicCache())
+        student(tokens, cache=DynamicCache())
     with pytest.raises(NotImplementedError, match="cannot forget"):
         SmtRnnCache().layers[0].crop(1)

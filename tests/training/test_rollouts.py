@@ -73,7 +73,7 @@ def test_batched_detached_gradient_equals_the_unrolled_one(joint, student, token
     segments = tokens[:, :, None]
     begins = torch.zeros(3, 10, dtype=torch.bool)
     states = sequential_states(student, empty.expand(-1, 10, -1, -1), segments, None, begins)
-    output = student(segments.flatten(0, 1), past_key_values=SmtRnnCache(states.flatten(0, 1)), output_memory=True)
+    output = student(segments.flatten(0, 1), cache=SmtRnnCache(states.flatten(0, 1)), output_memory=True)
     predicted = output.memory.unflatten(0, (3, 10))[:, :, 0]
     dynamics(predicted.double(), target, torch.ones(3, 10)).mean.backward()
     batched = gradients(student)

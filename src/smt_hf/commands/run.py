@@ -61,5 +61,16 @@ def train(trainer, run, checkpoint: str | None) -> None:
     if trainer.is_world_process_zero():
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()  # a process that leaves early takes the connections of the others with it
-        torch.distributed.destroy_process_group()
+        leave_process_group(trainer)
+
+
+def leave_process_group(trainer) -> None:
+    """Ends the process group for all processes together: one that leaves early takes the others' connections with it.
+
+    DistributedDataParallel goes first. If it held the last reference to the group, its destructor would wait, holding the
+    interpreter lock, for a thread of the group that may need that lock.
+    """
+    trainer.model_wrapped = trainer.model
+    trainer.accelerator.free_memory()
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()

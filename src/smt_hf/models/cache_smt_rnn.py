@@ -1,7 +1,13 @@
 """The student's cache: one memory state per sequence, of constant size."""
 
+from dataclasses import fields
+
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+# The name of a cache among the fields of an output: "past_key_values" up to transformers 5.23, "cache" since.
+CACHE_NAME = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
 
 
 class SmtMemoryLayer(CacheLayerMixin):
@@ -11,6 +17,7 @@ class SmtMemoryLayer(CacheLayerMixin):
     """
 
     is_compileable = False
+    is_croppable = False
     is_sliding = False
     supports_early_init = False
 

@@ -34,7 +34,7 @@ class SmtRnnConfig(PreTrainedConfig):
     """
 
     model_type = "smt_rnn"
-    keys_to_ignore_at_inference = ["past_key_values", "memory"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "memory"]
 
     vocab_size: int = 258
     hidden_size: int = 256

@@ -10,7 +10,7 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
-from .cache_smt_rnn import SmtRnnCache
+from .cache_smt_rnn import CACHE_NAME, SmtRnnCache
 from .cells_smt_rnn import CELLS
 from .configuration_smt_rnn import SmtRnnConfig
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
@@ -37,7 +37,7 @@ class SmtRnnPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["SmtBlock"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -122,7 +122,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: SmtRnnCache | None = None,
+        cache: SmtRnnCache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         document_ids: torch.LongTensor | None = None,
@@ -130,6 +130,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         steps_to_keep: int | torch.Tensor = 0,
         detach_readout: bool = False,
         output_hidden_states: bool | None = None,
+        past_key_values: SmtRnnCache | None = None,
         **kwargs,
     ) -> SmtRnnModelOutput:
         r"""Reads tokens one after another.
@@ -137,19 +138,21 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         Args:
             input_ids: `(B, T)`; or `inputs_embeds` `(B, T, D)`, exactly one of them.
             attention_mask: `(B, T)` or `(B, earlier + T)`, 0 for padding anywhere: the memory does not move there.
-            past_key_values: an [`SmtRnnCache`] to continue from; it is updated in place.
+            cache: an [`SmtRnnCache`] to continue from; it is updated in place.
             use_cache: return the cache (created if none was given).
             document_ids: `(B, T)`; the memory starts afresh wherever the id changes within a row.
             output_memory: also return the memory after every kept token.
             steps_to_keep: number of last steps (0: all) or a 1-D tensor of step indices to return features for.
             detach_readout: cut the features from the memory in the autograd graph.
+            past_key_values: the name of `cache` up to transformers 5.23.
 
         Returns:
             `last_hidden_state` `(B, T', D)`, the readout features after every kept token.
 
         Raises:
-            ValueError: if both or none of `input_ids` and `inputs_embeds` are given, or the sequence is empty.
-            TypeError: if `past_key_values` is a cache of keys and values.
+            ValueError: if both or none of `input_ids` and `inputs_embeds` are given, both `cache` and `past_key_values`,
+                or the sequence is empty.
+            TypeError: if `cache` is a cache of keys and values.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
@@ -158,24 +161,27 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         batch_size, length = inputs_embeds.shape[:2]
         if length == 0:
             raise ValueError("the sequence is empty: give at least one token")
-        if past_key_values is not None and not hasattr(past_key_values, "memory"):
-            raise TypeError(f"past_key_values is a {type(past_key_values).__name__}: give an SmtRnnCache or None")
+        if cache is not None and past_key_values is not None:
+            raise ValueError("cache and past_key_values are two names of one argument: give one of them")
+        cache = past_key_values if cache is None else cache
+        if cache is not None and not hasattr(cache, "memory"):
+            raise TypeError(f"cache is a {type(cache).__name__}: give an SmtRnnCache or None")
         use_cache = self.config.use_cache if use_cache is None else use_cache
-        if use_cache and past_key_values is None:
-            past_key_values = SmtRnnCache()
+        if use_cache and cache is None:
+            cache = SmtRnnCache()
 
-        memory = None if past_key_values is None else past_key_values.memory
+        memory = None if cache is None else cache.memory
         if memory is None:
             memory = self.start_memory(batch_size)
         if attention_mask is not None:
             attention_mask = attention_mask[:, -length:].bool()
         states, memory = self.unroll(inputs_embeds, memory, attention_mask, document_ids, steps_to_keep)
-        if past_key_values is not None:
-            past_key_values.write(memory, length)
+        if cache is not None:
+            cache.write(memory, length)
         features = self.readout_features(states.detach() if detach_readout else states)
         return SmtRnnModelOutput(
             last_hidden_state=features,
-            past_key_values=past_key_values,
+            **{CACHE_NAME: cache},
             hidden_states=(inputs_embeds, features) if output_hidden_states else None,
             memory=states if output_memory else None,
         )
@@ -208,7 +214,7 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, GenerationMixin):
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: SmtRnnCache | None = None,
+        cache: SmtRnnCache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
@@ -217,6 +223,7 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         detach_readout: bool = False,
         output_hidden_states: bool | None = None,
+        past_key_values: SmtRnnCache | None = None,
         **kwargs,
     ) -> SmtRnnCausalLMOutput:
         r"""Reads tokens and predicts the next ones; with `labels` its backward pass is back-propagation through time.
@@ -239,6 +246,7 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, GenerationMixin):
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
+            cache=cache,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
@@ -258,7 +266,7 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, GenerationMixin):
         return SmtRnnCausalLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **{CACHE_NAME: outputs[CACHE_NAME] if CACHE_NAME in outputs else None},
             hidden_states=outputs.hidden_states,
             memory=outputs.memory,
         )

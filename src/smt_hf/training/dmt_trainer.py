@@ -97,7 +97,7 @@ class DmtTrainer(MemoryTrainer):
         segments = states.shape[:2]
         output = model(
             input_ids=tokens.flatten(0, 1),
-            past_key_values=SmtRnnCache(states.flatten(0, 1)),
+            cache=SmtRnnCache(states.flatten(0, 1)),
             document_ids=None if token_documents is None else token_documents.flatten(0, 1),
             output_memory=True,
             detach_readout=self.args.detach_readout,
