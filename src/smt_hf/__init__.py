@@ -6,6 +6,7 @@ Importing the package registers its models with the Auto classes of `transformer
 from .models import (
     SmtConfig,
     SmtForPreTraining,
+    SmtMemory,
     SmtRnnCache,
     SmtRnnConfig,
     SmtRnnForCausalLM,
@@ -33,6 +34,7 @@ __all__ = [
     "DmtTrainingArguments",
     "SmtConfig",
     "SmtForPreTraining",
+    "SmtMemory",
     "SmtRnnCache",
     "SmtRnnConfig",
     "SmtRnnForCausalLM",

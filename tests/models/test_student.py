@@ -86,43 +86,12 @@ def test_logits_to_keep(student, tokens, keep):
     torch.testing.assert_close(student(tokens, logits_to_keep=keep).logits, expected, **EXACT)
 
 
-def test_cache_keeps_no_graph(student, tokens):
-    assert not student(tokens)[CACHE_NAME].memory.requires_grad
-
-
 def test_greedy_generation_is_the_naive_loop(student, tokens):
     sequence = tokens[0, :4]
     for _ in range(10):
         sequence = torch.cat([sequence, naive_logits(student, sequence)[0][-1:].argmax(dim=-1)])
     generated = student.generate(tokens[:1, :4], max_new_tokens=10, do_sample=False)
     assert generated[0].tolist() == sequence.tolist()
-
-
-@pytest.mark.parametrize("options", [{"do_sample": False}, {"do_sample": True, "top_k": 5}, {"num_beams": 3}])
-def test_cached_generation_equals_uncached(student, tokens, options):
-    results = []
-    for use_cache in (True, False):
-        torch.manual_seed(0)
-        results.append(student.generate(tokens[:, :4], max_new_tokens=8, use_cache=use_cache, **options).tolist())
-    assert results[0] == results[1]
-
-
-@pytest.mark.parametrize("options", [{"do_sample": False}, {"num_beams": 3}])
-def test_left_padded_batch_equals_single_runs(student, tokens, options):
-    lengths = (2, 5, 4)
-    padded, mask = torch.zeros(3, 5, dtype=torch.long), torch.zeros(3, 5, dtype=torch.long)
-    for row, length in enumerate(lengths):
-        padded[row, 5 - length :], mask[row, 5 - length :] = tokens[row, :length], 1
-    batch = student.generate(padded, attention_mask=mask, max_new_tokens=8, **options)
-    for row, length in enumerate(lengths):
-        alone = student.generate(tokens[row : row + 1, :length], max_new_tokens=8, **options)
-        assert batch[row, 5:].tolist() == alone[0, length:].tolist()
-
-
-def test_generation_runs_past_any_length_with_constant_memory(student, tokens):
-    output = student.generate(tokens[:1, :2], max_new_tokens=300, do_sample=False, return_dict_in_generate=True)
-    assert output.sequences.shape == (1, 302)
-    assert output[CACHE_NAME].memory.shape == (1, 3, 32)
 
 
 def test_auto_classes_load_what_was_saved(student, tokens, tmp_path):

@@ -21,9 +21,7 @@ def rollout(student, input_ids, memory=None, document_ids=None) -> tuple[torch.T
     """
     if memory is None:
         memory = student.model.start_memory(len(input_ids))
-    after = student.model(
-        input_ids, cache=SmtRnnCache(memory), document_ids=document_ids, output_memory=True
-    ).memory
+    after = student.model(input_ids, cache=SmtRnnCache(memory), document_ids=document_ids, output_memory=True).memory
     before = torch.cat([memory[:, None], after[:, :-1]], dim=1)
     if document_ids is not None:
         begins = document_starts(input_ids, document_ids)

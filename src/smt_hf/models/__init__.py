@@ -6,6 +6,7 @@ from .cache_smt_rnn import SmtRnnCache
 from .configuration_smt import SmtConfig, check_fit, student_config_for
 from .configuration_smt_rnn import SmtRnnConfig
 from .configuration_smt_teacher import SmtTeacherConfig
+from .memory_smt_rnn import SmtMemory
 from .modeling_smt import SmtForPreTraining
 from .modeling_smt_rnn import SmtRnnForCausalLM, SmtRnnModel
 from .modeling_smt_teacher import SmtTeacherModel
@@ -27,6 +28,7 @@ SmtForPreTraining.register_for_auto_class("AutoModelForPreTraining")
 __all__ = [
     "SmtConfig",
     "SmtForPreTraining",
+    "SmtMemory",
     "SmtRnnCache",
     "SmtRnnConfig",
     "SmtRnnForCausalLM",

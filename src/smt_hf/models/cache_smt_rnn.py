@@ -100,3 +100,14 @@ class SmtRnnCache(Cache):
     def write(self, memory: torch.Tensor, num_new_tokens: int) -> None:
         """See [`SmtMemoryLayer.write`]."""
         self.layers[0].write(memory, num_new_tokens)
+
+
+def check_cache(cache) -> SmtRnnCache:
+    """The cache itself.
+
+    Raises:
+        TypeError: if it is a cache of keys and values.
+    """
+    if not hasattr(cache, "memory"):  # not isinstance: a model loaded as remote code has a class of its own
+        raise TypeError(f"cache is a {type(cache).__name__}: give an SmtRnnCache or None")
+    return cache

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
-from .cache_smt_rnn import CACHE_NAME, SmtRnnCache
+from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
 from .cells_smt_rnn import CELLS
 from .configuration_smt_rnn import SmtRnnConfig
+from .generation_smt_rnn import SmtRnnGenerationMixin
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 
 
@@ -43,10 +43,6 @@ class SmtRnnPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _is_stateful = True  # a recurrent memory cannot be rolled back: assisted generation is refused
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        return False
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -164,13 +160,11 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         if cache is not None and past_key_values is not None:
             raise ValueError("cache and past_key_values are two names of one argument: give one of them")
         cache = past_key_values if cache is None else cache
-        if cache is not None and not hasattr(cache, "memory"):
-            raise TypeError(f"cache is a {type(cache).__name__}: give an SmtRnnCache or None")
         use_cache = self.config.use_cache if use_cache is None else use_cache
         if use_cache and cache is None:
             cache = SmtRnnCache()
 
-        memory = None if cache is None else cache.memory
+        memory = None if cache is None else check_cache(cache).memory
         if memory is None:
             memory = self.start_memory(batch_size)
         if attention_mask is not None:
@@ -187,7 +181,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         )
 
 
-class SmtRnnForCausalLM(SmtRnnPreTrainedModel, GenerationMixin):
+class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
     """The student as a causal language model: what SMT and DMT train, and what `generate()` serves."""
 
     def __init__(self, config: SmtRnnConfig):
