@@ -8,6 +8,7 @@ from transformers import set_seed
 from ..checkpoints import check_vocabulary, load_student, load_teacher
 from ..data import load_tokenizer
 from ..errors import InputError
+from ..sharing import TrainingStage
 from ..training import DmtTrainer, DmtTrainingArguments
 from .options import DataOptions, RunOptions
 from .parsing import parse
@@ -45,5 +46,10 @@ def main(argv: Sequence[str]) -> DmtTrainer:
     check_vocabulary(student, tokenizer)
     datasets = data.datasets(tokenizer, arguments.window_length, arguments)
     trainer = DmtTrainer(model=student, args=arguments, teacher=teacher, processing_class=tokenizer, **datasets)
-    train(trainer, run, checkpoint)
+    train(
+        trainer,
+        run,
+        checkpoint,
+        TrainingStage("dmt", [options, data, arguments], [options.teacher, options.student or options.teacher]),
+    )
     return trainer

@@ -9,6 +9,7 @@ from ..checkpoints import check_pair, check_vocabulary, load_student, load_teach
 from ..data import cached_tokens, load_tokenizer
 from ..errors import InputError
 from ..evaluation import evaluate_models, format_table, plot_report
+from ..sharing import write_card
 from .parsing import parse
 
 DESCRIPTION = """Measure a student on validation text: from a cold start (its initial memory) and, given the teacher, from a
@@ -64,9 +65,13 @@ def main(argv: Sequence[str]) -> dict:
     report = evaluate_models(
         student, cache, teacher, options.context_length, options.rollout_steps, options.num_windows, options.batch_size
     )
+    report["dataset"] = Path(options.dataset).name if Path(options.dataset).exists() else options.dataset
     print(json.dumps(report) if options.json else format_table(report))
     if options.output_dir is not None:
         write_report(report, options.output_dir)
+        student_folder, folder = Path(options.student).resolve(), Path(options.output_dir).resolve()
+        if student_folder in (folder, folder.parent):  # where the card looks for it
+            write_card(options.student)
     return report
 
 

@@ -10,6 +10,7 @@ from ..checkpoints import check_vocabulary, load_student
 from ..data import load_tokenizer
 from ..errors import InputError
 from ..models.documents_smt import document_starts
+from ..sharing import TrainingStage
 from ..training.callbacks import DatasetEpoch, TrainClock
 from .options import DataOptions, RunOptions
 from .parsing import parse
@@ -68,5 +69,5 @@ def main(argv: Sequence[str]) -> Trainer:
         callbacks=[DatasetEpoch(), TrainClock(options.max_train_seconds, options.train_clock)],
         **datasets,
     )
-    train(trainer, run, checkpoint)
+    train(trainer, run, checkpoint, TrainingStage("finetune", [options, data, arguments], [options.student]))
     return trainer

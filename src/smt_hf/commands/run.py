@@ -8,6 +8,7 @@ import torch
 
 from ..checkpoints import check_output_dir
 from ..errors import InputError
+from ..sharing import TrainingStage, write_card
 
 
 def prepare(arguments, run) -> str | None:
@@ -46,8 +47,8 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
     return next((checkpoint for checkpoint in found if complete(checkpoint)), None)
 
 
-def train(trainer, run, checkpoint: str | None) -> None:
-    """Trains, then saves the model, the tokenizer, the state and the metrics in the output folder."""
+def train(trainer, run, checkpoint: str | None, stage: TrainingStage) -> None:
+    """Trains, then saves the model, the tokenizer, the state, the metrics, the record and the card in the output folder."""
     folder = Path(trainer.args.output_dir)
     if run.overwrite and checkpoint is None and trainer.is_world_process_zero():
         for earlier in folder.glob("checkpoint-*"):  # else a later --resume would find them
@@ -60,6 +61,8 @@ def train(trainer, run, checkpoint: str | None) -> None:
         metrics |= trainer.evaluate()
     if trainer.is_world_process_zero():
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        stage.write(trainer, metrics)
+        write_card(str(folder))
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         leave_process_group(trainer)
 

@@ -7,6 +7,7 @@ from transformers import set_seed
 from ..checkpoints import check_vocabulary, load_joint
 from ..data import load_tokenizer
 from ..models import SmtForPreTraining
+from ..sharing import TrainingStage
 from ..training import SmtTrainer, SmtTrainingArguments
 from .options import DataOptions, ModelOptions, RunOptions
 from .parsing import parse
@@ -32,5 +33,10 @@ def main(argv: Sequence[str]) -> SmtTrainer:
     model = SmtForPreTraining(config) if config else load_joint(model_options.model)
     check_vocabulary(model.teacher, tokenizer)
     trainer = SmtTrainer(model=model, args=arguments, processing_class=tokenizer, **datasets)
-    train(trainer, run, checkpoint)
+    train(
+        trainer,
+        run,
+        checkpoint,
+        TrainingStage("smt", [model_options, data, arguments], [model_options.model] if model_options.model else []),
+    )
     return trainer

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..evaluation.rollout import drift, next_token_losses, rollout
 from ..models.documents_smt import separate_padding
 from ..objectives import cross_entropy, effective_rank
+from ..sharing import write_card
 from .callbacks import ClockProgress, DatasetEpoch, TrainClock
 from .optimizer import MuonAndAdamW
 from .sampling import step_generator
@@ -181,6 +182,13 @@ class MemoryTrainer(Trainer):
             mean = self.accelerator.reduce(torch.stack(values).mean().float(), "mean")
             output.metrics[f"{metric_key_prefix}_{name}"] = mean.item()
         return output
+
+    # ---- sharing ---------------------------------------------------------------------------------------------------
+
+    def create_model_card(self, **kwargs):
+        """Fills the card from the output folder, see [`smt_hf.sharing.write_card`]; called by `push_to_hub`."""
+        if self.is_world_process_zero():
+            write_card(self.args.output_dir, self.hub_model_id, kwargs.get("license"))
 
     # ---- optimiser and schedule ------------------------------------------------------------------------------------
 

@@ -1,0 +1,211 @@
+"""The model card of a trained folder, filled from what lies in it."""
+
+import json
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from safetensors import safe_open
+from transformers import AutoConfig
+
+from ..errors import InputError
+from ..evaluation.report import format_table
+from .record import read_stages
+
+CARD = "README.md"
+MARK = "<!-- Written by smt-hf from the files beside it and written anew with them. Delete this line to keep your edits. -->"
+TEMPLATES = {"smt_rnn": "student.md", "smt_teacher": "teacher.md", "smt": "joint.md"}
+LOSS_TERMS = "loss decoding dynamics readout stream uniformity student grad_norm effective_rank drift".split()
+
+
+def write_card(folder: str, name: str | None = None, license: str | None = None) -> bool:
+    """Writes `README.md` into the folder of a student, a teacher or both.
+
+    It is filled from `config.json`, the weights, `training.json` and, where `smt-hf evaluate` wrote them into the folder or
+    into `evaluation/` in it, `evaluation.json` and `evaluation.png`.
+
+    Args:
+        folder: what a training command wrote.
+        name: the model's name, a Hub id where it has one; the folder's by default.
+        license: its licence in the Hub's spelling, such as `"apache-2.0"`.
+
+    Returns:
+        `False` if the folder has a card that somebody wrote by hand, which is left alone.
+
+    Raises:
+        InputError: if the folder holds no model of this package.
+    """
+    folder = Path(folder)
+    card = folder / CARD
+    if card.exists() and MARK not in card.read_text(encoding="utf-8"):
+        return False
+    card.write_text(str(make_card(folder, name, license)), encoding="utf-8")
+    return True
+
+
+def make_card(folder: Path, name: str | None = None, license: str | None = None) -> ModelCard:
+    """The card of a folder, see [`write_card`]."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{str(folder)!r} holds no config.json: give the folder that a training command wrote")
+    config = AutoConfig.from_pretrained(folder)
+    if config.model_type not in TEMPLATES:
+        raise InputError(
+            f"{str(folder)!r} is a model of type {config.model_type!r}: give a student, a teacher or both"
+        )
+    name = name or folder.resolve().name
+    sizes = config if config.model_type != "smt" else config.teacher_config
+    student = {"smt_rnn": config, "smt": getattr(config, "student_config", None)}.get(config.model_type)
+    stages = read_stages(str(folder))
+    report, plot = find_evaluation(folder)
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation" if config.model_type == "smt_rnn" else None,
+        license=license,
+        datasets=hub_datasets(stages) or None,
+        tags=["smt", "supervised-memory-training", "recurrent", "constant-memory"],
+        model_name=name,
+        eval_results=evaluation_results(stages, report) or None,
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(template_folder() / TEMPLATES[config.model_type]),
+        mark=MARK,
+        name=name,
+        config=sizes,
+        student=student,
+        num_parameters=count_parameters(folder),
+        memory_numbers=sizes.num_memory_tokens * sizes.hidden_size,
+        training="\n\n".join(describe_stage(stage) for stage in stages) or "No record of the training was kept.",
+        evaluation=describe_evaluation(report, plot),
+        limits=describe_limits(stages, report),
+    )
+    return card
+
+
+def template_folder() -> Path:
+    """The templates: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return package / "model_cards" if (package / "model_cards").is_dir() else package.parents[1] / "model_cards"
+
+
+def find_evaluation(folder: Path) -> tuple[dict | None, str | None]:
+    """What `smt-hf evaluate` wrote into the folder or into `evaluation/` in it: the report, and where its plot is."""
+    for place in (folder, folder / "evaluation"):
+        if (place / "evaluation.json").is_file():
+            plot = place / "evaluation.png"
+            report = json.loads((place / "evaluation.json").read_text(encoding="utf-8"))
+            return report, plot.relative_to(folder).as_posix() if plot.is_file() else None
+    return None, None
+
+
+def count_parameters(folder: Path) -> int:
+    """Numbers in the safetensors files of a folder."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():
+                size = 1
+                for length in file.get_slice(key).get_shape():
+                    size *= length
+                total += size
+    return total
+
+
+def hub_datasets(stages: list[dict]) -> list[str]:
+    """Hub ids among the training data: `owner/name`, as local files are recorded by their names alone."""
+    names = {stage["recipe"].get("dataset", "") for stage in stages}
+    return sorted(name for name in names if name.count("/") == 1)
+
+
+def evaluation_results(stages: list[dict], report: dict | None) -> list[EvalResult]:
+    """Loss, bits per byte and drift in the Hub's metadata format."""
+    if report is None:
+        return []
+    dataset = report.get("dataset", "validation text")
+    results = []
+    cold = report["student_cold"]
+    metrics = [
+        ("loss", "Loss (nats per token, cold start)", cold["nats_per_token"]),
+        ("bits_per_byte", "Bits per byte (cold start)", cold["bits_per_byte"]),
+    ]
+    if "student_warm" in report:
+        metrics.append(("loss", "Loss (nats per token, warm start)", report["student_warm"]["nats_per_token"]))
+    if "drift" in report:
+        metrics.append(("drift", f"Drift after {len(report['drift'])} steps", report["drift"][-1]))
+    for kind, label, value in metrics:
+        results.append(
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=dataset if dataset.count("/") == 1 else "text",
+                dataset_name=dataset,
+                metric_type=kind,
+                metric_name=label,
+                metric_value=value,
+            )
+        )
+    return results
+
+
+def describe_stage(stage: dict) -> str:
+    """One stage of the training in Markdown: data, time, the last value of every loss term, the recipe."""
+    data, losses = stage.get("data", {}), stage.get("losses", {})
+    source = stage["recipe"].get("dataset", "a data set of the caller's")
+    size = ""
+    if data:
+        windows = stage["steps"] * stage["windows_per_step"]
+        passes = windows * data["window_length"] / data["tokens"]
+        size = (
+            f" ({data['documents']:,} documents, {data['bytes'] / 1e6:.1f} MB, {data['tokens']:,} tokens), read "
+            f"{passes:.2f} times in windows of {data['window_length']} tokens"
+        )
+    lines = [
+        f"### {stage['command'].upper()}",
+        f"Data: `{source}`{size}. {stage['steps']:,} steps of {stage['windows_per_step']} windows in "
+        f"{stage['seconds']:,.0f} seconds on {stage['hardware']}.",
+    ]
+    shown = {name: losses[name] for name in LOSS_TERMS if name in losses}
+    shown |= {name: value for name, value in stage.get("evaluation", {}).items() if name in ("eval_cold_start_loss",)}
+    if shown:
+        head = " | ".join(shown)
+        values = " | ".join(f"{float(value):.4g}" for value in shown.values())
+        lines.append(f"| {head} |\n|{'---|' * len(shown)}\n| {values} |")
+    recipe = yaml.safe_dump(stage["recipe"], sort_keys=True).strip()
+    lines.append(f"<details><summary>Recipe</summary>\n\n```yaml\n{recipe}\n```\n\n</details>")
+    return "\n\n".join(lines)
+
+
+def describe_evaluation(report: dict | None, plot: str | None) -> str:
+    """The evaluation's table and plot in Markdown."""
+    if report is None:
+        return "Not measured. `smt-hf evaluate` does it."
+    text = (
+        f"{report['num_windows']} windows of `{report.get('dataset', 'validation text')}`, {report['rollout_steps']} steps of "
+        f"the student on its own states; the warm start has read {report['context_length']} tokens through the teacher:\n\n"
+        f"```text\n{format_table(report)}\n```"
+    )
+    return text + (f"\n\n![Loss by position and drift]({plot})" if plot else "")
+
+
+def describe_limits(stages: list[dict], report: dict | None) -> str:
+    """What a reader should not expect, as far as the record and the evaluation tell."""
+    lines = []
+    sizes = [stage["data"]["bytes"] for stage in stages if stage.get("data")]
+    if sizes:
+        lines.append(
+            f"It has learnt from {max(sizes) / 1e6:.1f} MB of text and knows nothing beyond it. Nothing was done to make "
+            "what it writes true, kind or safe."
+        )
+    if report is not None:
+        curve = report["student_cold"]["by_position"]
+        quarter = max(1, len(curve) // 4)
+        first, last = sum(curve[:quarter]) / quarter, sum(curve[-quarter:]) / quarter
+        lines.append(
+            f"Over {len(curve)} steps its loss goes from {first:.3f} (first quarter) to {last:.3f} (last quarter); longer texts "
+            "were not measured."
+        )
+        if "cold_minus_warm" in report:
+            lines.append(
+                f"Its own reading is {report['cold_minus_warm']:+.3f} nats per token from a start in the teacher's state."
+            )
+    lines.append("The memory has a fixed size: details of a long text are lost, however short the question.")
+    return "\n".join(f"* {line}" for line in lines)
