@@ -41,11 +41,17 @@ def test_the_saved_student_loads_in_a_new_process(dmt_run):
 
 REMOTE = """
 import sys
-from transformers import AutoModelForCausalLM, AutoTokenizer
-folder = sys.argv[1]
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+folder, notes = sys.argv[1:]
+config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+base = AutoModel.from_pretrained(folder, trust_remote_code=True)
+assert type(config).__name__ == "SmtRnnConfig" and type(base).__name__ == "SmtRnnModel"
 model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 inputs = tokenizer("Once upon a time", return_tensors="pt")
+assert base(**inputs).last_hidden_state.equal(model.model(**inputs).last_hidden_state)
+model.read(**inputs).save_pretrained(notes)
+model.save_pretrained(notes)
 print(model.generate(**inputs, max_new_tokens=8, do_sample=False)[0].tolist())
 assert "smt_hf" not in sys.modules and type(model).__module__.startswith("transformers_modules")
 """
@@ -53,11 +59,15 @@ assert "smt_hf" not in sys.modules and type(model).__module__.startswith("transf
 
 def test_the_saved_student_carries_its_code(dmt_run, tmp_path, tokenizer):
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", REMOTE, str(dmt_run)]
+    command = [sys.executable, "-c", REMOTE, str(dmt_run), str(tmp_path / "notes")]
     result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     inputs = tokenizer("Once upon a time", return_tensors="pt")
-    generated = load_student(str(dmt_run)).generate(**inputs, max_new_tokens=8, do_sample=False)
+    student = load_student(str(dmt_run))
+    generated = student.generate(**inputs, max_new_tokens=8, do_sample=False)
     assert json.loads(result.stdout.splitlines()[-1]) == generated[0].tolist()
+    again = load_student(str(tmp_path / "notes"))  # saved by the remote code, with a memory
+    continued = again.generate(memory=str(tmp_path / "notes"), max_new_tokens=8, do_sample=False)
+    assert continued[0].tolist() == generated[0, -8:].tolist()
 
 
 def test_finetune_evaluate_generate(recipes, dmt_run, smt_run, stories, tmp_path, capsys):

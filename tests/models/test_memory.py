@@ -78,6 +78,9 @@ def test_saved_and_loaded(student, tokens, tmp_path):
     assert loaded.states.equal(memory.states) and loaded.num_tokens.equal(memory.num_tokens)
     assert loaded.fingerprint == fingerprint(student)
     assert write(student, memory=loaded).equal(write(student, memory=memory))
+    memory.save_pretrained(tmp_path / "kept")
+    assert write(student, memory=tmp_path / "kept").equal(write(student, memory=memory))
+    assert student.read(tokens, memory=str(tmp_path / "kept")).num_tokens.tolist() == [28, 28, 28]
     assert (tmp_path / "book.safetensors").stat().st_size < 3 * 3 * 32 * 8 + 1000
     with pytest.raises(OSError, match="memory.safetensors"):
         SmtMemory.from_pretrained(tmp_path)

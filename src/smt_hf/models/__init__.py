@@ -22,6 +22,7 @@ AutoModelForPreTraining.register(SmtConfig, SmtForPreTraining, exist_ok=True)
 for _config in (SmtRnnConfig, SmtTeacherConfig, SmtConfig):
     _config.register_for_auto_class()
 SmtRnnForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+SmtRnnModel.register_for_auto_class("AutoModel")
 SmtTeacherModel.register_for_auto_class("AutoModel")
 SmtForPreTraining.register_for_auto_class("AutoModelForPreTraining")
 

@@ -1,5 +1,7 @@
 """What `generate()` needs to know of a recurrent memory, and reading without generating."""
 
+import os
+
 import torch
 from transformers.generation import GenerationMixin
 
@@ -11,14 +13,14 @@ class SmtRnnGenerationMixin(GenerationMixin):
     """`generate()` with a memory to start from, caches of any batch size, and padding that never moves a memory."""
 
     @torch.no_grad()
-    def generate(self, inputs: torch.Tensor | None = None, *args, memory: SmtMemory | None = None, **kwargs):
+    def generate(self, inputs: torch.Tensor | None = None, *args, memory: SmtMemory | str | None = None, **kwargs):
         """[`~transformers.GenerationMixin.generate`], which may go on from what was read before.
 
         Args:
             inputs: `(B, T)` token ids; may be left out with `memory`, which then is continued as it stands, and only the new
                 tokens are returned.
-            memory: an [`SmtMemory`] to start from, left as it is; every token of `inputs` is new to it. One row serves any
-                number of prompts.
+            memory: an [`SmtMemory`] to start from, or where one was saved (folder or Hub id); it is left as it is, and every
+                token of `inputs` is new to it. One row serves any number of prompts.
             cache (`SmtRnnCache`): the cache of an earlier call, moved on in place. `inputs` is the full sequence with at least
                 one new token, or the new tokens only: fewer than the cache has read, or with an `attention_mask` as long as
                 all tokens together. Named `past_key_values` up to transformers 5.23.
@@ -35,10 +37,10 @@ class SmtRnnGenerationMixin(GenerationMixin):
         if memory is not None:
             if cache is not None:
                 raise ValueError("memory and cache are two places to start from: give one of them")
-            cache = memory.to_cache(self)
+            cache = _load(memory).to_cache(self)
             if given is None:  # one step of padding, which moves no memory
-                kwargs["inputs_embeds"] = cache.memory.new_zeros(len(memory), 1, cache.memory.shape[-1])
-                kwargs["attention_mask"] = torch.zeros(len(memory), 1, dtype=torch.long, device=self.device)
+                kwargs["inputs_embeds"] = cache.memory.new_zeros(cache.batch_size, 1, cache.memory.shape[-1])
+                kwargs["attention_mask"] = torch.zeros(cache.batch_size, 1, dtype=torch.long, device=self.device)
         elif cache is not None and given is not None:
             kwargs["attention_mask"] = _mask_of_all_tokens(check_cache(cache), given, kwargs.get("attention_mask"))
         if cache is not None:
@@ -50,7 +52,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
         self,
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor | None = None,
-        memory: SmtMemory | None = None,
+        memory: SmtMemory | str | None = None,
         teacher=None,
     ) -> SmtMemory:
         """Reads a text and returns what the student remembers of it.
@@ -58,7 +60,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
         Args:
             input_ids: `(B, T)`.
             attention_mask: `(B, T)`, 0 for padding anywhere.
-            memory: an [`SmtMemory`] to read on from; a single row serves the whole batch.
+            memory: an [`SmtMemory`] to read on from, or where one was saved; a single row serves the whole batch.
             teacher: the student's [`SmtTeacherModel`], which reads all tokens in one pass. Its state is the one that the student
                 was trained to reach, so the two differ by the student's drift. Good up to the teacher's training context; the
                 student alone has no such limit.
@@ -81,6 +83,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
             return SmtMemory(states, fingerprint(self), self.name_or_path, num_tokens)
         cache = SmtRnnCache()
         if memory is not None:
+            memory = _load(memory)
             cache = _fit_batch(memory.to_cache(self), len(input_ids))
             num_tokens = num_tokens + memory.num_tokens
         self.model(input_ids, mask, cache=cache, steps_to_keep=1)
@@ -113,6 +116,10 @@ class SmtRnnGenerationMixin(GenerationMixin):
             else:
                 model_inputs["attention_mask"] = generated_padding.mask(input_ids)
         return model_inputs
+
+
+def _load(memory: SmtMemory | str | os.PathLike) -> SmtMemory:
+    return SmtMemory.from_pretrained(memory) if isinstance(memory, str | os.PathLike) else memory
 
 
 class GeneratedPadding:

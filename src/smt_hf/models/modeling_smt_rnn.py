@@ -15,6 +15,8 @@ from .configuration_smt_rnn import SmtRnnConfig
 from .generation_smt_rnn import SmtRnnGenerationMixin
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 
+_BASE_MODEL = "modeling_smt_rnn.SmtRnnModel"  # where a saved folder keeps it, for `AutoModel`
+
 
 @dataclass
 class SmtRnnModelOutput(BaseModelOutputWithPast):
@@ -189,6 +191,12 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         self.model = SmtRnnModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As [`PreTrainedModel.save_pretrained`]; the saved configuration knows the class without a head too."""
+        if self._auto_class is not None:
+            self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), "AutoModel": _BASE_MODEL}
+        super().save_pretrained(save_directory, **kwargs)
 
     @property
     def initial_memory(self) -> torch.Tensor:
