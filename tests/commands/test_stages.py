@@ -109,3 +109,24 @@ def test_a_run_resumes_from_its_last_checkpoint(recipes, tmp_path):
 
 def test_demo_recipes_are_found():
     assert {file.name for file in (demo.recipe_folder() / "demo").iterdir()} == {"smt.yaml", "dmt.yaml"}
+
+
+def test_generate_from_a_kept_memory(dmt_run, smt_run, tmp_path, capsys):
+    def write(*words):
+        capsys.readouterr()
+        code = main(["generate", "--model", str(dmt_run), "--max_new_tokens", "8", "--temperature", "0", *words])
+        return code, capsys.readouterr()
+
+    (tmp_path / "chapter.txt").write_text("Tom had a dog. ")
+    whole = write("--prompt", "Tom had a dog. The dog")[1].out
+    kept = str(tmp_path / "kept")
+    first = write("--text_file", str(tmp_path / "chapter.txt"), "--save_memory", kept, "--prompt", "The dog")[1].out
+    again = write("--memory", kept, "--prompt", "The dog")[1].out
+    assert first == again and whole == "Tom had a dog. " + again
+    on = write("--memory", kept, "--text_file", str(tmp_path / "chapter.txt"), "--prompt", "")
+    assert on[0] == 0
+    code, printed = write("--memory", kept, "--model", str(smt_run))
+    assert code == 2 and "belongs to the student" in printed.err
+    assert write("--memory", str(tmp_path / "none"))[0] == 2
+    assert write("--prompt", "")[0] == 2
+    assert write("--save_memory", kept)[0] == 2

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from transformers import TextStreamer, set_seed
@@ -9,11 +10,14 @@ from transformers import TextStreamer, set_seed
 from ..checkpoints import load_student
 from ..data import load_tokenizer
 from ..errors import InputError
+from ..models import SmtMemory
 from .parsing import parse
 
 DESCRIPTION = "Continue a text with a trained student and print it while it is written."
 EXAMPLE = """example:
-  smt-hf generate --model runs/dmt --prompt "Once upon a time" --max_new_tokens 300 --temperature 0.7"""
+  smt-hf generate --model runs/dmt --prompt "Once upon a time" --max_new_tokens 300 --temperature 0.7
+  smt-hf generate --model runs/dmt --text_file chapter.txt --save_memory runs/chapter --prompt "The next day"
+  smt-hf generate --model runs/dmt --memory runs/chapter --prompt "The next day" --seed 1"""
 
 
 @dataclass
@@ -21,7 +25,16 @@ class GenerateOptions:
     """What to write."""
 
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
-    prompt: str = field(default="Once upon a time", metadata={"help": "The beginning."})
+    prompt: str = field(default="Once upon a time", metadata={"help": "The beginning; may be '' after a memory."})
+    text_file: str | None = field(default=None, metadata={"help": "Text to read before the prompt."})
+    memory: str | None = field(
+        default=None,
+        metadata={"help": "Memory to start from: a folder or Hub id that --save_memory or SmtMemory wrote."},
+    )
+    save_memory: str | None = field(
+        default=None,
+        metadata={"help": "Folder to keep the memory in, as it is after --text_file and before the prompt."},
+    )
     max_new_tokens: int = field(default=300, metadata={"help": "Stop after so many tokens."})
     num_samples: int = field(default=1, metadata={"help": "Continuations to write."})
     temperature: float = field(default=0.7, metadata={"help": "Sampling temperature; 0 takes the likeliest token."})
@@ -34,18 +47,47 @@ def main(argv: Sequence[str]) -> None:
     (options,) = parse([GenerateOptions], argv, "generate", DESCRIPTION, EXAMPLE)
     if options.model is None:
         raise InputError("model is missing: give --model the folder of a student")
-    if not options.prompt:
-        raise InputError("prompt is empty: give at least one character")
+    if not options.prompt and options.memory is None and options.text_file is None:
+        raise InputError("prompt is empty: give at least one character, or a --memory or --text_file to go on from")
+    if options.save_memory is not None and options.text_file is None and options.memory is None:
+        raise InputError("save_memory has nothing to save: give --text_file")
     if options.temperature < 0:
         raise InputError(f"temperature={options.temperature} must not be negative")
     student, tokenizer = load_student(options.model).eval(), load_tokenizer(options.model)
+    memory = read(student, tokenizer, options)
+    if options.save_memory is not None:
+        memory.save_pretrained(options.save_memory)
     set_seed(options.seed)
-    write(student, tokenizer, options)
+    write(student, tokenizer, options, memory)
 
 
-def write(student, tokenizer, options: GenerateOptions) -> None:
+def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
+    """What the student remembers before the prompt: `options.memory`, then `options.text_file`.
+
+    Raises:
+        InputError: if there is no such memory or text, or the memory is another student's.
+    """
+    memory = None
+    try:
+        if options.memory is not None:
+            memory = SmtMemory.from_pretrained(options.memory)
+            memory.to_cache(student)
+        if options.text_file is not None:
+            text = Path(options.text_file).read_text(encoding="utf-8")
+            inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False).to(student.device)
+            if inputs["input_ids"].numel() == 0:
+                raise InputError(f"text_file={options.text_file!r} is empty: give a file with text in it")
+            memory = student.read(inputs["input_ids"], memory=memory)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise error if isinstance(error, InputError) else InputError(str(error).splitlines()[0]) from error
+    return memory
+
+
+def write(student, tokenizer, options: GenerateOptions, memory: SmtMemory | None = None) -> None:
     """Streams `options.num_samples` continuations of the prompt to the terminal."""
-    inputs = tokenizer(options.prompt, return_tensors="pt", add_special_tokens=False).to(student.device)
+    inputs = {}
+    if options.prompt:
+        inputs = tokenizer(options.prompt, return_tensors="pt", add_special_tokens=False).to(student.device)
     sampling = {"do_sample": False}
     if options.temperature > 0:
         sampling = {"do_sample": True, "temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
@@ -55,6 +97,7 @@ def write(student, tokenizer, options: GenerateOptions) -> None:
         with torch.inference_mode():
             student.generate(
                 **inputs,
+                memory=memory,
                 max_new_tokens=options.max_new_tokens,
                 streamer=TextStreamer(tokenizer, skip_special_tokens=True),
                 **sampling,
