@@ -20,25 +20,30 @@ def load_joint(path: str, **kwargs) -> SmtForPreTraining:
     Raises:
         InputError: if there is no checkpoint, or one of another kind.
     """
-    _check_kind(path, "smt")
+    check_kind(path, "smt")
     return SmtForPreTraining.from_pretrained(path, **kwargs)
 
 
 def load_teacher(path: str, **kwargs) -> SmtTeacherModel:
     """The teacher from its own checkpoint or an SMT run's; raises as [`load_joint`] does."""
-    if _check_kind(path, "smt_teacher", "smt") == "smt":
+    if check_kind(path, "smt_teacher", "smt") == "smt":
         return load_joint(path, **kwargs).teacher
     return SmtTeacherModel.from_pretrained(path, **kwargs)
 
 
 def load_student(path: str, **kwargs) -> SmtRnnForCausalLM:
     """The student from its own checkpoint or an SMT run's; raises as [`load_joint`] does."""
-    if _check_kind(path, "smt_rnn", "smt") == "smt":
+    if check_kind(path, "smt_rnn", "smt") == "smt":
         return load_joint(path, **kwargs).export_student()
     return SmtRnnForCausalLM.from_pretrained(path, **kwargs)
 
 
-def _check_kind(path: str, *wanted: str) -> str:
+def check_kind(path: str, *wanted: str) -> str:
+    """The kind of the checkpoint in a folder or on the Hub.
+
+    Raises:
+        InputError: if there is no checkpoint, or one of a kind that is not among `wanted`.
+    """
     expected = " or ".join(KINDS[kind] for kind in wanted)
     folder = Path(path).expanduser()
     if folder.exists() and not (folder / "config.json").is_file():

@@ -12,6 +12,7 @@ COMMANDS = {
     "finetune": "fine-tune a student by back-propagation through time",
     "evaluate": "measure student and teacher: loss, bits per byte, loss by position, drift",
     "generate": "continue a text",
+    "push": "share a trained folder on the Hub",
 }
 USAGE = "usage: smt-hf COMMAND [--config FILE.yaml] [--FIELD VALUE ...]\n\ncommands:\n" + "".join(
     f"  {name:10}{what}\n" for name, what in COMMANDS.items()

@@ -1,0 +1,71 @@
+"""`smt-hf push`: share a trained folder on the Hub."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import RepoUrl
+
+from ..checkpoints import KINDS, check_kind
+from ..errors import InputError
+from ..hub import share_folder
+from .parsing import parse
+
+DESCRIPTION = """Share a trained folder on the Hub: a student, a teacher, or both as SMT trained them. Everything in the folder
+goes there but what only training needs (checkpoints, optimizer states, logs) and hidden files."""
+EXAMPLE = """example:
+  hf auth login
+  smt-hf push --folder runs/dmt --repo_id user/name"""
+LOADERS = {"smt": "AutoModelForPreTraining", "smt_teacher": "AutoModel", "smt_rnn": "AutoModelForCausalLM"}
+
+
+@dataclass
+class PushOptions:
+    """What to share, and where."""
+
+    folder: str | None = field(default=None, metadata={"help": "Folder of a student, a teacher or an SMT run."})
+    repo_id: str | None = field(default=None, metadata={"help": "Repository on the Hub, user/name; made if need be."})
+    private: bool = field(default=False, metadata={"help": "Make a new repository private."})
+    token: str | None = field(
+        default=None, metadata={"help": "Token with write access; that of `hf auth login` or $HF_TOKEN by default."}
+    )
+    revision: str = field(default="main", metadata={"help": "Branch to upload to; made if need be."})
+    commit_message: str | None = field(default=None, metadata={"help": "Title of the commit."})
+
+
+def main(argv: Sequence[str]) -> RepoUrl:
+    """Runs the command and returns the address of the repository."""
+    (options,) = parse([PushOptions], argv, "push", DESCRIPTION, EXAMPLE)
+    for name in ("folder", "repo_id"):
+        if getattr(options, name) is None:
+            raise InputError(f"{name} is missing: give --{name}")
+    folder = Path(options.folder).expanduser()
+    kind = check_model_folder(folder)
+    url = share_folder(
+        folder, options.repo_id, options.private, options.token, options.revision, options.commit_message
+    )
+    print(f"{KINDS[kind]} is at {url}\n")
+    print(f'  {LOADERS[kind]}.from_pretrained("{url.repo_id}", trust_remote_code=True)')
+    return url
+
+
+def check_model_folder(folder: Path) -> str:
+    """The kind of the model in a folder, one of `KINDS`.
+
+    Raises:
+        InputError: if the folder is missing, or holds no configuration of ours or not all the weights.
+    """
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {str(folder)!r}: mend the path given with --folder")
+    kind = check_kind(str(folder), *KINDS)
+    index = folder / "model.safetensors.index.json"
+    weights = ["model.safetensors"]
+    if index.is_file():
+        weights = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    missing = [name for name in weights if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{str(folder)!r} holds no {missing[0]}: give a folder that save_pretrained or a finished run wrote"
+        )
+    return kind

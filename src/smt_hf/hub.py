@@ -1,0 +1,133 @@
+"""Sharing a folder on the Hub, with a clear word when the Hub will not have it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import HfApi, RepoUrl, get_token
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from .errors import InputError
+
+# What training leaves beside a model, and hidden files, which no model needs and which may be secrets.
+LEFTOVERS = (
+    "checkpoint-*/*",
+    "runs/*",
+    "logs/*",
+    "wandb/*",
+    "cache/*",
+    "optimizer*.pt",
+    "optimizer*.bin",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state*",
+    "global_step*/*",
+    "training_args.bin",
+    "trainer_state.json",
+    "*.pth",
+    "*.log",
+    "*.tfevents.*",
+    "*__pycache__/*",
+    ".*",
+    "*/.*",
+)
+
+
+def share_folder(
+    folder: str | Path,
+    repo_id: str,
+    private: bool = False,
+    token: str | None = None,
+    revision: str = "main",
+    commit_message: str | None = None,
+) -> RepoUrl:
+    """Uploads a model folder, without what training left in it, to a model repository that is made if need be.
+
+    Args:
+        folder: holds the weights, the configuration and whatever else belongs to the model.
+        repo_id: `user/name`, or `name` for the user of the token.
+        private: a new repository is for its owner alone.
+        token: with write access; by default the one of `hf auth login` or `$HF_TOKEN`.
+        revision: the branch, made if need be, or the `refs/pr/N` of a pull request.
+        commit_message: the title of the commit.
+
+    Returns:
+        The address of the repository, with `repo_id` as an attribute.
+
+    Raises:
+        InputError: for a name that cannot be, a token that is missing or refused, a repository that the token may not
+            write to or that is public against `private`, a Hub that cannot be reached.
+    """
+    check_repo_id(repo_id)
+    token = (token or get_token() or "").strip()
+    if not token:
+        raise InputError("no token for the Hub was found: run `hf auth login`, set HF_TOKEN or give --token")
+    api = HfApi(token=token, library_name="smt-hf")
+    with refusals_in_words(repo_id, api.endpoint):
+        url = api.create_repo(repo_id, private=private or None, exist_ok=True)
+        if private and not api.model_info(url.repo_id).private:
+            raise InputError(
+                f"{url.repo_id!r} exists and is public: leave out --private, make it private at {url}/settings, or give "
+                "another --repo_id"
+            )
+        if revision != "main" and not revision.startswith("refs/"):
+            api.create_branch(url.repo_id, branch=revision, exist_ok=True)
+        api.upload_folder(
+            repo_id=url.repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=commit_message or "Upload model",
+            ignore_patterns=list(LEFTOVERS),
+        )
+    return url
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Checks the name of a repository.
+
+    Raises:
+        InputError: if it cannot be one.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise InputError(
+            f"repo_id={repo_id!r} cannot name a repository: give user/name, of letters, digits, '-', '_' and '.'"
+        ) from error
+
+
+@contextmanager
+def refusals_in_words(repo_id: str, endpoint: str) -> Iterator[None]:
+    """Turns what `huggingface_hub` raises into an [`InputError`] that says what to do."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        raise InputError(explain(error, repo_id, endpoint)) from error
+
+
+def explain(error: Exception, repo_id: str, endpoint: str) -> str:
+    """One line on an error of `huggingface_hub`: who refused what, and the mend."""
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # a thread of the upload failed
+        error = error.__cause__
+    response = getattr(error, "response", None)
+    said = " ".join((getattr(error, "server_message", None) or str(error)).split())
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, which keeps everything from the Hub: unset it to push"
+    if response is None and isinstance(error, HTTPError):
+        return f"{endpoint} cannot be reached ({said}): check the network, and HF_ENDPOINT if it is set"
+    if response is not None and response.status_code == 401:
+        return (
+            f"{endpoint} refused the token ({said}): make one with write access at {endpoint}/settings/tokens, then run "
+            "`hf auth login` or give it with --token"
+        )
+    if response is not None and response.status_code == 403:
+        return (
+            f"the token may not write to {repo_id!r} ({said}): give a --repo_id of your own, or a token with write access "
+            "to this one"
+        )
+    if "xet" in said.lower():
+        return f"{repo_id!r} could not be uploaded by Xet ({said}): try again, or set HF_HUB_DISABLE_XET=1 to do without it"
+    return f"{repo_id!r} could not be uploaded ({said}): mend that, or try again; what has arrived is not sent twice"
