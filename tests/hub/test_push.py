@@ -76,8 +76,9 @@ def test_a_second_push_adds_a_commit(hub, this_process, student_folder, capsys):
     assert head.files["tokenizer.json"] == head.parent.files["tokenizer.json"]
 
 
-def test_private_repositories_branches_and_own_names(hub, this_process, refused, student_folder):
+def test_private_repositories_branches_and_own_names(hub, this_process, refused, student_folder, capsys):
     assert push(student_folder, "secret", "--private", "true", "--revision", "v1") == 0
+    assert '.from_pretrained("user/secret", revision="v1", trust_remote_code=True)' in capsys.readouterr().out
     repository = hub.repositories["user/secret"]
     assert repository.private and "model.safetensors" in repository.branches["v1"].files
     assert list(repository.branches["main"].files) == [".gitattributes"]

@@ -46,7 +46,8 @@ def main(argv: Sequence[str]) -> RepoUrl:
         folder, options.repo_id, options.private, options.token, options.revision, options.commit_message
     )
     print(f"{KINDS[kind]} is at {url}\n")
-    print(f'  {LOADERS[kind]}.from_pretrained("{url.repo_id}", trust_remote_code=True)')
+    branch = "" if options.revision == "main" else f', revision="{options.revision}"'
+    print(f'  {LOADERS[kind]}.from_pretrained("{url.repo_id}"{branch}, trust_remote_code=True)')
     return url
 
 
