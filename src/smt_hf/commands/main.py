@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "measure student and teacher: loss, bits per byte, loss by position, drift",
     "generate": "continue a text",
     "push": "share a trained folder on the Hub",
+    "serve": "answer OpenAI-style requests over HTTP",
 }
 USAGE = "usage: smt-hf COMMAND [--config FILE.yaml] [--FIELD VALUE ...]\n\ncommands:\n" + "".join(
     f"  {name:10}{what}\n" for name, what in COMMANDS.items()
