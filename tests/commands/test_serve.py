@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from smt_hf import SmtForPreTraining
 from smt_hf.commands import serve
@@ -91,14 +92,20 @@ class Server:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A student, the same with a chat template, and the SMT run that it comes from; none of them ever ends a text."""
+    """A student, its SMT run, and the student whose tokenizer has a chat template and a token that it adds to a text.
+
+    None of them ends a text by itself.
+    """
     torch.manual_seed(0)
     tokenizer = byte_tokenizer()
     joint = SmtForPreTraining(tiny_config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)).eval()
     root = tmp_path_factory.mktemp("serve")
     for name, model in (("student", joint.export_student()), ("smt", joint), ("chat", joint.export_student())):
         model.save_pretrained(root / name)
-        tokenizer.chat_template = TEMPLATE if name == "chat" else None
+        if name == "chat":
+            tokenizer.chat_template = TEMPLATE
+            begin = (tokenizer.bos_token, tokenizer.bos_token_id)
+            tokenizer.backend_tokenizer.post_processor = TemplateProcessing(f"{begin[0]} $A", special_tokens=[begin])
         tokenizer.save_pretrained(root / name)
     return root
 
@@ -237,6 +244,7 @@ def chat(server, answer):
             **kwargs,
         )
 
+    assert server.text(PROMPTS[0]) == answer(PROMPTS[0])  # without the token that this tokenizer puts first
     prompt = "system: Be kind.\nuser: Who is Tom?\nassistant: "
     reply = ask("user", "Who is Tom?")
     assert reply.choices[0].message.content == answer(prompt) and reply.choices[0].finish_reason == "length"
