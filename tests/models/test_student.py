@@ -60,6 +60,30 @@ def test_packed_documents_equal_documents_apart(student, tokens):
     torch.testing.assert_close(packed, torch.cat(apart, dim=1), **EXACT)
 
 
+def test_positions_that_begin_again_begin_a_document(student, tokens):
+    """As in the packed rows of the library: a 0 after the first position, where the attention mask is not 0."""
+    lengths = torch.tensor([5, 1, 5, 3])
+    document_ids = torch.arange(4).repeat_interleave(lengths)[None]
+    position_ids = torch.cat([torch.arange(length) for length in lengths])[None]
+    expected = student(tokens, document_ids=document_ids.expand(3, -1), labels=tokens)
+    output = student(tokens, position_ids=position_ids, labels=tokens)
+    torch.testing.assert_close(output.logits, expected.logits, **EXACT)
+    torch.testing.assert_close(output.loss, expected.loss, rtol=0, atol=0)
+    mask, apart = torch.ones_like(tokens), tokens.clone()
+    mask[:, 11:], apart[:, 11:] = 0, 0
+    padded = student(apart, position_ids=position_ids, attention_mask=mask)
+    torch.testing.assert_close(padded.logits[:, :11], expected.logits[:, :11], **EXACT)
+    torch.testing.assert_close(padded[CACHE_NAME].memory, student(tokens[:, 6:11])[CACHE_NAME].memory, **EXACT)
+
+
+def test_positions_do_not_move_a_cache(student, tokens):
+    """`generate()` counts positions from the first token that is not padding, whatever came before."""
+    warm = student(tokens[:, :6])[CACHE_NAME].memory
+    position_ids = torch.tensor([[0, 0, 0, 1, 2, 3, 4, 5]])
+    outputs = [student(tokens[:, 6:], cache=SmtRnnCache(warm), position_ids=ids) for ids in (None, position_ids)]
+    torch.testing.assert_close(outputs[1].logits, outputs[0].logits, rtol=0, atol=0)
+
+
 def test_labels_give_the_shifted_loss_and_full_bptt(student, tokens):
     output = student(tokens, labels=tokens)
     loss = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())

@@ -27,3 +27,25 @@ def document_starts(input_ids: torch.Tensor, document_ids: torch.Tensor | None) 
     """Bool `(B, T)`: where a token is the first of its document within the window."""
     documents = torch.zeros_like(input_ids) if document_ids is None else document_ids
     return nn.functional.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
+
+
+def packed_documents(
+    position_ids: torch.Tensor | None, shape: tuple[int, int], attention_mask: torch.Tensor | None
+) -> torch.Tensor | None:
+    """Document ids `(B, T)` of packed rows as other models take them: a position 0 after the first begins a document.
+
+    Args:
+        position_ids: `(B, T)`, `(1, T)` or `(T,)`, counted from 0 within every document.
+        shape: `(B, T)`.
+        attention_mask: `(B, T)`; positions of padding, where it is 0, mean nothing.
+
+    Returns:
+        The ids, or `None` where no row holds a second document.
+    """
+    if position_ids is None:
+        return None
+    begins = (position_ids[..., -shape[1] :] == 0).expand(shape)
+    if attention_mask is not None:
+        begins = begins & attention_mask[:, -shape[1] :].bool()
+    begins = nn.functional.pad(begins[:, 1:], (1, 0))
+    return begins.cumsum(dim=1) if begins.any() else None

@@ -12,6 +12,7 @@ from transformers.utils.generic import can_return_tuple
 from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
 from .cells_smt_rnn import CELLS
 from .configuration_smt_rnn import SmtRnnConfig
+from .documents_smt import packed_documents
 from .generation_smt_rnn import SmtRnnGenerationMixin
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 
@@ -129,6 +130,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         detach_readout: bool = False,
         output_hidden_states: bool | None = None,
         past_key_values: SmtRnnCache | None = None,
+        position_ids: torch.LongTensor | None = None,
         **kwargs,
     ) -> SmtRnnModelOutput:
         r"""Reads tokens one after another.
@@ -143,6 +145,8 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             steps_to_keep: number of last steps (0: all) or a 1-D tensor of step indices to return features for.
             detach_readout: cut the features from the memory in the autograd graph.
             past_key_values: the name of `cache` up to transformers 5.23.
+            position_ids: `(B, T)` or `(1, T)`, read only for packed rows: without `document_ids` or a cache, a position 0
+                after the first begins a document. A recurrence needs no positions.
 
         Returns:
             `last_hidden_state` `(B, T', D)`, the readout features after every kept token.
@@ -162,6 +166,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         if cache is not None and past_key_values is not None:
             raise ValueError("cache and past_key_values are two names of one argument: give one of them")
         cache = past_key_values if cache is None else cache
+        continues = cache is not None
         use_cache = self.config.use_cache if use_cache is None else use_cache
         if use_cache and cache is None:
             cache = SmtRnnCache()
@@ -171,6 +176,8 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             memory = self.start_memory(batch_size)
         if attention_mask is not None:
             attention_mask = attention_mask[:, -length:].bool()
+        if document_ids is None and not continues:
+            document_ids = packed_documents(position_ids, (batch_size, length), attention_mask)
         states, memory = self.unroll(inputs_embeds, memory, attention_mask, document_ids, steps_to_keep)
         if cache is not None:
             cache.write(memory, length)
@@ -226,6 +233,7 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         detach_readout: bool = False,
         output_hidden_states: bool | None = None,
         past_key_values: SmtRnnCache | None = None,
+        position_ids: torch.LongTensor | None = None,
         **kwargs,
     ) -> SmtRnnCausalLMOutput:
         r"""Reads tokens and predicts the next ones; with `labels` its backward pass is back-propagation through time.
@@ -257,10 +265,13 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
             steps_to_keep=logits_to_keep,
             detach_readout=detach_readout,
             output_hidden_states=output_hidden_states,
+            position_ids=position_ids,
         )
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None
         if labels is not None:
+            if document_ids is None and cache is None and past_key_values is None:
+                document_ids = packed_documents(position_ids, labels.shape, attention_mask)
             if document_ids is not None:
                 begins = nn.functional.pad(document_ids[:, 1:] != document_ids[:, :-1], (1, 0))
                 labels = labels.masked_fill(begins, -100)
