@@ -60,6 +60,16 @@ def test_packed_documents_equal_documents_apart(student, tokens):
     torch.testing.assert_close(packed, torch.cat(apart, dim=1), **EXACT)
 
 
+def gradients(student, loss):
+    return torch.autograd.grad(loss, list(student.parameters()))
+
+
+def test_rows_are_packed_each_in_its_own_way(student, tokens):
+    position_ids = torch.stack([torch.arange(14), torch.arange(14) % 4, torch.arange(14) % 9])
+    expected = student(tokens, document_ids=torch.stack([torch.arange(14) // n for n in (14, 4, 9)])).logits
+    torch.testing.assert_close(student(tokens, position_ids=position_ids).logits, expected, **EXACT)
+
+
 def test_positions_that_begin_again_begin_a_document(student, tokens):
     """As in the packed rows of the library: a 0 after the first position, where the attention mask is not 0."""
     lengths = torch.tensor([5, 1, 5, 3])
@@ -68,7 +78,12 @@ def test_positions_that_begin_again_begin_a_document(student, tokens):
     expected = student(tokens, document_ids=document_ids.expand(3, -1), labels=tokens)
     output = student(tokens, position_ids=position_ids, labels=tokens)
     torch.testing.assert_close(output.logits, expected.logits, **EXACT)
-    torch.testing.assert_close(output.loss, expected.loss, rtol=0, atol=0)
+    torch.testing.assert_close(output.loss, expected.loss)
+    torch.testing.assert_close(output[CACHE_NAME].memory, expected[CACHE_NAME].memory, **EXACT)
+    for mine, theirs in zip(*(gradients(student, loss) for loss in (output.loss, expected.loss)), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+    last = student(tokens, position_ids=position_ids, logits_to_keep=2).logits
+    torch.testing.assert_close(last, expected.logits[:, -2:], **EXACT)
     mask, apart = torch.ones_like(tokens), tokens.clone()
     mask[:, 11:], apart[:, 11:] = 0, 0
     padded = student(apart, position_ids=position_ids, attention_mask=mask)

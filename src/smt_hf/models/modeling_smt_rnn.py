@@ -12,7 +12,7 @@ from transformers.utils.generic import can_return_tuple
 from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
 from .cells_smt_rnn import CELLS
 from .configuration_smt_rnn import SmtRnnConfig
-from .documents_smt import packed_documents
+from .documents_smt import document_starts, packed_documents
 from .generation_smt_rnn import SmtRnnGenerationMixin
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 
@@ -116,6 +116,26 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
                 states.append(memory)
         return torch.stack(states, dim=1), memory
 
+    def unroll_side_by_side(self, inputs_embeds, document_ids):
+        """What [`unroll`] gives for whole rows from the initial memory, in as many steps as the longest document has.
+
+        All documents of all rows take their first step together, then their second, and so on while they last. A
+        flattening collator makes one row of a batch: token by token it would take as many steps as the batch has tokens.
+        """
+        begins = document_starts(document_ids, document_ids)
+        starts = begins.flatten().nonzero()[:, 0]
+        lengths = torch.diff(starts, append=starts.new_tensor([begins.numel()]))
+        lengths, order = lengths.sort(descending=True)
+        starts, tokens = starts[order], inputs_embeds.flatten(0, 1)
+        num_running = (lengths > torch.arange(int(lengths[0]), device=lengths.device)[:, None]).sum(dim=1).tolist()
+        memory, states, places = self.start_memory(len(starts)), [], []
+        for t, running in enumerate(num_running):
+            places.append(starts[:running] + t)
+            memory = self.cell(memory[:running], tokens[places[-1]])
+            states.append(memory)
+        states = torch.cat(states)[torch.cat(places).argsort()].unflatten(0, begins.shape)
+        return states, states[:, -1]
+
     @can_return_tuple
     def forward(
         self,
@@ -176,9 +196,13 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             memory = self.start_memory(batch_size)
         if attention_mask is not None:
             attention_mask = attention_mask[:, -length:].bool()
+        packed = None
         if document_ids is None and not continues:
-            document_ids = packed_documents(position_ids, (batch_size, length), attention_mask)
-        states, memory = self.unroll(inputs_embeds, memory, attention_mask, document_ids, steps_to_keep)
+            packed = document_ids = packed_documents(position_ids, (batch_size, length), attention_mask)
+        if packed is not None and attention_mask is None and isinstance(steps_to_keep, int) and steps_to_keep == 0:
+            states, memory = self.unroll_side_by_side(inputs_embeds, packed)
+        else:
+            states, memory = self.unroll(inputs_embeds, memory, attention_mask, document_ids, steps_to_keep)
         if cache is not None:
             cache.write(memory, length)
         features = self.readout_features(states.detach() if detach_readout else states)
