@@ -11,6 +11,7 @@ import yaml
 pytest.importorskip("lm_eval")
 
 import lm_eval
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
@@ -140,7 +141,7 @@ def test_long_texts_are_cut_unless_a_length_is_given(exact_student, tokenizer):
     """The harness takes 2,048 tokens for a model that declares no limit; a recurrent one has none."""
     assert harness(exact_student, tokenizer, 1).max_length == 2048
     text = "The cat sat on the mat. " * 8
-    request = lm_eval.api.instance.Instance("loglikelihood_rolling", {}, (text,), 0)
+    request = Instance("loglikelihood_rolling", {}, (text,), 0)
     whole, cut = (
         harness(exact_student, tokenizer, 4, max_length=length).loglikelihood_rolling([request], disable_tqdm=True)
         for length in (65536, 64)

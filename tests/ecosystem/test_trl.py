@@ -19,6 +19,7 @@ from trl import SFTConfig, SFTTrainer
 
 from tests.ecosystem.conftest import CHAT_TEMPLATE, TEXTS, assert_loss_falls, training
 
+SFT = {"max_length": 64, "bf16": False, "gradient_checkpointing": False}  # the latter two are on by default, and slow
 CHATS = [
     [{"role": "user", "content": f"say {word}"}, {"role": "assistant", "content": word}]
     for word in ("hi", "no", "mat")
@@ -35,7 +36,7 @@ def chat_tokenizer(tokenizer):
 @pytest.fixture
 def make_sft(small_student, chat_tokenizer, tmp_path):
     def make(rows, model=small_student, **overrides):
-        arguments = SFTConfig(**training(tmp_path / "sft", **{"max_length": 64, "bf16": False, **overrides}))
+        arguments = SFTConfig(**training(tmp_path / "sft", **{**SFT, **overrides}))
         dataset = Dataset.from_list(rows)
         return SFTTrainer(model=model, args=arguments, train_dataset=dataset, processing_class=chat_tokenizer)
 
@@ -97,7 +98,6 @@ def test_only_the_answers_are_learnt(make_sft, tokenizer, kind):
 
 
 def test_activation_checkpointing_changes_nothing(make_sft, small_student):
-    """It is on by default in TRL."""
     gradients = []
     for checkpointing in (True, False):
         trainer = make_sft(
@@ -114,7 +114,7 @@ def test_lora_through_sft(small_student, chat_tokenizer, tmp_path):
     before = copy.deepcopy(small_student.state_dict())
     trainer = SFTTrainer(
         model=small_student,
-        args=SFTConfig(**training(tmp_path, max_length=64, bf16=False, learning_rate=3e-2)),
+        args=SFTConfig(**training(tmp_path, **SFT, learning_rate=3e-2)),
         train_dataset=Dataset.from_list(DATA["text"]),
         processing_class=chat_tokenizer,
         peft_config=peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear"),
