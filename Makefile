@@ -4,30 +4,36 @@ BIN = $(VENV)/bin
 # A CPU build of torch where there is one; `make TORCH=torch` takes what pip prefers for this machine.
 TORCH ?= torch==2.13.0
 DEMO_DIR ?= runs/demo
-INSTALLED = $(VENV)/installed
+# Stamps: what the commands need, and what the tests and the linter need besides.
+RUNS = $(VENV)/runs
+DEVELOPS = $(VENV)/develops
 
 .PHONY: demo test lint format bench clean
 
-demo: $(INSTALLED)
+demo: $(RUNS)
 	$(BIN)/smt-hf demo --output_dir $(DEMO_DIR) --overwrite
 
-test: $(INSTALLED)
+test: $(DEVELOPS)
 	$(BIN)/python -m pytest
 
-lint: $(INSTALLED)
+lint: $(DEVELOPS)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-format: $(INSTALLED)
+format: $(DEVELOPS)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: $(INSTALLED)
+bench: $(RUNS)
 	$(BIN)/python scripts/benchmark.py
 
 clean:
 	rm -rf $(VENV) runs
 
-$(INSTALLED): pyproject.toml
+$(RUNS): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet -e '.[plot]'
+	touch $(RUNS)
+
+$(DEVELOPS): $(RUNS)
 	$(BIN)/pip install --quiet -e '.[dev]'
-	touch $(INSTALLED)
+	touch $(DEVELOPS)
