@@ -14,6 +14,7 @@ COMMANDS = {
     "generate": "continue a text",
     "push": "share a trained folder on the Hub",
     "serve": "answer OpenAI-style requests over HTTP",
+    "app": "write with a student in the browser and watch its memory",
 }
 USAGE = "usage: smt-hf COMMAND [--config FILE.yaml] [--FIELD VALUE ...]\n\ncommands:\n" + "".join(
     f"  {name:10}{what}\n" for name, what in COMMANDS.items()

@@ -1,0 +1,87 @@
+"""`smt-hf app`: write with a student in the browser."""
+
+import importlib
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..checkpoints import check_vocabulary, load_student
+from ..data import load_tokenizer
+from ..errors import InputError
+from .parsing import parse
+
+DESCRIPTION = "Write with a trained student in the browser, and watch its memory, which never grows."
+EXAMPLE = """example:
+  smt-hf app --model runs/demo/dmt"""
+
+
+@dataclass
+class AppOptions:
+    """Who writes, and where the app can be reached."""
+
+    model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
+    host: str = field(
+        default="127.0.0.1", metadata={"help": "Address to serve at; 0.0.0.0 lets other machines use the app."}
+    )
+    port: int = field(default=7860, metadata={"help": "Port to serve at."})
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    (options,) = parse([AppOptions], argv, "app", DESCRIPTION, EXAMPLE)
+    if options.model is None:
+        raise InputError("model is missing: give --model the folder of a student")
+    interface = load_interface()
+    check_address(options.host, options.port)
+    student, tokenizer = load_student(options.model).eval(), load_tokenizer(options.model)
+    check_vocabulary(student, tokenizer)
+    app = interface.build_app(student, tokenizer)
+    _, url, _ = app.launch(
+        server_name=options.host,
+        server_port=options.port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        footer_links=[],
+        max_file_size="16mb",
+        ssr_mode=False,
+        theme=interface.theme(),
+        css=interface.CSS,
+    )
+    print(f"The app is at {url} (Ctrl+C ends it).", flush=True)
+    app.block_thread()
+
+
+def load_interface():
+    """The module of the interface, without gradio's telemetry and its record of what visitors do.
+
+    Raises:
+        InputError: if gradio is missing.
+    """
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False")
+    try:
+        return importlib.import_module("smt_hf.app")
+    except ImportError as error:
+        raise InputError(f"the app needs gradio ({error}): pip install 'smt-hf[app]'") from error
+
+
+def check_address(host: str, port: int) -> None:
+    """Checks that the app can be served there.
+
+    Raises:
+        InputError: naming what is wrong with the host or the port.
+    """
+    if not 1 <= port <= 65535:
+        raise InputError(f"port={port} cannot work: give a number from 1 to 65535")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror as error:
+        raise InputError(f"host={host!r} is no address ({error.strerror}): give 127.0.0.1 or 0.0.0.0") from error
+    except OSError as error:
+        raise InputError(
+            f"cannot serve at host={host!r}, port={port} ({error.strerror}): choose another --port, or --host 127.0.0.1"
+        ) from error
