@@ -4,13 +4,16 @@ import gradio as gr
 
 FONT = ("ui-sans-serif", "system-ui", "sans-serif")
 CSS = """
-.gradio-container main { max-width: 1160px !important; margin: 0 auto !important; padding: 1.6rem 1.5rem !important; }
-#heading, #page, #panel, #notice { padding: 0; }
+.gradio-container .main { max-width: 1180px !important; padding: .5rem 1.5rem !important; }
+.gradio-container main { padding: .8rem 0 !important; }
+.gradio-container .html-container { padding: 0; }
 #heading h1 { font-size: 1.5rem; font-weight: 650; margin: 0 0 .15rem; }
 #heading p { margin: 0; color: var(--body-text-color-subdued); }
 
 #page, #panel { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: 1rem 1.3rem; }
-.page { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.6; font-size: 1.05rem;
+#page { padding: .4rem 0; }
+#page .html-container { padding: .6rem 1.3rem; }
+.page { padding-bottom: 1.6em; white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.6; font-size: 1.05rem;
   font-family: Georgia, Charter, "DejaVu Serif", serif; }
 .page .reader { font-weight: 700; color: var(--primary-700); }
 .dark .page .reader { color: var(--primary-300); }
@@ -48,6 +51,7 @@ DOWNLOAD = """(file) => {
 
 def theme() -> gr.Theme:
     """The theme that the app is launched with."""
-    return gr.themes.Default(
+    look = gr.themes.Default(
         primary_hue="teal", neutral_hue="stone", font=FONT, font_mono=("ui-monospace", "monospace")
     )
+    return look.set(body_text_color_subdued="*neutral_500", button_primary_background_fill="*primary_600")

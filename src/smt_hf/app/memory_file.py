@@ -19,7 +19,7 @@ def save(student, writing: Writing) -> bytes:
 
 
 def restore(student, data: bytes) -> Writing:
-    """An empty page whose memory is that of a file.
+    """An empty page whose memory is that of a file; the draws start from the seed again.
 
     Raises:
         InputError: if the file holds no memory, more than one, or the memory of another student.

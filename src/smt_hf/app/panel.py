@@ -85,7 +85,7 @@ def panel_html(student, writing: Writing) -> str:
 {bar("memory", "Memory of this student", size, max(size, other), f"{tokens} &times; {width} numbers, however long the text")}
 {bar("cache", "KV cache of a Transformer", other, max(size, other), note(config, itemsize))}
 <figure><img alt="the memory" src="{heat_map(writing.memory)}" style="height: {picture_height(tokens)}px">
-<figcaption>The memory now: {tokens} memory tokens (rows) of {width} numbers.
+<figcaption>{tokens} memory tokens (rows) of {width} numbers:
 <span class="low">&#9632;</span> negative <span class="high">&#9632;</span> positive</figcaption></figure>
 </div>"""
 
@@ -93,8 +93,8 @@ def panel_html(student, writing: Writing) -> str:
 def note(config, itemsize: int) -> str:
     """How the size of the cache is computed."""
     return (
-        "computed for the same width and layers: tokens &times; 2 &times; "
-        f"{config.num_hidden_layers} layers &times; {config.hidden_size} &times; {itemsize} bytes"
+        "what one of the same width and layers would hold, computed:<br>"
+        f"tokens &times; 2 &times; {config.num_hidden_layers} layers &times; {config.hidden_size} numbers &times; {itemsize} bytes"
     )
 
 

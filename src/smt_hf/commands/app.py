@@ -61,7 +61,7 @@ def load_interface():
     """
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False")
     try:
-        return importlib.import_module("smt_hf.app")
+        return importlib.import_module("..app", __package__)
     except ImportError as error:
         raise InputError(f"the app needs gradio ({error}): pip install 'smt-hf[app]'") from error
 
