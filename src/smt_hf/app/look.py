@@ -29,8 +29,8 @@ CSS = """
 .panel .bar > div:first-child { display: flex; justify-content: space-between; gap: 1rem; }
 .panel .bar b { white-space: nowrap; }
 .panel .track { height: 9px; margin: .3rem 0 .15rem; border-radius: 5px; background: var(--border-color-primary); }
-.panel .track div { height: 100%; min-width: 4px; border-radius: 5px; background: var(--neutral-400); }
-.panel .memory .track div { background: var(--primary-500); }
+.panel .track div { height: 100%; border-radius: 5px; background: var(--neutral-400); }
+.panel .memory .track div { min-width: 4px; background: var(--primary-500); }
 .panel figure { margin: 1.2rem 0 0; }
 .panel img { display: block; width: 100%; image-rendering: pixelated; border-radius: 4px; }
 .panel figcaption { margin-top: .35rem; }
