@@ -257,14 +257,14 @@ def test_a_visit(tmp_path, tokenizer):
         try:
             visitor = Visitor(browser, url, {"width": 1200, "height": 760})
             assert (visitor.number("tokens"), visitor.number("memory"), visitor.number("cache")) == (0, size, 0)
-            visitor.ask_for_tokens(2000)
+            stranger = Visitor(browser, url)
+            visitor.ask_for_tokens(10_000)
             visitor.type(BEGINNING)
+            stranger.type("Two")
             visitor.press("write")
             visitor.wait_for_tokens(40)
-            stranger = Visitor(browser, url)  # while the first one's text is being written
             assert stranger.number("tokens") == 0 and BEGINNING not in stranger.page.inner_text("#page")
-            stranger.type("Two")
-            stranger.press("write")
+            stranger.press("write")  # while the first one's text is being written
             stranger.wait_for_tokens(20)
             seen = visitor.number("tokens")
             visitor.wait_for_tokens(seen)
@@ -272,7 +272,7 @@ def test_a_visit(tmp_path, tokenizer):
             visitor.wait_until_idle()
             first = visitor.number("tokens")
             assert visitor.number("memory") == size and visitor.number("cache") == first * 2 * 2 * 32 * 4
-            assert first < len(BEGINNING) + 2000 and "then stopped" in visitor.page.inner_text("#notice")
+            assert first < len(BEGINNING) + 10_000 and "then stopped" in visitor.page.inner_text("#notice")
             assert visitor.page.inner_text("#page").startswith(BEGINNING)
             visitor.page.screenshot(path=pictures / "app.png")
 

@@ -68,7 +68,7 @@ def lay_out(student, blank: Writing) -> SimpleNamespace:
                     temperature = gr.Slider(0, 2, 0.7, step=0.05, label="Temperature", min_width=120)
                     top_p = gr.Slider(0.05, 1, 0.95, step=0.05, label="Top-p", min_width=120)
                 with gr.Row():
-                    max_new_tokens = gr.Slider(1, 2000, 300, step=1, label="New tokens", min_width=120)
+                    max_new_tokens = gr.Slider(1, 10_000, 300, step=1, label="New tokens", min_width=120)
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120)
     ui.sampling = [temperature, top_p, max_new_tokens, seed]
     ui.file = gr.Textbox(visible=False)
