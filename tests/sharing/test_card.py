@@ -111,6 +111,10 @@ def test_bad_folders_are_named(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(InputError, match="model of type 'gpt2'"):
         write_card(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "smt_rnn"}')
+    (tmp_path / "evaluation.json").write_text("{}")
+    with pytest.raises(InputError, match="is no report"):
+        write_card(str(tmp_path))
     (tmp_path / "training.json").write_text("[1")
     with pytest.raises(InputError, match="no training record"):
         read_stages(str(tmp_path))

@@ -9,7 +9,7 @@ from huggingface_hub import RepoUrl
 
 from ..checkpoints import KINDS, check_kind
 from ..errors import InputError
-from ..hub import share_folder
+from ..sharing import check_repo_id, share_folder, write_card
 from .parsing import parse
 
 DESCRIPTION = """Share a trained folder on the Hub: a student, a teacher, or both as SMT trained them. Everything in the folder
@@ -30,6 +30,10 @@ class PushOptions:
     token: str | None = field(
         default=None, metadata={"help": "Token with write access; that of `hf auth login` or $HF_TOKEN by default."}
     )
+    license: str | None = field(
+        default=None,
+        metadata={"help": "Licence for the card's metadata, such as apache-2.0; a card of your own is kept."},
+    )
     revision: str = field(default="main", metadata={"help": "Branch to upload to; made if need be."})
     commit_message: str | None = field(default=None, metadata={"help": "Title of the commit."})
 
@@ -42,6 +46,8 @@ def main(argv: Sequence[str]) -> RepoUrl:
             raise InputError(f"{name} is missing: give --{name}")
     folder = Path(options.folder).expanduser()
     kind = check_model_folder(folder)
+    check_repo_id(options.repo_id)
+    write_card(str(folder), options.repo_id, options.license)
     url = share_folder(
         folder, options.repo_id, options.private, options.token, options.revision, options.commit_message
     )

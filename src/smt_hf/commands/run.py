@@ -8,7 +8,7 @@ import torch
 
 from ..checkpoints import check_output_dir
 from ..errors import InputError
-from ..sharing import TrainingStage, write_card
+from ..sharing import TrainingStage, make_repository, share_folder, write_card
 
 
 def prepare(arguments, run) -> str | None:
@@ -18,10 +18,12 @@ def prepare(arguments, run) -> str | None:
         The checkpoint to resume from, or `None`.
 
     Raises:
-        InputError: if the folder is in use, or there is nothing to resume.
+        InputError: if the folder is in use, there is nothing to resume, or the Hub will not have the model.
     """
     if run.num_threads is not None:
         torch.set_num_threads(run.num_threads)
+    if arguments.push_to_hub:  # a refused token is better known before the training than after it
+        make_repository(hub_name(arguments), bool(arguments.hub_private_repo), arguments.hub_token)
     if not run.resume:
         check_output_dir(arguments.output_dir, run.overwrite)
         return None
@@ -54,7 +56,7 @@ def train(trainer, run, checkpoint: str | None, stage: TrainingStage) -> None:
         for earlier in folder.glob("checkpoint-*"):  # else a later --resume would find them
             shutil.rmtree(earlier)
     result = trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # shared below, with its card
     trainer.save_state()
     metrics = result.metrics
     if trainer.eval_dataset is not None:
@@ -62,9 +64,16 @@ def train(trainer, run, checkpoint: str | None, stage: TrainingStage) -> None:
     if trainer.is_world_process_zero():
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         stage.write(trainer, metrics)
-        write_card(str(folder))
+        write_card(str(folder), hub_name(trainer.args) if trainer.args.push_to_hub else None)
+        if trainer.args.push_to_hub:
+            share_folder(folder, hub_name(trainer.args), token=trainer.args.hub_token)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         leave_process_group(trainer)
+
+
+def hub_name(arguments) -> str:
+    """The repository that a run is shared in: `hub_model_id`, or the output folder's name."""
+    return arguments.hub_model_id or Path(arguments.output_dir).resolve().name
 
 
 def leave_process_group(trainer) -> None:

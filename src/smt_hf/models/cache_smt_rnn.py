@@ -11,7 +11,7 @@ CACHE_NAME = "cache" if "cache" in {field.name for field in fields(CausalLMOutpu
 
 
 class SmtMemoryLayer(CacheLayerMixin):
-    """Holds the memory `(B, K, D)` and the number of tokens read so far.
+    """Holds the memory `(B, K, D)`, the columns seen so far, and the tokens `(B,)` that each row has read of them.
 
     It answers the questions that `generate()` asks a key-value cache, though nothing in it grows.
     """
@@ -21,10 +21,18 @@ class SmtMemoryLayer(CacheLayerMixin):
     is_sliding = False
     supports_early_init = False
 
-    def __init__(self, memory: torch.Tensor | None = None, num_tokens: int = 0):
+    def __init__(
+        self,
+        memory: torch.Tensor | None = None,
+        num_columns: int = 0,
+        num_tokens: torch.Tensor | None = None,
+    ):
         super().__init__()
         self.memory = memory
+        self.num_columns = num_columns
         self.num_tokens = num_tokens
+        if memory is not None and num_tokens is None:
+            self.num_tokens = torch.full((len(memory),), num_columns, device=memory.device)
         self.is_initialized = memory is not None
 
     def lazy_initialization(self, key_states, value_states):
@@ -33,35 +41,41 @@ class SmtMemoryLayer(CacheLayerMixin):
     def update(self, key_states, value_states, *args, **kwargs):
         raise NotImplementedError("a memory state is not made of keys and values")
 
-    def write(self, memory: torch.Tensor, num_new_tokens: int) -> None:
-        """Replaces the memory by `memory` `(B, K, D)`, cut from the autograd graph, after `num_new_tokens` tokens."""
+    def write(self, memory: torch.Tensor, num_columns: int, num_tokens: torch.Tensor | int) -> None:
+        """Replaces the memory by `memory` `(B, K, D)`, cut from the autograd graph, after `num_columns` more columns, of which
+        `num_tokens` `(B,)` were tokens and the rest padding."""
         self.memory = memory.detach()
-        self.num_tokens += num_new_tokens
+        self.num_columns += num_columns
+        if self.num_tokens is None:
+            self.num_tokens = torch.zeros(len(memory), dtype=torch.long, device=memory.device)
+        self.num_tokens = self.num_tokens + num_tokens
         self.is_initialized = True
 
     def get_seq_length(self) -> int:
-        return self.num_tokens
+        return self.num_columns
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.num_tokens + query_length, 0
+        return self.num_columns + query_length, 0
 
     def get_max_length(self) -> int:
         return -1
 
     def reset(self) -> None:
-        self.memory, self.num_tokens, self.is_initialized = None, 0, False
+        self.memory, self.num_columns, self.num_tokens, self.is_initialized = None, 0, None, False
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         if self.memory is not None:
-            self.memory = self.memory.index_select(0, beam_idx.to(self.memory.device))
+            self.batch_select_indices(beam_idx.to(self.memory.device))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         if self.memory is not None:
             self.memory = self.memory.repeat_interleave(repeats, dim=0)
+            self.num_tokens = self.num_tokens.repeat_interleave(repeats)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         if self.memory is not None:
             self.memory = self.memory[indices]
+            self.num_tokens = self.num_tokens[indices]
 
     def crop(self, tokens_to_remove: int) -> None:
         raise NotImplementedError("a recurrent memory cannot forget its last tokens: keep a copy of the earlier cache")
@@ -81,11 +95,17 @@ class SmtRnnCache(Cache):
 
     Args:
         memory: Memory `(B, K, D)` to start from; `None` starts from the learned initial memory.
-        num_tokens: Tokens that `memory` has read, 0 for a state that is treated as the beginning.
+        num_columns: Columns of the running sequence that `memory` has seen; 0 for a state that is treated as the beginning.
+        num_tokens: `(B,)` tokens that each row of `memory` has read, whenever that was; `num_columns` when `None`.
     """
 
-    def __init__(self, memory: torch.Tensor | None = None, num_tokens: int = 0):
-        super().__init__(layers=[SmtMemoryLayer(memory, num_tokens)])
+    def __init__(
+        self,
+        memory: torch.Tensor | None = None,
+        num_columns: int = 0,
+        num_tokens: torch.Tensor | None = None,
+    ):
+        super().__init__(layers=[SmtMemoryLayer(memory, num_columns, num_tokens)])
 
     @property
     def memory(self) -> torch.Tensor | None:
@@ -97,9 +117,14 @@ class SmtRnnCache(Cache):
         """Rows of the memory, or `None` before the first token."""
         return None if self.memory is None else self.memory.shape[0]
 
-    def write(self, memory: torch.Tensor, num_new_tokens: int) -> None:
+    @property
+    def num_tokens(self) -> torch.Tensor | None:
+        """Tokens `(B,)` that each row has read, padding left out; `None` before the first token."""
+        return self.layers[0].num_tokens
+
+    def write(self, memory: torch.Tensor, num_columns: int, num_tokens: torch.Tensor | int) -> None:
         """See [`SmtMemoryLayer.write`]."""
-        self.layers[0].write(memory, num_new_tokens)
+        self.layers[0].write(memory, num_columns, num_tokens)
 
 
 def check_cache(cache) -> SmtRnnCache:

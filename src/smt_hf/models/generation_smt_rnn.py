@@ -6,7 +6,7 @@ import torch
 from transformers.generation import GenerationMixin
 
 from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
-from .memory_smt_rnn import SmtMemory, fingerprint
+from .memory_smt_rnn import SmtMemory
 
 
 class SmtRnnGenerationMixin(GenerationMixin):
@@ -70,7 +70,6 @@ class SmtRnnGenerationMixin(GenerationMixin):
                 another shape.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        num_tokens = mask.sum(dim=1).cpu()
         if teacher is not None:
             if memory is not None:
                 raise ValueError("a teacher reads from the beginning: leave out memory or teacher")
@@ -78,16 +77,14 @@ class SmtRnnGenerationMixin(GenerationMixin):
             if sizes[0] != sizes[1]:
                 raise ValueError(f"the teacher's memory is {sizes[0]}, the student's {sizes[1]}: give its own teacher")
             last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(dim=1, keepdim=True)
-            last = last.masked_fill(num_tokens.to(last.device)[:, None] == 0, -1)
+            last = last.masked_fill(mask.sum(dim=1, keepdim=True) == 0, -1)
             states = teacher.encode(input_ids, last, attention_mask)[:, 0].to(self.dtype)
-            return SmtMemory(states, fingerprint(self), self.name_or_path, num_tokens)
+            return SmtMemory.from_cache(self, SmtRnnCache(states, num_tokens=mask.sum(dim=1)))
         cache = SmtRnnCache()
         if memory is not None:
-            memory = _load(memory)
-            cache = _fit_batch(memory.to_cache(self), len(input_ids))
-            num_tokens = num_tokens + memory.num_tokens
+            cache = _fit_batch(_load(memory).to_cache(self), len(input_ids))
         self.model(input_ids, mask, cache=cache, steps_to_keep=1)
-        return SmtMemory(cache.memory, fingerprint(self), self.name_or_path, num_tokens)
+        return SmtMemory.from_cache(self, cache)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
@@ -174,8 +171,9 @@ def _fit_batch(cache: SmtRnnCache, rows: int, batch_size: int | None = None) -> 
         raise ValueError(
             f"the memory has {cache.batch_size} rows, the inputs {batch_size or rows}: give as many, or one"
         )
-    memory = cache.memory.repeat_interleave(rows // cache.batch_size, dim=0)
-    return SmtRnnCache(memory, cache.get_seq_length())
+    repeated = SmtRnnCache(cache.memory, cache.get_seq_length(), cache.num_tokens)
+    repeated.batch_repeat_interleave(rows // cache.batch_size)
+    return repeated
 
 
 __all__ = ["GeneratedPadding", "SmtRnnGenerationMixin"]

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers.utils import PushToHubMixin, cached_file
 
@@ -39,12 +39,14 @@ class SmtMemory(PushToHubMixin):
         num_tokens: `(B,)` tokens that each state has read.
 
     Raises:
-        ValueError: if `states` is not of shape `(B, K, D)` or `num_tokens` not of shape `(B,)`.
+        ValueError: if `states` is not of shape `(B, K, D)` and floating point, or `num_tokens` not of shape `(B,)`.
     """
 
     def __init__(self, states: torch.Tensor, fingerprint: str, student_name: str = "", num_tokens=None):
         if states.ndim != 3:
             raise ValueError(f"states have shape {tuple(states.shape)}: give (batch, memory tokens, width)")
+        if not states.is_floating_point():
+            raise ValueError(f"states have dtype {states.dtype}: give floating-point numbers")
         num_tokens = torch.zeros(len(states), dtype=torch.long) if num_tokens is None else torch.as_tensor(num_tokens)
         if num_tokens.shape != states.shape[:1]:
             raise ValueError(
@@ -67,14 +69,17 @@ class SmtMemory(PushToHubMixin):
         """
         if cache.memory is None:
             raise ValueError("the cache is empty: run the student on at least one token first")
-        num_tokens = torch.full((cache.batch_size,), cache.get_seq_length())
-        return cls(cache.memory.clone(), fingerprint(student), student.name_or_path, num_tokens)
+        name = student.name_or_path
+        name = (
+            os.path.basename(os.path.abspath(name)) if os.path.isdir(name) else name
+        )  # not where folders lie at home
+        return cls(cache.memory.clone(), fingerprint(student), name, cache.num_tokens)
 
     def to_cache(self, student) -> SmtRnnCache:
         """A cache from which the student goes on; the tokens that it is given next are all new.
 
         Raises:
-            ValueError: if the memory belongs to another student.
+            ValueError: if the memory belongs to another student or has another shape.
         """
         found = fingerprint(student)
         if found != self.fingerprint:
@@ -83,7 +88,12 @@ class SmtMemory(PushToHubMixin):
                 f"{self.fingerprint}), not to {student.name_or_path or 'this one'!r} ({found}): read the text again with "
                 "the student at hand, or load the student that read it"
             )
-        return SmtRnnCache(self.states.to(student.device, student.dtype))
+        sizes = (student.config.num_memory_tokens, student.config.hidden_size)
+        if self.states.shape[1:] != sizes:
+            raise ValueError(
+                f"the memory is {tuple(self.states.shape[1:])}, the student's {sizes}: its file is damaged"
+            )
+        return SmtRnnCache(self.states.to(student.device, student.dtype), 0, self.num_tokens.to(student.device))
 
     def save_pretrained(self, save_directory: str | os.PathLike, filename: str = MEMORY_FILE, **kwargs) -> None:
         """Writes one safetensors file into a folder; with `push_to_hub=True` and `repo_id=...` uploads it too."""
@@ -108,12 +118,14 @@ class SmtMemory(PushToHubMixin):
             ValueError: if the file holds something else.
         """
         path = cached_file(name_or_path, filename, **kwargs)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if "fingerprint" not in metadata or "states" not in file.keys():
-                raise ValueError(f"{path} holds no memory: give a file that SmtMemory.save_pretrained wrote")
-            states, num_tokens = file.get_tensor("states"), file.get_tensor("num_tokens")
-        return cls(states, metadata["fingerprint"], metadata.get("student_name", ""), num_tokens)
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                states, num_tokens = file.get_tensor("states"), file.get_tensor("num_tokens")
+                owner = metadata["fingerprint"]
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{path} holds no memory: give a file that SmtMemory.save_pretrained wrote") from error
+        return cls(states, owner, metadata.get("student_name", ""), num_tokens)
 
     @classmethod
     def cat(cls, memories: Sequence["SmtMemory"]) -> "SmtMemory":

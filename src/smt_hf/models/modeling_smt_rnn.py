@@ -204,7 +204,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         else:
             states, memory = self.unroll(inputs_embeds, memory, attention_mask, document_ids, steps_to_keep)
         if cache is not None:
-            cache.write(memory, length)
+            cache.write(memory, length, length if attention_mask is None else attention_mask.sum(dim=1))
         features = self.readout_features(states.detach() if detach_readout else states)
         return SmtRnnModelOutput(
             last_hidden_state=features,

@@ -1,6 +1,7 @@
-"""What a shared model tells of itself: the record of its training and its model card."""
+"""Sharing a trained model: the record of its training, its model card, and the way to the Hub."""
 
 from .card import write_card
+from .hub import check_repo_id, make_repository, share_folder
 from .record import TrainingStage, read_stages
 
-__all__ = ["TrainingStage", "read_stages", "write_card"]
+__all__ = ["TrainingStage", "check_repo_id", "make_repository", "read_stages", "share_folder", "write_card"]

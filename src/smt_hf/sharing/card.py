@@ -89,11 +89,19 @@ def template_folder() -> Path:
 
 
 def find_evaluation(folder: Path) -> tuple[dict | None, str | None]:
-    """What `smt-hf evaluate` wrote into the folder or into `evaluation/` in it: the report, and where its plot is."""
+    """What `smt-hf evaluate` wrote into the folder or into `evaluation/` in it: the report, and where its plot is.
+
+    Raises:
+        InputError: if the report is damaged.
+    """
     for place in (folder, folder / "evaluation"):
         if (place / "evaluation.json").is_file():
             plot = place / "evaluation.png"
-            report = json.loads((place / "evaluation.json").read_text(encoding="utf-8"))
+            try:
+                report = json.loads((place / "evaluation.json").read_text(encoding="utf-8"))
+                report["student_cold"]["nats_per_token"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{place}/evaluation.json is no report: run smt-hf evaluate again") from error
             return report, plot.relative_to(folder).as_posix() if plot.is_file() else None
     return None, None
 

@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, RepoUrl, get_token
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from .errors import InputError
+from ..errors import InputError
 
 # What training leaves beside a model, and hidden files, which no model needs and which may be secrets.
 LEFTOVERS = (
@@ -59,6 +59,22 @@ def share_folder(
         InputError: for a name that cannot be, a token that is missing or refused, a repository that the token may not
             write to or that is public against `private`, a Hub that cannot be reached.
     """
+    api, url = make_repository(repo_id, private, token)
+    with refusals_in_words(repo_id, api.endpoint):
+        if revision != "main" and not revision.startswith("refs/"):
+            api.create_branch(url.repo_id, branch=revision, exist_ok=True)
+        api.upload_folder(
+            repo_id=url.repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=commit_message or "Upload model",
+            ignore_patterns=list(LEFTOVERS),
+        )
+    return url
+
+
+def make_repository(repo_id: str, private: bool = False, token: str | None = None) -> tuple[HfApi, RepoUrl]:
+    """Makes a model repository if need be; raises as [`share_folder`] does."""
     check_repo_id(repo_id)
     token = (token or get_token() or "").strip()
     if not token:
@@ -71,16 +87,7 @@ def share_folder(
                 f"{url.repo_id!r} exists and is public: leave out --private, make it private at {url}/settings, or give "
                 "another --repo_id"
             )
-        if revision != "main" and not revision.startswith("refs/"):
-            api.create_branch(url.repo_id, branch=revision, exist_ok=True)
-        api.upload_folder(
-            repo_id=url.repo_id,
-            folder_path=folder,
-            revision=revision,
-            commit_message=commit_message or "Upload model",
-            ignore_patterns=list(LEFTOVERS),
-        )
-    return url
+    return api, url
 
 
 def check_repo_id(repo_id: str) -> None:

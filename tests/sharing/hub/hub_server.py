@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import unquote
 
-from tests.hub.endpoints import ROUTES, Refusal
-from tests.hub.repositories import Commit, Repository
+from tests.sharing.hub.endpoints import ROUTES, Refusal
+from tests.sharing.hub.repositories import Commit, Repository
 
 TOKENS = {"hf_tokenofuser": "user", "hf_tokenofreader": "reader"}
 READ_ONLY = {"hf_tokenofreader"}

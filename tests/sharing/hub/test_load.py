@@ -9,7 +9,7 @@ import pytest
 from smt_hf.checkpoints import load_student
 from smt_hf.commands.main import main
 from smt_hf.data import byte_tokenizer
-from tests.hub.conftest import byte_models, write_student
+from tests.sharing.hub.conftest import byte_models, write_student
 
 CARD = "---\nlibrary_name: transformers\n---\n# A student"
 PROMPT = "Once upon a time"
@@ -147,8 +147,23 @@ def test_a_run_with_push_to_hub(hub, this_process, run_python, stories, tmp_path
     data = ["--dataset", str(stories / "train.txt"), "--cache_dir", str(stories / "cache")]
     assert main(["smt", "--output_dir", str(folder), *data, *sizes.split()]) == 0
     files = hub.repositories["user/run"].branches["main"].files
-    assert {"tokenizer.json", "modeling_smt.py", "README.md"} <= set(files)
+    assert {"tokenizer.json", "modeling_smt.py", "README.md", "training.json", "metrics.json"} <= set(files)
+    assert "training_args.bin" not in files  # a pickle
+    card = files["README.md"].content.decode()
+    assert '"user/run"' in card and "### SMT" in card and card.encode() == (folder / "README.md").read_bytes()
     assert files["model.safetensors"].content == (folder / "model.safetensors").read_bytes()
 
     generate = ["-m", "smt_hf.commands.main", "generate", "--model", "user/run", "--prompt", "Tom had"]
     assert run_python(*generate, "--max_new_tokens", "5").startswith("Tom had")
+
+    student, tokenizer = load_student(str(folder)), byte_tokenizer()
+    student.read(tokenizer("Once upon a time.", return_tensors="pt").input_ids).push_to_hub("user/notes")
+    repository = hub.repositories["user/notes"].branches["main"].files
+    assert (
+        repository["memory.safetensors"].is_large
+        and str(folder).encode() not in repository["memory.safetensors"].content
+    )
+    greedy = ["--max_new_tokens", "5", "--temperature", "0"]
+    inputs = tokenizer("Once upon a time.Tom had", return_tensors="pt")
+    expected = tokenizer.decode(student.generate(**inputs, max_new_tokens=5, do_sample=False)[0, 17:])
+    assert run_python(*generate, "--memory", "user/notes", *greedy).strip("\n") == expected.strip("\n")

@@ -7,10 +7,10 @@ import pytest
 from huggingface_hub import constants
 
 from smt_hf.commands.main import main
-from smt_hf.hub import explain
-from tests.hub.conftest import byte_models
-from tests.hub.hub_server import running_server
-from tests.hub.repositories import Repository
+from smt_hf.sharing.hub import explain
+from tests.sharing.hub.conftest import byte_models
+from tests.sharing.hub.hub_server import running_server
+from tests.sharing.hub.repositories import Repository
 
 
 def push(folder, repo_id, *more):

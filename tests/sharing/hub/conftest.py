@@ -1,5 +1,6 @@
 """A Hub on this machine, small models for bytes, and processes that know no other Hub."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from huggingface_hub import constants
 
 from smt_hf.data import byte_tokenizer
 from tests.conftest import tiny_model
-from tests.hub.hub_server import running_server
+from tests.sharing.hub.hub_server import running_server
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 TOKEN = "hf_tokenofuser"
@@ -68,7 +69,15 @@ def write_student(folder: Path) -> Path:
     """Fills a folder as a run leaves it: model, tokenizer, evaluation, and what is not for others."""
     byte_models().export_student().save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
-    (folder / "evaluation.json").write_text("{}\n")
+    loss = {"nats_per_token": 2.5, "standard_error": 0.1, "bits_per_byte": 3.6, "by_position": [2.7, 2.6, 2.4, 2.3]}
+    report = {
+        "context_length": 2,
+        "rollout_steps": 4,
+        "num_windows": 8,
+        "dataset": "owner/stories",
+        "student_cold": loss,
+    }
+    (folder / "evaluation.json").write_text(json.dumps(report))
     (folder / "evaluation.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
     left = "checkpoint-4/model.safetensors runs/today/events.out.tfevents.1 optimizer.pt scheduler.pt rng_state.pth "
     left += "training_args.bin trainer_state.json train.log .env more/.secret __pycache__/x.pyc"

@@ -9,7 +9,7 @@ import json
 
 import yaml
 
-from tests.hub.repositories import File, Repository
+from tests.sharing.hub.repositories import File, Repository
 
 REPO = r"([\w.-]+/[\w.-]+)"
 
