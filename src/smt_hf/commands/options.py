@@ -117,7 +117,9 @@ class ModelOptions:
     num_attention_heads: int = field(default=8, metadata={"help": "Attention heads."})
     intermediate_size: int | None = field(default=None, metadata={"help": "Feed-forward width; 4 D by default."})
     hidden_act: str = field(default="gelu", metadata={"help": "Activation of the feed-forward layers."})
-    cell_type: str = field(default="transformer", metadata={"help": "The student's updater."})
+    cell_type: str = field(
+        default="transformer", metadata={"help": "The student's updater: transformer, mlp, elman, gru or lstm."}
+    )
     encoder_attention: str = field(
         default="causal", metadata={"help": "'causal' (dense SMT) or 'bidirectional' (the paper's encoder)."}
     )

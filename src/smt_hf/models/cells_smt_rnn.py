@@ -1,7 +1,13 @@
-"""Updaters: the cells `f(m_t, x_{t+1}) -> m_{t+1}` of the student."""
+"""Updaters: the cells `f(m_t, x_{t+1}) -> m_{t+1}` of the student.
+
+Each maps a memory `(B, K, D)` and a token embedding `(B, D)` to the next memory, RMS-normalised token by token if the
+configuration says so. Whatever a cell carries from step to step lies in the memory.
+"""
 
 import torch
 from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
 
 from .layers_smt import SmtTransformer, normalize_memory
 
@@ -26,4 +32,108 @@ class TransformerCell(nn.Module):
         return normalize_memory(hidden_states, self.config)
 
 
-CELLS = {"transformer": TransformerCell}
+class MlpBlock(nn.Module):
+    """`m + down(act(up([norm(m), x])))` over the whole memory at once, `(B, K, D)`."""
+
+    def __init__(self, config):
+        super().__init__()
+        tokens, width = config.num_memory_tokens, config.hidden_size
+        self.norm = nn.RMSNorm(width, eps=config.rms_norm_eps)
+        self.up_proj = nn.Linear((tokens + 1) * width, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, tokens * width, bias=False)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, memory, token_embedding):
+        inputs = torch.cat([self.norm(memory).flatten(1), token_embedding], dim=-1)
+        return memory + self.down_proj(self.act_fn(self.up_proj(inputs))).unflatten(-1, memory.shape[1:])
+
+
+class MlpCell(nn.Module):
+    """Residual feed-forward blocks without gates; every block sees the whole memory and the new token."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList([MlpBlock(config) for _ in range(config.num_hidden_layers)])
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(self, memory: torch.Tensor, token_embedding: torch.Tensor) -> torch.Tensor:
+        """`memory` `(B, K, D)`, `token_embedding` `(B, D)` -> next memory `(B, K, D)`."""
+        for layer in self.layers:
+            memory = layer(memory, token_embedding)
+        return normalize_memory(self.norm(memory), self.config)
+
+
+class StackedCell(nn.Module):
+    """A stack of torch's own cells, one step of each.
+
+    The memory tokens are dealt out in equal parts: the first to the first layer, and so on. A layer's part is its state, as one
+    vector; of an LSTM's part the first half is the hidden state and the second half the cell state.
+    """
+
+    layer_class: type[nn.RNNCellBase]
+    num_states = 1
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        num_layers = config.num_hidden_layers
+        size = config.num_memory_tokens // (num_layers * self.num_states) * config.hidden_size
+        self.layers = nn.ModuleList(
+            [self.layer_class(config.hidden_size if depth == 0 else size, size) for depth in range(num_layers)]
+        )
+
+    def forward(self, memory: torch.Tensor, token_embedding: torch.Tensor) -> torch.Tensor:
+        """`memory` `(B, K, D)`, `token_embedding` `(B, D)` -> next memory `(B, K, D)`."""
+        states = memory.flatten(1).unflatten(-1, (len(self.layers), self.num_states, -1))
+        below, new = token_embedding, []
+        for layer, state in zip(self.layers, states.unbind(dim=1), strict=True):
+            moved = self.step(layer, below, state)
+            below = moved[0]
+            new += moved
+        return normalize_memory(torch.cat(new, dim=-1).unflatten(-1, memory.shape[1:]), self.config)
+
+    def step(self, layer, below: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The layer's next states, each `(B, size)`, from those before, `(B, num_states, size)`."""
+        return (layer(below, state[:, 0]),)
+
+
+class ElmanCell(StackedCell):
+    """Plain recurrence with tanh: `torch.nn.RNNCell`."""
+
+    layer_class = nn.RNNCell
+
+
+class GruCell(StackedCell):
+    """Gated recurrent unit: `torch.nn.GRUCell`."""
+
+    layer_class = nn.GRUCell
+
+
+class LstmCell(StackedCell):
+    """Long short-term memory: `torch.nn.LSTMCell`, its two states in the one memory."""
+
+    layer_class = nn.LSTMCell
+    num_states = 2
+
+    def step(self, layer, below, state):
+        return layer(below, (state[:, 0], state[:, 1]))
+
+
+def init_cell(module: nn.Module, config) -> None:
+    """Initial weights of what the library's `_init_weights` does not know: torch's own for its cells."""
+    if isinstance(module, nn.RNNCellBase):
+        for parameter in module.parameters():
+            bound = module.hidden_size**-0.5
+            init.uniform_(parameter, -bound, bound)
+    if config.zero_init_residual and isinstance(module, MlpBlock):
+        init.zeros_(module.down_proj.weight)
+
+
+CELLS = {
+    "transformer": TransformerCell,
+    "mlp": MlpCell,
+    "elman": ElmanCell,
+    "gru": GruCell,
+    "lstm": LstmCell,
+}

@@ -3,7 +3,9 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-CELL_TYPES = ("transformer",)
+CELL_TYPES = ("transformer", "mlp", "elman", "gru", "lstm")
+# States of a layer that share the memory tokens out among them; the other cells use the whole memory in every layer.
+STATES_OF_A_LAYER = {"elman": 1, "gru": 1, "lstm": 2}
 
 
 @strict
@@ -14,8 +16,10 @@ class SmtRnnConfig(PreTrainedConfig):
         vocab_size: Number of token ids V.
         hidden_size: Width D of a memory token.
         num_memory_tokens: Number K of memory tokens; the student carries K x D numbers, whatever the length.
-        cell_type: The updater `f(m_t, x_{t+1}) -> m_{t+1}`; `"transformer"`.
-        num_hidden_layers: Layers of the updater.
+        cell_type: The updater `f(m_t, x_{t+1}) -> m_{t+1}`: `"transformer"`, `"mlp"` (residual, without gates), `"elman"` (plain
+            tanh), `"gru"` or `"lstm"`. The last three keep each layer's states in memory tokens of its own.
+        num_hidden_layers: Layers of the updater; for `"elman"` and `"gru"` a divisor of `num_memory_tokens`, for `"lstm"` of half
+            of it.
         num_readout_layers: Transformer layers between the memory and the output head.
         num_attention_heads: Attention heads; must divide `hidden_size` into even head sizes (rotary positions).
         intermediate_size: Width of the feed-forward layers; 4 x `hidden_size` when `None`.
@@ -73,6 +77,12 @@ class SmtRnnConfig(PreTrainedConfig):
             )
         if self.cell_type not in CELL_TYPES:
             raise ValueError(f"cell_type={self.cell_type!r} is unknown: choose one of {', '.join(CELL_TYPES)}")
+        states = self.num_hidden_layers * STATES_OF_A_LAYER.get(self.cell_type, 1)
+        if self.cell_type in STATES_OF_A_LAYER and self.num_memory_tokens % states:
+            raise ValueError(
+                f"num_memory_tokens={self.num_memory_tokens} cannot be dealt out to the {states} states of "
+                f"num_hidden_layers={self.num_hidden_layers} {self.cell_type} layers: choose a multiple of {states}"
+            )
 
 
 def check_transformer_sizes(config) -> None:

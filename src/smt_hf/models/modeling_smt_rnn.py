@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils.generic import can_return_tuple
 
 from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
-from .cells_smt_rnn import CELLS
+from .cells_smt_rnn import CELLS, init_cell
 from .configuration_smt_rnn import SmtRnnConfig
 from .documents_smt import document_starts, packed_documents
 from .generation_smt_rnn import SmtRnnGenerationMixin
@@ -51,6 +51,7 @@ class SmtRnnPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module):
         super()._init_weights(module)
         init_residual_outputs(module, self.config)
+        init_cell(module, self.config)
         if isinstance(module, SmtRnnModel):
             init.normal_(module.initial_memory)
 
