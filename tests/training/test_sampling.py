@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from smt_hf.training.sampling import sample_decoded, sample_segments, step_generator
+from smt_hf.training.sampling import add_pinned, sample_decoded, sample_segments, step_generator
 
 
 def test_a_step_is_reproducible_and_steps_differ():
@@ -40,3 +40,10 @@ def test_decoded_positions_are_encoded_ones():
     positions = torch.tensor([-1, 2, 3, 9])
     assert set(sample_decoded(positions, 2, step_generator(0, 0)).tolist()) <= {-1, 2, 3, 9}
     assert sample_decoded(positions, 9, step_generator(0, 0)).tolist() == [-1, 2, 3, 9]
+
+
+def test_pinned_columns_are_always_among_the_segments():
+    starts = torch.tensor([0, 8, 20])
+    assert add_pinned(starts, [-1], 1, 32).tolist() == [0, 8, 20, 31]
+    assert add_pinned(starts, [23, -1], 4, 32).tolist() == [0, 8, 20, 28]
+    assert add_pinned(starts, [1], 4, 32).tolist() == [0, 8, 20]  # no segment begins before the window

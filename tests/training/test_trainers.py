@@ -160,6 +160,7 @@ def test_saved_student_knows_its_start(make_smt, tmp_path):
     [
         (SmtTrainingArguments, {"num_transitions": 0}, "num_transitions=0"),
         (SmtTrainingArguments, {"rollout_steps": 3, "num_transitions": 8}, "rollout_steps=3 does not divide"),
+        (SmtTrainingArguments, {"pinned_columns": [256]}, "pinned_columns: 256 lies outside context_length=256"),
         (SmtTrainingArguments, {"dynamics_weight": -1.0}, "dynamics_weight=-1.0"),
         (SmtTrainingArguments, {"max_train_seconds": 0.0}, "max_train_seconds=0.0"),
         (SmtTrainingArguments, {"train_clock": "sun"}, "'sun'"),

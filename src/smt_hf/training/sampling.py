@@ -34,6 +34,22 @@ def sample_segments(context_length: int, segment_length: int, num_segments: int,
     return torch.cat([torch.zeros(1, dtype=torch.long), starts[chosen].sort().values])
 
 
+def add_pinned(starts: torch.Tensor, columns: list[int], segment_length: int, context_length: int) -> torch.Tensor:
+    """Adds the segments that end in given columns to the drawn ones.
+
+    Args:
+        starts: columns `(S,)` where segments start.
+        columns: columns in 0..T-1, or negative ones, counted from T.
+        segment_length: J.
+        context_length: T.
+
+    Returns:
+        Sorted columns, each once.
+    """
+    ends = torch.tensor(columns, dtype=torch.long) % context_length
+    return torch.cat([starts, (ends + 1 - segment_length).clamp(min=0)]).unique()
+
+
 def sample_decoded(positions: torch.Tensor, num_decoded: int, generator) -> torch.Tensor:
     """Draws `num_decoded` of the encoded positions `(P,)`, all when there are no more: `(M,)`, sorted."""
     return positions[torch.randperm(len(positions), generator=generator)[:num_decoded].sort().values]

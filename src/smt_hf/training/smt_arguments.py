@@ -32,6 +32,13 @@ class SmtTrainingArguments(MemoryTrainingArguments):
             "help": "Train only the last segment of every context, as the paper does; for num_transitions of one."
         },
     )
+    pinned_columns: list[int] = field(
+        default_factory=list,
+        metadata={
+            "help": "Columns whose transition every step trains, among the drawn ones; negative from the end of the context. "
+            "For tasks whose few labels stand in fixed columns."
+        },
+    )
     num_decoded: int = field(default=4, metadata={"help": "Memory states of every window whose futures are decoded."})
     decoding_weight: float = field(default=1.0, metadata={"help": "Weight of the decoding loss."})
     dynamics_weight: float = field(default=0.1, metadata={"help": "Weight of the one-step dynamics loss."})
@@ -62,6 +69,11 @@ class SmtTrainingArguments(MemoryTrainingArguments):
                 f"rollout_steps={self.rollout_steps} does not divide num_transitions={self.num_transitions}: choose a "
                 "multiple"
             )
+        for column in self.pinned_columns:
+            if not -self.context_length <= column < self.context_length:
+                raise InputError(f"pinned_columns: {column} lies outside context_length={self.context_length}")
+        if self.pinned_columns and self.full_context:
+            raise InputError("full_context trains the last column of every context only: leave pinned_columns out")
         for name in ("decoding", "dynamics", "uniformity", "readout", "stream", "student"):
             if getattr(self, f"{name}_weight") < 0:
                 raise InputError(f"{name}_weight={getattr(self, f'{name}_weight')} must not be negative")

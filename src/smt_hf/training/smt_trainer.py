@@ -6,7 +6,7 @@ from ..errors import InputError
 from ..models.modeling_smt import encoded_positions
 from ..objectives import IGNORED, smt_losses, smt_targets, uniformity
 from .base_trainer import MemoryTrainer
-from .sampling import sample_decoded, sample_segments
+from .sampling import add_pinned, sample_decoded, sample_segments
 
 
 class SmtTrainer(MemoryTrainer):
@@ -46,12 +46,13 @@ class SmtTrainer(MemoryTrainer):
             raise InputError(
                 f"windows of {length} tokens are shorter than rollout_steps={args.rollout_steps}: lower it"
             )
-        num_segments = args.num_transitions // args.rollout_steps
+        num_segments = max(args.num_transitions // args.rollout_steps - len(args.pinned_columns), 1)
         context_length = min(args.context_length, length)
         if args.full_context:
             starts = torch.tensor([context_length - args.rollout_steps])
         else:
             starts = sample_segments(context_length, args.rollout_steps, num_segments, generator)
+            starts = add_pinned(starts, args.pinned_columns, args.rollout_steps, context_length)
         positions = encoded_positions(starts, args.rollout_steps, with_empty=False)
         return {
             "segment_starts": starts.to(device),
