@@ -125,6 +125,20 @@ def test_logits_to_keep(student, tokens, keep):
     torch.testing.assert_close(student(tokens, logits_to_keep=keep).logits, expected, **EXACT)
 
 
+@pytest.mark.parametrize("keep", [0, 1, torch.tensor([2, 5])])
+def test_hidden_states_are_those_of_every_token(student, tokens, keep):
+    plain = student(tokens, logits_to_keep=keep, output_memory=True)
+    assert plain.hidden_states is None
+    student.config.output_hidden_states = True
+    output = student(tokens, logits_to_keep=keep, output_memory=True)
+    embeddings, features = output.hidden_states
+    torch.testing.assert_close(embeddings, student.model.embed_tokens(tokens), **EXACT)
+    torch.testing.assert_close(student.lm_head(features), student(tokens).logits, **EXACT)
+    torch.testing.assert_close(output.logits, plain.logits, **EXACT)
+    torch.testing.assert_close(output.memory, plain.memory, **EXACT)
+    assert student(tokens, output_hidden_states=False).hidden_states is None
+
+
 def test_greedy_generation_is_the_naive_loop(student, tokens):
     sequence = tokens[0, :4]
     for _ in range(10):

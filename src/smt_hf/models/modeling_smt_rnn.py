@@ -164,6 +164,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             document_ids: `(B, T)`; the memory starts afresh wherever the id changes within a row.
             output_memory: also return the memory after every kept token.
             steps_to_keep: number of last steps (0: all) or a 1-D tensor of step indices to return features for.
+            output_hidden_states: also return the token embeddings and the features, both of every token.
             detach_readout: cut the features from the memory in the autograd graph.
             past_key_values: the name of `cache` up to transformers 5.23.
             position_ids: `(B, T)` or `(1, T)`, read only for packed rows: without `document_ids` or a cache, a position 0
@@ -189,6 +190,8 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         cache = past_key_values if cache is None else cache
         continues = cache is not None
         use_cache = self.config.use_cache if use_cache is None else use_cache
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         if use_cache and cache is None:
             cache = SmtRnnCache()
 
@@ -200,17 +203,24 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         packed = None
         if document_ids is None and not continues:
             packed = document_ids = packed_documents(position_ids, (batch_size, length), attention_mask)
-        if packed is not None and attention_mask is None and isinstance(steps_to_keep, int) and steps_to_keep == 0:
+        # The library's hidden states are those of every token, whatever is kept of the logits.
+        steps_to_unroll = 0 if output_hidden_states else steps_to_keep
+        if packed is not None and attention_mask is None and isinstance(steps_to_unroll, int) and steps_to_unroll == 0:
             states, memory = self.unroll_side_by_side(inputs_embeds, packed)
         else:
-            states, memory = self.unroll(inputs_embeds, memory, attention_mask, document_ids, steps_to_keep)
+            states, memory = self.unroll(inputs_embeds, memory, attention_mask, document_ids, steps_to_unroll)
         if cache is not None:
             cache.write(memory, length, length if attention_mask is None else attention_mask.sum(dim=1))
         features = self.readout_features(states.detach() if detach_readout else states)
+        hidden_states = None
+        if output_hidden_states:
+            hidden_states = (inputs_embeds, features)
+            kept = slice(-steps_to_keep, None) if isinstance(steps_to_keep, int) else steps_to_keep
+            states, features = states[:, kept], features[:, kept]
         return SmtRnnModelOutput(
             last_hidden_state=features,
             **{CACHE_NAME: cache},
-            hidden_states=(inputs_embeds, features) if output_hidden_states else None,
+            hidden_states=hidden_states,
             memory=states if output_memory else None,
         )
 
