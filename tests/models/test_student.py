@@ -118,7 +118,7 @@ def test_labels_do_not_cross_documents(student, tokens):
     torch.testing.assert_close(loss, student(tokens, document_ids=document_ids, labels=ignored).loss)
 
 
-@pytest.mark.parametrize("keep", [1, 3, torch.tensor([2, 7])])
+@pytest.mark.parametrize("keep", [1, 3, 99, torch.tensor([2, 7]), torch.tensor([7, -1, 2, 2])])
 def test_logits_to_keep(student, tokens, keep):
     logits = student(tokens).logits
     expected = logits[:, -keep:] if isinstance(keep, int) else logits[:, keep]

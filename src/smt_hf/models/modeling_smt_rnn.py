@@ -96,17 +96,17 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             memory: `(B, K, D)`, the state before the first token.
             attention_mask: bool `(B, T)`; where it is `False` the memory does not move.
             document_ids: `(B, T)`; where the id changes the memory goes back to the initial one.
-            keep: the last `keep` steps are returned, every step when 0; or a 1-D tensor of step indices.
+            keep: the last `keep` steps are returned, every step when 0; or a 1-D tensor of step indices, in any order.
             initial_memory: `(B, K, D)`, where a new document starts from; the learned initial memory when `None`.
 
         Returns:
             The memories after the kept tokens `(B, T', K, D)`, and the last memory `(B, K, D)`.
         """
         length = inputs_embeds.shape[1]
-        kept = set(keep.tolist()) if isinstance(keep, torch.Tensor) else set(range(length - (keep or length), length))
+        kept = torch.arange(length)[keep.cpu()].tolist() if isinstance(keep, torch.Tensor) else range(length)[-keep:]
         if document_ids is not None and initial_memory is None:
             initial_memory = self.start_memory(len(inputs_embeds))
-        states = []
+        states = {}
         for t in range(length):
             if document_ids is not None and t > 0:
                 begins = document_ids[:, t] != document_ids[:, t - 1]
@@ -114,8 +114,8 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             moved = self.cell(memory, inputs_embeds[:, t])
             memory = moved if attention_mask is None else torch.where(attention_mask[:, t, None, None], moved, memory)
             if t in kept:
-                states.append(memory)
-        return torch.stack(states, dim=1), memory
+                states[t] = memory
+        return torch.stack([states[t] for t in kept], dim=1), memory
 
     def unroll_side_by_side(self, inputs_embeds, document_ids):
         """What [`unroll`] gives for whole rows from the initial memory, in as many steps as the longest document has.
