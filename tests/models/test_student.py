@@ -139,6 +139,17 @@ def test_hidden_states_are_those_of_every_token(student, tokens, keep):
     assert student(tokens, output_hidden_states=False).hidden_states is None
 
 
+def test_tuples_if_the_configuration_asks(student, tokens):
+    expected = student(tokens, labels=tokens)
+    student.config.return_dict = False
+    loss, logits, cache = student(tokens, labels=tokens)
+    torch.testing.assert_close((loss, logits), (expected.loss, expected.logits))
+    assert cache.get_seq_length() == tokens.shape[1]
+    generated = student.generate(tokens, max_new_tokens=3, do_sample=False)
+    student.config.return_dict = True
+    assert generated.equal(student.generate(tokens, max_new_tokens=3, do_sample=False))
+
+
 def test_greedy_generation_is_the_naive_loop(student, tokens):
     sequence = tokens[0, :4]
     for _ in range(10):

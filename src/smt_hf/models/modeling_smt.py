@@ -124,6 +124,7 @@ class SmtForPreTraining(PreTrainedModel):
             positions,
             None if attention_mask is None else attention_mask[:, context],
             None if document_ids is None else document_ids[:, context],
+            return_dict=True,
         )
         memory = teacher_output.memory
         linked = memory.detach() if detach_teacher else memory

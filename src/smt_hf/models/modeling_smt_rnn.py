@@ -301,6 +301,7 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
             detach_readout=detach_readout,
             output_hidden_states=output_hidden_states,
             position_ids=position_ids,
+            return_dict=True,
         )
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None

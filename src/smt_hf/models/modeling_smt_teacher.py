@@ -76,7 +76,7 @@ class SmtTeacherModel(PreTrainedModel):
         Raises:
             ValueError: if a position lies outside -1..T-1.
         """
-        return self(input_ids, positions, attention_mask, document_ids).memory
+        return self(input_ids, positions, attention_mask, document_ids, return_dict=True).memory
 
     @can_return_tuple
     def forward(
