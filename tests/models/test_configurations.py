@@ -33,6 +33,9 @@ def test_bad_values(kind, values, message):
         (SmtRnnConfig, {"num_hidden_layers": 0}, "num_hidden_layers=0"),
         (SmtTeacherConfig, {"encoder_attention": "sideways"}, "'sideways'"),
         (SmtTeacherConfig, {"num_encoder_layers": 0}, "num_encoder_layers=0"),
+        (SmtTeacherConfig, {"tie_word_embeddings": True}, "tie_word_embeddings=True"),
+        (SmtConfig, {"student_config": {"tie_word_embeddings": True}}, "student tie_word_embeddings=True"),
+        (SmtConfig, {"tie_word_embeddings": False}, "tie_word_embeddings=False"),
     ],
 )
 def test_bad_values_of_one(kind, values, message):

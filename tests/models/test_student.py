@@ -150,6 +150,18 @@ def test_tuples_if_the_configuration_asks(student, tokens):
     assert generated.equal(student.generate(tokens, max_new_tokens=3, do_sample=False))
 
 
+def test_head_tied_to_the_embedding(student, tokens, tmp_path):
+    config = type(student.config)(**{**student.config.to_dict(), "tie_word_embeddings": True})
+    tied = SmtRnnForCausalLM(config).eval()
+    tied.resize_token_embeddings(23)
+    tied.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    for model in (tied, loaded):
+        assert model.lm_head.weight is model.model.embed_tokens.weight and len(model.lm_head.weight) == 23
+    torch.testing.assert_close(loaded(tokens + 3).logits, tied(tokens + 3).logits, rtol=0, atol=0)
+    assert student.lm_head.weight is not student.model.embed_tokens.weight
+
+
 def test_greedy_generation_is_the_naive_loop(student, tokens):
     sequence = tokens[0, :4]
     for _ in range(10):

@@ -54,6 +54,8 @@ class SmtConfig(PreTrainedConfig):
         check_fit(self.teacher_config, self.student_config)
         if not self.tie_word_embeddings:
             raise ValueError("tie_word_embeddings=False: the student's readout is the teacher's, leave it at True")
+        if self.student_config.tie_word_embeddings:
+            raise ValueError("student tie_word_embeddings=True: its head is the teacher's, leave it at False")
 
 
 def student_config_for(teacher_config, **overrides) -> SmtRnnConfig:

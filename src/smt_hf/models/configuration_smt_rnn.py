@@ -32,6 +32,8 @@ class SmtRnnConfig(PreTrainedConfig):
         initializer_range: Standard deviation of the initial weights.
         zero_init_residual: Start the last matrix of every attention and feed-forward layer at zero, so that a new block
             passes its input on.
+        tie_word_embeddings: Let the output head be the token embedding; not for a student that is trained together with its
+            teacher, whose head it takes.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: for a value of the wrong type or one that cannot work.

@@ -76,3 +76,5 @@ class SmtTeacherConfig(PreTrainedConfig):
             raise ValueError(
                 f"encoder_attention={self.encoder_attention!r} is unknown: choose 'causal' or 'bidirectional'"
             )
+        if self.tie_word_embeddings:
+            raise ValueError("tie_word_embeddings=True: the teacher's head is not its embedding, leave it at False")

@@ -228,6 +228,8 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
 class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
     """The student as a causal language model: what SMT and DMT train, and what `generate()` serves."""
 
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # if config.tie_word_embeddings
+
     def __init__(self, config: SmtRnnConfig):
         super().__init__(config)
         self.model = SmtRnnModel(config)
