@@ -104,6 +104,12 @@ def test_attention_implementations_agree(tokens):
     torch.testing.assert_close(memories[0], memories[1], **EXACT)
 
 
+def test_exported_program_serves_other_positions(teacher, tokens):
+    program = torch.export.export(teacher, (tokens,), {"positions": torch.tensor([-1, 3, 8])}).module()
+    positions = torch.tensor([13, 0, 5])
+    torch.testing.assert_close(program(tokens, positions=positions).memory, teacher.encode(tokens, positions), **EXACT)
+
+
 def test_memory_tokens_are_rms_normalised(teacher, tokens):
     memory = teacher.encode(tokens, torch.tensor([-1, 5]))
     torch.testing.assert_close(memory.square().mean(dim=-1), torch.ones(3, 2, 3).double(), rtol=1e-4, atol=0)
