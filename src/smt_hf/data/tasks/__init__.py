@@ -5,6 +5,7 @@ import dataclasses
 from ...errors import InputError
 from .base import Task
 from .counters import ModularCounter, Parity
+from .dataset import TaskDataset, to_datasets
 from .keys_values import KeysValues
 from .modular_arithmetic import ModularArithmetic
 from .retrieval import Retrieval
@@ -47,5 +48,7 @@ __all__ = [
     "Stack",
     "StringCopy",
     "Task",
+    "TaskDataset",
     "load_task",
+    "to_datasets",
 ]

@@ -1,0 +1,76 @@
+"""The rows of a task as data sets."""
+
+import datasets
+import numpy as np
+import torch
+
+from .base import Task, check_integer
+
+BLOCK_ROWS = 256  # rows generated together; what row i is depends on it
+
+
+class TaskDataset(torch.utils.data.Dataset):
+    """`num_rows` rows of a task, and others of the kind in every epoch.
+
+    Row i is one of the rows of block `i // 256`, which depends only on the task, the seed, the epoch and its number: so
+    it is the same whatever the order, the process or `num_rows`. An item is `{"input_ids": (T,) int64, "labels": (T,)
+    int64}`. Blocks are generated when they are first asked for and kept, at 4 bytes a token, until the epoch changes.
+
+    For validation take another seed: a data set whose epoch is not set stays in epoch 0, which is also the first epoch of
+    the training.
+
+    Args:
+        task: the task.
+        num_rows: rows of an epoch, 1 or more.
+        seed: 0 or more.
+
+    Raises:
+        InputError: a number of rows or a seed out of range.
+    """
+
+    def __init__(self, task: Task, num_rows: int, seed: int = 0):
+        check_integer("num_rows", num_rows, 1)
+        check_integer("seed", seed, 0)
+        self.task = task
+        self.num_rows = num_rows
+        self.seed = seed
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that persistent workers see set_epoch
+        self._blocks, self._blocks_epoch = {}, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the rows of this epoch (0 or more), also in data loader workers that are already running."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        block, place = divmod(range(self.num_rows)[index], BLOCK_ROWS)
+        return {name: rows[place].long() for name, rows in self._block(block).items()}
+
+    def _block(self, number: int) -> dict[str, torch.Tensor]:
+        epoch = int(self._epoch)
+        if epoch != self._blocks_epoch:
+            self._blocks, self._blocks_epoch = {}, epoch
+        if number not in self._blocks:
+            rows = self.task.sample(BLOCK_ROWS, (self.seed, epoch, number))
+            dtype = torch.int16 if self.task.vocab_size <= 1 << 15 else torch.int32
+            self._blocks[number] = {name: values.to(dtype) for name, values in rows.items()}
+        return self._blocks[number]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_blocks": {}}
+
+
+def to_datasets(task: Task, num_rows: int, seed: int = 0) -> datasets.Dataset:
+    """The rows of `TaskDataset(task, num_rows, seed)` in its epoch 0, with the columns `input_ids` and `labels`.
+
+    Raises:
+        InputError: a number of rows or a seed out of range.
+    """
+    check_integer("num_rows", num_rows, 1)
+    check_integer("seed", seed, 0)
+    blocks = [task.sample(BLOCK_ROWS, (seed, 0, number)) for number in range(-(-num_rows // BLOCK_ROWS))]
+    columns = {name: np.concatenate([block[name] for block in blocks])[:num_rows] for name in blocks[0]}
+    feature = datasets.List(datasets.Value("int64"), length=task.length)
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(dict.fromkeys(columns, feature)))
