@@ -1,4 +1,4 @@
-"""Synthetic tasks that show what a recurrent network can learn (named as by Kumar & Isola)."""
+"""Synthetic tasks that show what a recurrent network can learn (named as by Kumar & Isola), and how to score them."""
 
 import dataclasses
 
@@ -7,6 +7,7 @@ from .base import Task
 from .counters import ModularCounter, Parity
 from .dataset import TaskDataset, to_datasets
 from .keys_values import KeysValues
+from .metrics import row_accuracy, task_accuracy
 from .modular_arithmetic import ModularArithmetic
 from .retrieval import Retrieval
 from .stack import Stack
@@ -50,5 +51,7 @@ __all__ = [
     "Task",
     "TaskDataset",
     "load_task",
+    "row_accuracy",
+    "task_accuracy",
     "to_datasets",
 ]
