@@ -1,9 +1,12 @@
 """The recurrent student: a fixed-size memory, an updater and a readout."""
 
+import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -16,6 +19,7 @@ from .documents_smt import document_starts, packed_documents
 from .generation_smt_rnn import SmtRnnGenerationMixin
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 
+_RECOMPUTE = partial(checkpoint, use_reentrant=False)
 _BASE_MODEL = "modeling_smt_rnn.SmtRnnModel"  # where a saved folder keeps it, for `AutoModel`
 
 
@@ -55,6 +59,13 @@ class SmtRnnPreTrainedModel(PreTrainedModel):
         if isinstance(module, SmtRnnModel):
             init.normal_(module.initial_memory)
 
+    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=_RECOMPUTE, **kwargs):
+        """A recurrence recomputes whole segments of time, see `checkpoint_steps` of [`SmtRnnModel.forward`], not layers."""
+        for module in self.modules():
+            if isinstance(module, SmtRnnModel):
+                module.gradient_checkpointing = enable
+                module._gradient_checkpointing_func = gradient_checkpointing_func
+
 
 class SmtRnnModel(SmtRnnPreTrainedModel):
     """The student without its output head: token embedding, updater, initial memory and readout layers."""
@@ -66,6 +77,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         self.cell = CELLS[config.cell_type](config)
         self.decoder = SmtTransformer(config, config.num_readout_layers)
         self.gradient_checkpointing = False
+        self._gradient_checkpointing_func = _RECOMPUTE
         self.post_init()
 
     def start_memory(self, batch_size: int) -> torch.Tensor:
@@ -88,7 +100,17 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         """What the output head reads from a memory: `(..., K, D)` -> `(..., D)`."""
         return read_memory(self.decoder, memory)
 
-    def unroll(self, inputs_embeds, memory, attention_mask=None, document_ids=None, keep=0, initial_memory=None):
+    def unroll(
+        self,
+        inputs_embeds,
+        memory,
+        attention_mask=None,
+        document_ids=None,
+        keep=0,
+        initial_memory=None,
+        bptt_horizon=None,
+        checkpoint_steps=None,
+    ):
         """Runs the recurrence over a sequence.
 
         Args:
@@ -98,6 +120,8 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             document_ids: `(B, T)`; where the id changes the memory goes back to the initial one.
             keep: the last `keep` steps are returned, every step when 0; or a 1-D tensor of step indices, in any order.
             initial_memory: `(B, K, D)`, where a new document starts from; the learned initial memory when `None`.
+            bptt_horizon: H; the memory is detached before the columns H, 2H, ...; never when `None`.
+            checkpoint_steps: C; the backward pass recomputes C steps at a time from the memory before them.
 
         Returns:
             The memories after the kept tokens `(B, T', K, D)`, and the last memory `(B, K, D)`.
@@ -106,18 +130,36 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         kept = torch.arange(length)[keep.cpu()].tolist() if isinstance(keep, torch.Tensor) else range(length)[-keep:]
         if document_ids is not None and initial_memory is None:
             initial_memory = self.start_memory(len(inputs_embeds))
-        states = {}
-        for t in range(length):
-            if document_ids is not None and t > 0:
-                begins = document_ids[:, t] != document_ids[:, t - 1]
-                memory = torch.where(begins[:, None, None], initial_memory, memory)
-            moved = self.cell(memory, inputs_embeds[:, t])
-            memory = moved if attention_mask is None else torch.where(attention_mask[:, t, None, None], moved, memory)
-            if t in kept:
-                states[t] = memory
-        return torch.stack([states[t] for t in kept], dim=1), memory
+        wanted = set(kept)
 
-    def unroll_side_by_side(self, inputs_embeds, document_ids):
+        def run(memory, inputs_embeds, initial_memory, first, last):
+            states = []
+            for t in range(first, last):
+                if bptt_horizon is not None and t > 0 and t % bptt_horizon == 0:
+                    memory = memory.detach()
+                if document_ids is not None and t > 0:
+                    begins = document_ids[:, t] != document_ids[:, t - 1]
+                    memory = torch.where(begins[:, None, None], initial_memory, memory)
+                moved = self.cell(memory, inputs_embeds[:, t])
+                memory = (
+                    moved if attention_mask is None else torch.where(attention_mask[:, t, None, None], moved, memory)
+                )
+                if t in wanted:
+                    states.append(memory)
+            return *states, memory
+
+        if checkpoint_steps is None:
+            *states, memory = run(memory, inputs_embeds, initial_memory, 0, length)
+        else:
+            states = []
+            for first in range(0, length, checkpoint_steps):
+                arguments = (memory, inputs_embeds, initial_memory, first, min(first + checkpoint_steps, length))
+                *more, memory = self._gradient_checkpointing_func(run, *arguments)
+                states += more
+        by_step = dict(zip(sorted(wanted), states, strict=True))
+        return torch.stack([by_step[t] for t in kept], dim=1), memory
+
+    def unroll_side_by_side(self, inputs_embeds, document_ids, checkpoint_steps=None):
         """What [`unroll`] gives for whole rows from the initial memory, in as many steps as the longest document has.
 
         All documents of all rows take their first step together, then their second, and so on while they last. A
@@ -129,11 +171,23 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         lengths, order = lengths.sort(descending=True)
         starts, tokens = starts[order], inputs_embeds.flatten(0, 1)
         num_running = (lengths > torch.arange(int(lengths[0]), device=lengths.device)[:, None]).sum(dim=1).tolist()
-        memory, states, places = self.start_memory(len(starts)), [], []
-        for t, running in enumerate(num_running):
-            places.append(starts[:running] + t)
-            memory = self.cell(memory[:running], tokens[places[-1]])
-            states.append(memory)
+        places = [starts[:running] + t for t, running in enumerate(num_running)]
+
+        def run(memory, tokens, first, last):
+            states = []
+            for place in places[first:last]:
+                memory = self.cell(memory[: len(place)], tokens[place])
+                states.append(memory)
+            return tuple(states)
+
+        memory = self.start_memory(len(starts))
+        if checkpoint_steps is None:
+            states = run(memory, tokens, 0, len(places))
+        else:
+            states = []
+            for first in range(0, len(places), checkpoint_steps):
+                states += self._gradient_checkpointing_func(run, memory, tokens, first, first + checkpoint_steps)
+                memory = states[-1]
         states = torch.cat(states)[torch.cat(places).argsort()].unflatten(0, begins.shape)
         return states, states[:, -1]
 
@@ -149,6 +203,8 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         output_memory: bool = False,
         steps_to_keep: int | torch.Tensor = 0,
         detach_readout: bool = False,
+        bptt_horizon: int | None = None,
+        checkpoint_steps: int | None = None,
         output_hidden_states: bool | None = None,
         past_key_values: SmtRnnCache | None = None,
         position_ids: torch.LongTensor | None = None,
@@ -166,6 +222,10 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             steps_to_keep: number of last steps (0: all) or a 1-D tensor of step indices to return features for.
             output_hidden_states: also return the token embeddings and the features, both of every token.
             detach_readout: cut the features from the memory in the autograd graph.
+            bptt_horizon: H, truncated back-propagation through time: the memory is detached before the columns H, 2H, ...,
+                so that the gradient goes back H steps at most; over the whole sequence when `None`.
+            checkpoint_steps: C; the backward pass recomputes the sequence in segments of C steps instead of keeping what
+                every step computed. With `gradient_checkpointing_enable()` it is the square root of the length.
             past_key_values: the name of `cache` up to transformers 5.23.
             position_ids: `(B, T)` or `(1, T)`, read only for packed rows: without `document_ids` or a cache, a position 0
                 after the first begins a document. A recurrence needs no positions.
@@ -200,18 +260,35 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             memory = self.start_memory(batch_size)
         if attention_mask is not None:
             attention_mask = attention_mask[:, -length:].bool()
+        if checkpoint_steps is None and self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            checkpoint_steps = math.ceil(math.sqrt(length))
         packed = None
         if document_ids is None and not continues:
             packed = document_ids = packed_documents(position_ids, (batch_size, length), attention_mask)
         # The library's hidden states are those of every token, whatever is kept of the logits.
         steps_to_unroll = 0 if output_hidden_states else steps_to_keep
-        if packed is not None and attention_mask is None and isinstance(steps_to_unroll, int) and steps_to_unroll == 0:
-            states, memory = self.unroll_side_by_side(inputs_embeds, packed)
+        whole = isinstance(steps_to_unroll, int) and steps_to_unroll == 0
+        if packed is not None and whole and attention_mask is None and bptt_horizon is None:
+            states, memory = self.unroll_side_by_side(inputs_embeds, packed, checkpoint_steps)
         else:
-            states, memory = self.unroll(inputs_embeds, memory, attention_mask, document_ids, steps_to_unroll)
+            states, memory = self.unroll(
+                inputs_embeds,
+                memory,
+                attention_mask,
+                document_ids,
+                steps_to_unroll,
+                bptt_horizon=bptt_horizon,
+                checkpoint_steps=checkpoint_steps,
+            )
         if cache is not None:
             cache.write(memory, length, length if attention_mask is None else attention_mask.sum(dim=1))
-        features = self.readout_features(states.detach() if detach_readout else states)
+        readable = states.detach() if detach_readout else states
+        if checkpoint_steps is None:
+            features = self.readout_features(readable)
+        else:
+            pieces = readable.split(checkpoint_steps, dim=1)
+            features = [self._gradient_checkpointing_func(self.readout_features, piece) for piece in pieces]
+            features = torch.cat(features, dim=1)
         hidden_states = None
         if output_hidden_states:
             hidden_states = (inputs_embeds, features)
@@ -268,6 +345,8 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         output_memory: bool = False,
         logits_to_keep: int | torch.Tensor = 0,
         detach_readout: bool = False,
+        bptt_horizon: int | None = None,
+        checkpoint_steps: int | None = None,
         output_hidden_states: bool | None = None,
         past_key_values: SmtRnnCache | None = None,
         position_ids: torch.LongTensor | None = None,
@@ -301,6 +380,8 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
             output_memory=output_memory,
             steps_to_keep=logits_to_keep,
             detach_readout=detach_readout,
+            bptt_horizon=bptt_horizon,
+            checkpoint_steps=checkpoint_steps,
             output_hidden_states=output_hidden_states,
             position_ids=position_ids,
             return_dict=True,
