@@ -1,4 +1,4 @@
-"""What the arguments of both trainers share."""
+"""What the arguments of the trainers share."""
 
 from dataclasses import dataclass, field
 
@@ -40,10 +40,6 @@ class MemoryTrainingArguments(TrainingArguments):
         default="wall",
         metadata={"help": "What max_train_seconds counts: 'wall' seconds or the 'cpu' seconds of the process."},
     )
-    drift_steps: int = field(
-        default=16,
-        metadata={"help": "Steps of the cold-start rollout whose drift is logged during training; 0: none."},
-    )
     eval_rollout_steps: int = field(
         default=128, metadata={"help": "Steps of the student's cold-start rollout at every evaluation; 0: none."}
     )
@@ -60,6 +56,16 @@ class MemoryTrainingArguments(TrainingArguments):
         if self.train_clock not in ("wall", "cpu"):
             raise InputError(f"train_clock={self.train_clock!r} is unknown: choose 'wall' or 'cpu'")
         super().__post_init__()
+
+
+@dataclass
+class TaughtTrainingArguments(MemoryTrainingArguments):
+    """[`MemoryTrainingArguments`] of a student that has a teacher."""
+
+    drift_steps: int = field(
+        default=16,
+        metadata={"help": "Steps of the cold-start rollout whose drift is logged during training; 0: none."},
+    )
 
 
 def check_positive(arguments, *names: str) -> None:

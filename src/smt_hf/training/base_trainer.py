@@ -1,4 +1,4 @@
-"""What both trainers share: exact averaging, a clock, logs of every term, rollouts at evaluation, a stop on NaN."""
+"""What all trainers share: exact averaging, a clock, logs of every term, rollouts at evaluation, a stop on NaN."""
 
 import logging
 import time
@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import ProgressCallback, Trainer, get_scheduler
 
 from ..errors import InputError
-from ..evaluation.rollout import drift, next_token_losses, rollout
+from ..evaluation.rollout import next_token_losses, rollout
 from ..models.documents_smt import separate_padding
 from ..objectives import cross_entropy, effective_rank
 from ..sharing import write_card
@@ -27,6 +27,7 @@ class MemoryTrainer(Trainer):
     the terms are (`loss_terms`).
     """
 
+    counted = "transitions"  # what `num_transitions` counts, for the logs
     loss_is_scaled_for_ga = True  # every term is divided by its items in the whole accumulated batch
 
     def __init__(self, model=None, args=None, **kwargs):
@@ -69,9 +70,13 @@ class MemoryTrainer(Trainer):
         """The student, unwrapped."""
         raise NotImplementedError
 
-    def teacher_model(self):
-        """The teacher, to measure drift against."""
-        raise NotImplementedError
+    def weight(self, name: str) -> float:
+        """The weight of a term in the loss."""
+        return getattr(self.args, f"{name}_weight")
+
+    def further_logs(self) -> dict[str, float]:
+        """What is logged besides the terms, their speed and the rank of the memories."""
+        return {}
 
     # ---- the loss --------------------------------------------------------------------------------------------------
 
@@ -106,7 +111,7 @@ class MemoryTrainer(Trainer):
             parts[name] = part if num_items_in_batch is not None else part * share
         for name, value in others.items():
             parts[name] = value * share
-        loss = sum(getattr(self.args, f"{name}_weight") * part for name, part in parts.items())
+        loss = sum(self.weight(name) * part for name, part in parts.items())
         if not torch.isfinite(loss):
             values = ", ".join(f"{name}={part.item():.4g}" for name, part in parts.items())
             raise FloatingPointError(
@@ -131,23 +136,12 @@ class MemoryTrainer(Trainer):
             )
             values = self.accelerator.reduce(values, "sum")
             logs.update({name: round(value.item() / steps, 6) for name, value in zip(names, values[:-1], strict=True)})
-            logs["transitions_per_second"] = round(values[-1].item() / max(now - self._log_time, 1e-9), 1)
+            logs[f"{self.counted}_per_second"] = round(values[-1].item() / max(now - self._log_time, 1e-9), 1)
             logs["effective_rank"] = round(effective_rank(self._last_memory).item(), 3)
-            if self.args.drift_steps:
-                logs["drift"] = round(self._training_drift(), 6)
+            logs.update(self.further_logs())
             self._logged.clear()
             self._num_transitions, self._num_steps, self._log_time = 0, 0, time.monotonic()
         super().log(logs, start_time)
-
-    def _training_drift(self) -> float:
-        input_ids, documents = first_columns(self._last_inputs, self.args.drift_steps)
-        student = self.student()
-        training = student.training
-        student.eval()
-        with self.compute_loss_context_manager(), self.accelerator.autocast():
-            value = drift(student, self.teacher_model(), input_ids, documents)[-1].item()
-        student.train(training)
-        return value
 
     # ---- evaluation ------------------------------------------------------------------------------------------------
 
@@ -158,10 +152,10 @@ class MemoryTrainer(Trainer):
         with self.accelerator.autocast():
             averaged, others, _ = self.loss_terms(model, inputs, self._plan(inputs))
         values = {name: term.mean for name, term in averaged.items()} | others
-        loss = sum(getattr(self.args, f"{name}_weight") * value for name, value in values.items())
+        loss = sum(self.weight(name) * value for name, value in values.items())
         for name, value in values.items():
             self._evaluated[name].append(value.detach())
-        if self.args.eval_rollout_steps and len(self._evaluated["dynamics"]) <= self.args.eval_rollout_batches:
+        if self.args.eval_rollout_steps and len(self._evaluated["cold_start_loss"]) < self.args.eval_rollout_batches:
             self._evaluated["cold_start_loss"].append(self._cold_start_loss(inputs))
         return loss.detach(), None, None
 

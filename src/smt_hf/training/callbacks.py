@@ -1,4 +1,4 @@
-"""Callbacks of both trainers."""
+"""Callbacks of the trainers."""
 
 import time
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from .arguments import MemoryTrainingArguments, check_positive
+from .arguments import TaughtTrainingArguments, check_positive
 
 
 @dataclass
-class DmtTrainingArguments(MemoryTrainingArguments):
+class DmtTrainingArguments(TaughtTrainingArguments):
     """Arguments of [`DmtTrainer`]: how the student's own states are produced, and what corrects them.
 
     The window's rollout is cut into segments of `backprop_steps` tokens. The student reaches its own states before the

@@ -8,11 +8,11 @@ from ..evaluation.rollout import teacher_states
 from ..models.cache_smt_rnn import SmtRnnCache
 from ..models.documents_smt import document_starts, separate_padding
 from ..objectives import IGNORED, cross_entropy, dynamics, next_targets
-from .base_trainer import MemoryTrainer
 from .rollouts import sequential_states, sweep_states
+from .taught_trainer import TaughtTrainer
 
 
-class DmtTrainer(MemoryTrainer):
+class DmtTrainer(TaughtTrainer):
     """Trains an [`SmtRnnForCausalLM`] against a frozen [`SmtTeacherModel`] (Kumar & Isola).
 
     Every step encodes the windows with the teacher, brings the student to its own states along a rollout, runs it from

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from .arguments import MemoryTrainingArguments, check_positive
+from .arguments import TaughtTrainingArguments, check_positive
 
 
 @dataclass
-class SmtTrainingArguments(MemoryTrainingArguments):
+class SmtTrainingArguments(TaughtTrainingArguments):
     """Arguments of [`SmtTrainer`]: what is sampled from a window, and how the losses weigh.
 
     The paper's own recipe is one transition at the end of every context (`num_transitions=1`, `num_decoded=1`,

@@ -5,11 +5,11 @@ import torch
 from ..errors import InputError
 from ..models.modeling_smt import encoded_positions
 from ..objectives import IGNORED, smt_losses, smt_targets, uniformity
-from .base_trainer import MemoryTrainer
 from .sampling import add_pinned, sample_decoded, sample_segments
+from .taught_trainer import TaughtTrainer
 
 
-class SmtTrainer(MemoryTrainer):
+class SmtTrainer(TaughtTrainer):
     """Trains an [`SmtForPreTraining`] with `L_smt` (Kumar & Isola) and the readout and stream losses.
 
     Data items are dictionaries of `input_ids` `(T,)` and, as needed, `labels` (explicit aligned targets), `attention_mask`

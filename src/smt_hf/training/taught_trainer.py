@@ -1,0 +1,25 @@
+"""What SMT and DMT share besides: a teacher to measure the student against."""
+
+from ..evaluation.rollout import drift
+from .base_trainer import MemoryTrainer, first_columns
+
+
+class TaughtTrainer(MemoryTrainer):
+    """A [`MemoryTrainer`] whose student has a teacher: it logs how far the student's rollout drifts from it."""
+
+    def teacher_model(self):
+        """The teacher, to measure drift against."""
+        raise NotImplementedError
+
+    def further_logs(self):
+        return {"drift": round(self._training_drift(), 6)} if self.args.drift_steps else {}
+
+    def _training_drift(self) -> float:
+        input_ids, documents = first_columns(self._last_inputs, self.args.drift_steps)
+        student = self.student()
+        training = student.training
+        student.eval()
+        with self.compute_loss_context_manager(), self.accelerator.autocast():
+            value = drift(student, self.teacher_model(), input_ids, documents)[-1].item()
+        student.train(training)
+        return value
