@@ -17,7 +17,14 @@ from .models import (
 
 __version__ = "0.1.0"
 
-_TRAINING = ("DmtTrainer", "DmtTrainingArguments", "SmtTrainer", "SmtTrainingArguments")
+_TRAINING = (
+    "BpttTrainer",
+    "BpttTrainingArguments",
+    "DmtTrainer",
+    "DmtTrainingArguments",
+    "SmtTrainer",
+    "SmtTrainingArguments",
+)
 
 
 def __getattr__(name: str):
@@ -30,6 +37,8 @@ def __getattr__(name: str):
 
 
 __all__ = [
+    "BpttTrainer",
+    "BpttTrainingArguments",
     "DmtTrainer",
     "DmtTrainingArguments",
     "SmtConfig",

@@ -1,4 +1,4 @@
-"""The losses of SMT and DMT, as pure functions on tensors.
+"""The losses of SMT, DMT and BPTT, as pure functions on tensors.
 
 Every loss is returned as a `LossTerm`: the sum over its items and the number of items. A trainer divides the sum by the
 number of items in the whole optimiser step, so that gradient accumulation and several processes give what one batch
@@ -91,6 +91,33 @@ def next_targets(
     begins = document_starts(input_ids, separate_padding(input_ids, attention_mask, document_ids))
     begins[:, 0] = False  # read from the empty context
     return torch.cat([targets.masked_fill(begins, IGNORED), ignored], dim=1)
+
+
+def first_targets(
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    document_ids: torch.Tensor | None = None,
+    continued: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The tokens that are read from the initial memory: the first of every window and of every document in it.
+
+    Args:
+        input_ids: `(B, T)`.
+        attention_mask: `(B, T)`, 0 for padding anywhere.
+        document_ids: `(B, T)`; one document a row when `None`.
+        continued: bool `(B,)`, rows whose first document began before the window.
+
+    Returns:
+        `(B, T)`, -100 everywhere else.
+    """
+    valid = torch.ones_like(input_ids) if attention_mask is None else (attention_mask != 0).long()
+    begins = document_starts(input_ids, document_ids)
+    earlier = valid.cumsum(dim=1) - valid
+    before_document = earlier.masked_fill(~begins, 0).cummax(dim=1).values
+    first = (valid == 1) & (earlier == before_document)
+    if continued is not None:
+        first &= begins.cumsum(dim=1).gt(1) | ~continued[:, None]
+    return input_ids.masked_fill(~first, IGNORED)
 
 
 def future_targets(

@@ -1,0 +1,121 @@
+"""BPTT: the student alone, by back-propagation through time, full or truncated."""
+
+import torch
+from torch.utils.data import SequentialSampler
+
+from ..errors import InputError
+from ..models.cache_smt_rnn import SmtRnnCache
+from ..objectives import IGNORED, LossTerm, cross_entropy, first_targets, next_targets
+from .base_trainer import MemoryTrainer
+from .streams import CarriedMemory, TokenStreams
+
+
+class BpttTrainer(MemoryTrainer):
+    """Trains an [`SmtRnnForCausalLM`] on the next token, from new weights or from a checkpoint: SMT's rival and finisher.
+
+    Data items are dictionaries of `input_ids` `(T,)` and, as needed, `labels` (explicit aligned targets: label t is read
+    from the memory after token t, -100 is ignored), `attention_mask` and `document_ids`, all `(T,)`. Documents start from
+    the initial memory; padding moves no memory.
+
+    Args:
+        model: the student.
+        args: [`BpttTrainingArguments`].
+        **kwargs: those of `transformers.Trainer`. With `carry_memory` the training data are `TokenWindows`, whose text is
+            read in streams.
+
+    Raises:
+        InputError: if the data are not what the arguments need.
+        FloatingPointError: when a loss is no finite number, before it reaches the weights.
+    """
+
+    counted = "tokens"
+
+    def __init__(self, model=None, args=None, **kwargs):
+        super().__init__(model=model, args=args, **kwargs)
+        self.carried = None
+        if self.args.carry_memory and self.train_dataset is not None:
+            if not hasattr(self.train_dataset, "cache"):
+                raise InputError(
+                    f"carry_memory reads running text, not a {type(self.train_dataset).__name__}: give TokenWindows, or "
+                    "leave carry_memory out"
+                )
+            rows = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            self.train_dataset = TokenStreams(
+                self.train_dataset.cache, self.args.bptt_horizon, rows, seed=self.args.seed
+            )
+            self.carried = CarriedMemory(self.args.process_index)
+
+    def student(self):
+        return self.accelerator.unwrap_model(self.model)
+
+    def weight(self, name):
+        return 1.0  # the next-token loss is all there is
+
+    def draw_plan(self, inputs, generator):
+        if "labels" not in inputs and inputs["input_ids"].shape[1] < 2:
+            raise InputError("windows of 1 token have no next token: give longer ones, or labels")
+        return {}
+
+    def _read(self, inputs) -> tuple[dict, torch.Tensor, torch.Tensor | None]:
+        """What the student reads, `(B, T')`, the target after each of these tokens, and the targets of the initial memory."""
+        masks = {name: inputs[name] for name in ("attention_mask", "document_ids") if name in inputs}
+        input_ids, labels = inputs["input_ids"], inputs.get("labels")
+        if labels is not None:
+            return {"input_ids": input_ids, **masks}, labels, None
+        targets = next_targets(input_ids, **masks)[:, 1:-1]
+        first = None
+        if self.args.train_start:
+            begins = inputs.get("begins")
+            first = first_targets(input_ids, **masks, continued=None if begins is None else ~begins)
+        return {name: ids[:, :-1] for name, ids in {"input_ids": input_ids, **masks}.items()}, targets, first
+
+    def count_items(self, inputs, plan):
+        _, targets, first = self._read(inputs)
+        count = (targets != IGNORED).sum()
+        return {"readout": count if first is None else count + (first != IGNORED).sum()}
+
+    def num_transitions(self, inputs, plan):
+        read, _, _ = self._read(inputs)
+        return read["attention_mask"].sum() if "attention_mask" in read else read["input_ids"].numel()
+
+    def loss_terms(self, model, inputs, plan):
+        read, targets, first = self._read(inputs)
+        student = self.accelerator.unwrap_model(model)
+        options = {}
+        if "begins" in inputs:
+            start = student.model.start_memory(len(inputs["begins"]))
+            options["cache"] = SmtRnnCache(self.carried.take(inputs["begins"], start))
+        if model.training and self.args.checkpoint_steps is not None:
+            options["checkpoint_steps"] = self.args.checkpoint_steps
+        output = model(**read, **options, bptt_horizon=self.args.bptt_horizon, output_memory=True, use_cache=False)
+        if "begins" in inputs:
+            self.carried.put(output.memory[:, -1])
+        term = cross_entropy(output.logits, targets)
+        if first is not None:
+            with self.accelerator.autocast():
+                logits = student.readout(student.initial_memory).float()
+            total = -logits.log_softmax(dim=-1)[first[first != IGNORED]].sum()
+            term = LossTerm(term.total + total, term.count + (first != IGNORED).sum())
+        return {"readout": term}, {}, output.memory
+
+    # ---- the memory that goes from step to step --------------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset=None):
+        if self.carried is None:
+            return super()._get_train_sampler(train_dataset)
+        return SequentialSampler(self.train_dataset)
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        if self.carried is not None:
+            self.carried.rewind()
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _save_rng_state(self, output_dir):  # what every process saves for itself
+        super()._save_rng_state(output_dir)
+        if self.carried is not None:
+            self.carried.save(output_dir)
+
+    def _load_rng_state(self, checkpoint):
+        super()._load_rng_state(checkpoint)
+        if self.carried is not None and checkpoint is not None:
+            self.carried.load(checkpoint, self.args.device)
