@@ -11,7 +11,7 @@ from transformers import ProgressCallback, Trainer, get_scheduler
 from ..errors import InputError
 from ..evaluation.rollout import next_token_losses, rollout
 from ..models.documents_smt import separate_padding
-from ..objectives import cross_entropy, effective_rank
+from ..objectives import IGNORED, LossTerm, cross_entropy, effective_rank
 from ..sharing import write_card
 from .callbacks import ClockProgress, DatasetEpoch, TrainClock
 from .optimizer import MuonAndAdamW
@@ -42,6 +42,7 @@ class MemoryTrainer(Trainer):
             self.add_callback(ClockProgress(self.clock))
         self._draw = (self.args.seed, 0)  # what the columns of the current step depend on
         self._logged = defaultdict(float)
+        self._steps_with = defaultdict(int)  # steps in which a term had anything to average
         self._num_transitions = 0
         self._log_time = time.monotonic()
         self._num_steps = 0
@@ -92,11 +93,13 @@ class MemoryTrainer(Trainer):
         if not batch_samples:
             return None
         for batch in batch_samples:
-            check_token_ids(batch["input_ids"], self.student().config.vocab_size)
+            check_token_ids(batch["input_ids"], batch.get("labels"), self.student().config.vocab_size)
         counts = [self.count_items(batch, self._plan(batch)) for batch in batch_samples]
         total = torch.stack([sum(count[name] for count in counts) for name in counts[0]]).to(device)
         if self.args.world_size > 1:
             total = self.accelerator.reduce(total, "sum")
+        for name, count in zip(counts[0], total.tolist(), strict=True):
+            self._steps_with[name] += count > 0
         return dict(zip(counts[0], total, strict=True))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -135,11 +138,15 @@ class MemoryTrainer(Trainer):
                 + [torch.tensor(float(self._num_transitions), device=self.args.device)]
             )
             values = self.accelerator.reduce(values, "sum")
-            logs.update({name: round(value.item() / steps, 6) for name, value in zip(names, values[:-1], strict=True)})
+            for name, value in zip(names, values[:-1].tolist(), strict=True):
+                counted = self._steps_with.get(name, steps)
+                if counted:  # a term of few labels may have had none
+                    logs[name] = round(value / counted, 6)
             logs[f"{self.counted}_per_second"] = round(values[-1].item() / max(now - self._log_time, 1e-9), 1)
             logs["effective_rank"] = round(effective_rank(self._last_memory).item(), 3)
             logs.update(self.further_logs())
             self._logged.clear()
+            self._steps_with.clear()
             self._num_transitions, self._num_steps, self._log_time = 0, 0, time.monotonic()
         super().log(logs, start_time)
 
@@ -151,30 +158,38 @@ class MemoryTrainer(Trainer):
         self._draw = (0, 0)  # always the same columns, so that evaluations compare
         with self.accelerator.autocast():
             averaged, others, _ = self.loss_terms(model, inputs, self._plan(inputs))
-        values = {name: term.mean for name, term in averaged.items()} | others
-        loss = sum(self.weight(name) * value for name, value in values.items())
-        for name, value in values.items():
-            self._evaluated[name].append(value.detach())
+        terms = averaged | {name: LossTerm(value, torch.ones_like(value)) for name, value in others.items()}
+        loss = sum(self.weight(name) * term.mean for name, term in terms.items())
         if self.args.eval_rollout_steps and len(self._evaluated["cold_start_loss"]) < self.args.eval_rollout_batches:
-            self._evaluated["cold_start_loss"].append(self._cold_start_loss(inputs))
+            terms |= self._cold_start_terms(inputs)
+        for name, term in terms.items():
+            self._evaluated[name].append(torch.stack([term.total.detach().float(), term.count.float()]))
         return loss.detach(), None, None
 
-    def _cold_start_loss(self, inputs) -> torch.Tensor:
+    def _cold_start_terms(self, inputs) -> dict[str, LossTerm]:
+        """Loss of the student's rollout from its initial memory, and with labels the share that it gets right."""
         input_ids, documents = first_columns(inputs, self.args.eval_rollout_steps)
         student, length = self.student(), input_ids.shape[1]
         with self.accelerator.autocast():
             before, after = rollout(student, input_ids, document_ids=documents)
             if "labels" in inputs:
-                return cross_entropy(student.readout(after), inputs["labels"][:, :length]).mean
+                logits, labels = student.readout(after), inputs["labels"][:, :length]
+                right = (logits.argmax(dim=-1) == labels).sum()
+                return {
+                    "cold_start_loss": cross_entropy(logits, labels),
+                    "cold_start_accuracy": LossTerm(right, (labels != IGNORED).sum()),
+                }
             losses = next_token_losses(student.readout, before, input_ids)
-        return losses.mean() if documents is None else losses[documents >= 0].mean()
+        counted = torch.ones_like(losses) if documents is None else (documents >= 0).to(losses.dtype)
+        return {"cold_start_loss": LossTerm((losses * counted).sum(), counted.sum())}
 
     def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
         self._evaluated = defaultdict(list)
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         for name, values in self._evaluated.items():
-            mean = self.accelerator.reduce(torch.stack(values).mean().float(), "mean")
-            output.metrics[f"{metric_key_prefix}_{name}"] = mean.item()
+            total, count = self.accelerator.reduce(torch.stack(values).sum(dim=0), "sum").tolist()
+            if count:  # nothing is said of a term that no window of the evaluation has
+                output.metrics[f"{metric_key_prefix}_{name}"] = total / count
         return output
 
     # ---- sharing ---------------------------------------------------------------------------------------------------
@@ -231,12 +246,18 @@ def first_columns(inputs: dict, length: int) -> tuple[torch.Tensor, torch.Tensor
     return inputs["input_ids"][:, :length], None if documents is None else documents[:, :length]
 
 
-def check_token_ids(input_ids: torch.Tensor, vocab_size: int) -> None:
-    """Checks that every token id has an embedding.
+def check_token_ids(input_ids: torch.Tensor, labels: torch.Tensor | None, vocab_size: int) -> None:
+    """Checks that every token id has an embedding, and every label a logit.
 
     Raises:
         InputError: naming the id.
     """
+    if labels is not None:
+        wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= vocab_size))]
+        if len(wrong):
+            raise InputError(
+                f"label {int(wrong[0])} is neither {IGNORED} nor one of the model's {vocab_size} ids: mend the labels"
+            )
     low, high = (int(value) for value in torch.aminmax(input_ids))
     if low < 0 or high >= vocab_size:
         raise InputError(

@@ -21,7 +21,7 @@ class SmtTrainer(TaughtTrainer):
         **kwargs: those of `transformers.Trainer`.
 
     Raises:
-        InputError: if the arguments ask for what the model cannot do.
+        InputError: if the arguments ask for what the model cannot do, or the training never comes to a label.
         FloatingPointError: when a loss is no finite number, before it reaches the weights.
     """
 
@@ -46,6 +46,13 @@ class SmtTrainer(TaughtTrainer):
             raise InputError(
                 f"windows of {length} tokens are shorter than rollout_steps={args.rollout_steps}: lower it"
             )
+        if self.state.global_step == 0 and "labels" in inputs:
+            reached = args.context_length + args.horizon
+            if not (inputs["labels"][:, :reached] != IGNORED).any():
+                raise InputError(
+                    f"no label of the first batch stands in the first context_length + horizon = {reached} columns: raise "
+                    "one of them"
+                )
         num_segments = max(args.num_transitions // args.rollout_steps - len(args.pinned_columns), 1)
         context_length = min(args.context_length, length)
         if args.full_context:
