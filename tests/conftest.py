@@ -100,6 +100,7 @@ TRAINING = {
 STAGES = {
     "smt": {**SIZES, **TRAINING, "horizon": 8, "num_transitions": 8, "num_decoded": 2, "uniformity_weight": 0.0},
     "dmt": {**TRAINING, "rollout_length": 16, "num_sweeps": [1, 2]},
+    "bptt": {**{k: v for k, v in SIZES.items() if k != "num_encoder_layers"}, **TRAINING, "bptt_horizon": 8},
     "finetune": TRAINING,
 }
 

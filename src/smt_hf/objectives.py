@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from .models.documents_smt import document_starts, separate_padding
+from .models.documents_smt import document_starts, separate_padding, tokens_read
 
 IGNORED = -100
 
@@ -110,13 +110,12 @@ def first_targets(
     Returns:
         `(B, T)`, -100 everywhere else.
     """
-    valid = torch.ones_like(input_ids) if attention_mask is None else (attention_mask != 0).long()
-    begins = document_starts(input_ids, document_ids)
-    earlier = valid.cumsum(dim=1) - valid
-    before_document = earlier.masked_fill(~begins, 0).cummax(dim=1).values
-    first = (valid == 1) & (earlier == before_document)
+    first = tokens_read(input_ids, attention_mask, document_ids) == 0
+    if attention_mask is not None:
+        first &= attention_mask != 0
     if continued is not None:
-        first &= begins.cumsum(dim=1).gt(1) | ~continued[:, None]
+        later = document_starts(input_ids, document_ids).cumsum(dim=1) > 1
+        first &= later | ~continued[:, None]
     return input_ids.masked_fill(~first, IGNORED)
 
 

@@ -68,6 +68,17 @@ def test_sizes_and_arguments(fails, smt, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_bptt(fails, recipes, smt_run, tmp_path):
+    bptt = ["bptt", "--config", recipes["bptt"], "--output_dir", tmp_path / "out"]
+    fails([*bptt, "--bptt_horizon", 0], "bptt_horizon=0 must be at least 1")
+    fails([*bptt, "--bptt_horizon", 25], "bptt_horizon=25 exceeds context_length=24")
+    fails([*bptt, "--num_attention_heads", 5], "hidden_size=32 is not divisible by num_attention_heads=5")
+    fails([*bptt, "--student", tmp_path / "nowhere"], "nowhere")
+    fails([*bptt, "--carry_memory", "true", "--per_device_train_batch_size", 99999], "99999 streams of 8")
+    fails(["finetune", "--config", recipes["finetune"], "--output_dir", tmp_path / "out"], "student is missing")
+    assert not (tmp_path / "out").exists()
+
+
 def test_recipes(fails, smt, tmp_path):
     fails(["smt", "--config", tmp_path / "none.yaml"], "none.yaml")
     (tmp_path / "typo.yaml").write_text("learnign_rate: 0.1\n")

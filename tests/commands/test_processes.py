@@ -19,16 +19,17 @@ def losses(folder, name="loss"):
     return [entry[name] for entry in history if name in entry]
 
 
-@pytest.mark.parametrize("stage", ["smt", "dmt"])
+@pytest.mark.parametrize("stage", ["smt", "dmt", "bptt"])
 def test_two_processes_equal_one(stage, recipes, smt_run, tmp_path):
     words = [str(SCRIPTS / f"train_{stage}.py"), "--config", str(recipes[stage])]
-    words += ["--teacher", str(smt_run)] if stage == "dmt" else []
+    words += {"dmt": ["--teacher", str(smt_run)], "bptt": ["--carry_memory", "true"]}.get(stage, [])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for folder, prefix, size in (("one", [sys.executable], 4), ("two", torchrun, 2)):
         command = [*prefix, *words, "--output_dir", str(tmp_path / folder), "--per_device_train_batch_size", str(size)]
         subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
     for name in ("loss", "dynamics", "readout", "grad_norm"):
         assert losses(tmp_path / "two", name) == pytest.approx(losses(tmp_path / "one", name), rel=2e-4), name
+    assert len(losses(tmp_path / "two")) == 4
 
 
 @pytest.mark.parametrize("stage", ["smt", "dmt"])

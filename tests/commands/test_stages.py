@@ -4,10 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
+
+import pytest
+import torch
+import yaml
 
 from smt_hf.checkpoints import load_joint, load_student
-from smt_hf.commands import demo
+from smt_hf.commands import bptt, demo, finetune
 from smt_hf.commands.main import main
+from smt_hf.commands.options import ModelOptions
+from smt_hf.data import byte_tokenizer
+from smt_hf.sharing import read_stages
 
 LOAD = """
 import sys, torch, smt_hf
@@ -75,6 +83,7 @@ def test_finetune_evaluate_generate(recipes, dmt_run, smt_run, stories, tmp_path
     argv = ["--config", str(recipes["finetune"]), "--student", str(dmt_run), "--output_dir", str(tuned)]
     assert main(["finetune", *argv]) == 0
     assert load_student(str(tuned)).config.use_cache
+    assert [stage["command"] for stage in read_stages(str(tuned))] == ["smt", "dmt", "finetune"]
 
     valid = str(stories / "valid.txt")
     measure = ["--teacher", str(smt_run), "--dataset", valid, "--cache_dir", str(stories / "cache")]
@@ -92,6 +101,42 @@ def test_finetune_evaluate_generate(recipes, dmt_run, smt_run, stories, tmp_path
 
     assert main(["generate", "--model", str(tuned), "--prompt", "Tom had", "--max_new_tokens", "5"]) == 0
     assert capsys.readouterr().out.startswith("Tom had")
+
+
+def test_bptt_from_new_weights_and_on_from_a_student(recipes, smt_run, tmp_path):
+    """The new student is the one of the SMT recipe's sizes."""
+    new, on = tmp_path / "new", tmp_path / "on"
+    argv = ["bptt", "--config", str(recipes["bptt"]), "--output_dir"]
+    assert main([*argv, str(new)]) == 0
+    student = load_student(str(new))
+    expected = load_joint(str(smt_run)).export_student().config.to_diff_dict()
+    assert expected.items() <= student.config.to_diff_dict().items()
+    assert student.config.use_cache and student.generation_config.eos_token_id == 256
+    assert {"eval_loss", "eval_cold_start_loss"} <= set(json.loads((new / "metrics.json").read_text()))
+    assert "### BPTT" in (new / "README.md").read_text()
+
+    assert main([*argv, str(on), "--student", str(new), "--carry_memory", "true", "--learning_rate", "1e-9"]) == 0
+    torch.testing.assert_close(load_student(str(on)).state_dict(), student.state_dict(), rtol=0, atol=1e-6)
+    stages = read_stages(str(on))
+    assert [stage["command"] for stage in stages] == ["bptt", "bptt"]
+    assert stages[0] == read_stages(str(new))[0] and stages[1]["recipe"]["carry_memory"]
+
+
+@pytest.mark.parametrize("recipe", ["bptt", "finetune"])
+@pytest.mark.parametrize("folder", ["tinystories", "tinystories_cpu"])
+def test_recipes_of_bptt(folder, recipe, monkeypatch, smt_run, tmp_path):
+    """They parse, and their students are those of the SMT recipes."""
+    parsed = []
+    monkeypatch.setattr(bptt if recipe == "bptt" else finetune, "train_student", lambda *given: parsed.extend(given))
+    file = str(demo.recipe_folder() / folder / f"{recipe}.yaml")
+    argv = [recipe, "--config", file, "--output_dir", str(tmp_path), "--bf16", "false", "--use_cpu", "true"]
+    assert main([*argv, *(["--student", str(smt_run)] if recipe == "finetune" else [])]) == 0
+    assert parsed[0] == recipe and not list(tmp_path.iterdir())
+    if recipe == "bptt":
+        smt = yaml.safe_load((demo.recipe_folder() / folder / "smt.yaml").read_text())
+        sizes = {name: smt[name] for name in smt if name in {field.name for field in fields(ModelOptions)}}
+        config = ModelOptions(**sizes).config(byte_tokenizer()).student_config
+        assert parsed[1].student_config(byte_tokenizer()).to_diff_dict() == config.to_diff_dict()
 
 
 def test_a_run_resumes_from_its_last_checkpoint(recipes, tmp_path):

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from smt_hf.data import TokenWindows
-from smt_hf.training import DmtTrainer, DmtTrainingArguments, SmtTrainer, SmtTrainingArguments
+from smt_hf.training import (
+    BpttTrainer,
+    BpttTrainingArguments,
+    DmtTrainer,
+    DmtTrainingArguments,
+    SmtTrainer,
+    SmtTrainingArguments,
+)
 from tests.conftest import tiny_model
 
 COMMON = {
@@ -45,6 +52,18 @@ def make_dmt(cache, tmp_path):
         dataset = TokenWindows(cache, arguments.window_length) if dataset is None else dataset
         student = joint.export_student()
         return DmtTrainer(model=student, teacher=joint.teacher, args=arguments, train_dataset=dataset)
+
+    return make
+
+
+@pytest.fixture
+def make_bptt(cache, tmp_path):
+    def make(student=None, dataset=None, trainer=BpttTrainer, **overrides):
+        names = {name: overrides.pop(name) for name in ("data_collator", "eval_dataset") if name in overrides}
+        arguments = BpttTrainingArguments(**{"output_dir": str(tmp_path / "bptt"), **COMMON, **overrides})
+        dataset = TokenWindows(cache, arguments.window_length) if dataset is None else dataset
+        student = student or model_for_bytes().export_student()
+        return trainer(model=student, args=arguments, train_dataset=dataset, **names)
 
     return make
 

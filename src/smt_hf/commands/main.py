@@ -9,6 +9,7 @@ COMMANDS = {
     "demo": "train on built-in stories, correct the student, and read what it writes: minutes on a laptop",
     "smt": "train teacher and student together (SMT)",
     "dmt": "correct the student on its own states (DMT)",
+    "bptt": "train a student alone by back-propagation through time (BPTT)",
     "finetune": "fine-tune a student by back-propagation through time",
     "evaluate": "measure student and teacher: loss, bits per byte, loss by position, drift",
     "generate": "continue a text",

@@ -7,7 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ..data import TokenCache, TokenWindows, cached_tokens
 from ..errors import InputError
-from ..models import SmtConfig, SmtTeacherConfig, student_config_for
+from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig
 from .parsing import one_line
 
 
@@ -96,22 +96,19 @@ class EvenlySpaced:
 
 
 @dataclass
-class ModelOptions:
-    """The sizes of a new teacher and student."""
+class StudentOptions:
+    """The sizes of a new student."""
 
     _argument_group_name = "model"
 
     tokenizer: str = field(
         default="byte", metadata={"help": "'byte' (256 bytes and two special ids), or a tokenizer's folder or Hub id."}
     )
-    model: str | None = field(
-        default=None, metadata={"help": "SMT checkpoint to start from instead of new weights; the sizes are its own."}
-    )
     hidden_size: int = field(default=256, metadata={"help": "Width D."})
     num_memory_tokens: int = field(default=16, metadata={"help": "Memory tokens K."})
-    num_encoder_layers: int = field(default=8, metadata={"help": "Layers of the teacher's encoder."})
     num_decoder_layers: int = field(
-        default=4, metadata={"help": "Layers of the teacher's decoder, which is the student's readout."}
+        default=4,
+        metadata={"help": "Layers of the student's readout, which is the teacher's decoder where there is one."},
     )
     num_updater_layers: int = field(default=8, metadata={"help": "Layers of the student's updater."})
     num_attention_heads: int = field(default=8, metadata={"help": "Attention heads."})
@@ -120,13 +117,57 @@ class ModelOptions:
     cell_type: str = field(
         default="transformer", metadata={"help": "The student's updater: transformer, mlp, elman, gru or lstm."}
     )
-    encoder_attention: str = field(
-        default="causal", metadata={"help": "'causal' (dense SMT) or 'bidirectional' (the paper's encoder)."}
-    )
     memory_normalization: str = field(default="rms", metadata={"help": "'rms' or 'none'."})
     qk_norm: bool = field(default=False, metadata={"help": "RMS-normalise queries and keys."})
     zero_init_residual: bool = field(default=False, metadata={"help": "Start every block as the identity."})
     initializer_range: float = field(default=0.02, metadata={"help": "Standard deviation of the initial weights."})
+
+    def student_config(self, tokenizer) -> SmtRnnConfig:
+        """The configuration of a new student for this tokenizer.
+
+        Raises:
+            InputError: if the sizes cannot work.
+        """
+        try:
+            return SmtRnnConfig(
+                **self._shared(tokenizer),
+                num_readout_layers=self.num_decoder_layers,
+                cell_type=self.cell_type,
+                num_hidden_layers=self.num_updater_layers,
+            )
+        except StrictDataclassError as error:
+            raise InputError(one_line(error)) from error
+
+    def _shared(self, tokenizer) -> dict:
+        """What teacher and student have alike."""
+        return {
+            "vocab_size": len(tokenizer),
+            "hidden_size": self.hidden_size,
+            "num_memory_tokens": self.num_memory_tokens,
+            "num_attention_heads": self.num_attention_heads,
+            "intermediate_size": self.intermediate_size,
+            "hidden_act": self.hidden_act,
+            "memory_normalization": self.memory_normalization,
+            "qk_norm": self.qk_norm,
+            "zero_init_residual": self.zero_init_residual,
+            "initializer_range": self.initializer_range,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        }
+
+
+@dataclass
+class ModelOptions(StudentOptions):
+    """The sizes of a new teacher and student."""
+
+    model: str | None = field(
+        default=None, metadata={"help": "SMT checkpoint to start from instead of new weights; the sizes are its own."}
+    )
+    num_encoder_layers: int = field(default=8, metadata={"help": "Layers of the teacher's encoder."})
+    encoder_attention: str = field(
+        default="causal", metadata={"help": "'causal' (dense SMT) or 'bidirectional' (the paper's encoder)."}
+    )
 
     def config(self, tokenizer) -> SmtConfig:
         """The configuration of a new model for this tokenizer.
@@ -136,25 +177,12 @@ class ModelOptions:
         """
         try:
             teacher = SmtTeacherConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=self.hidden_size,
-                num_memory_tokens=self.num_memory_tokens,
+                **self._shared(tokenizer),
                 num_encoder_layers=self.num_encoder_layers,
                 num_decoder_layers=self.num_decoder_layers,
-                num_attention_heads=self.num_attention_heads,
-                intermediate_size=self.intermediate_size,
-                hidden_act=self.hidden_act,
                 encoder_attention=self.encoder_attention,
-                memory_normalization=self.memory_normalization,
-                qk_norm=self.qk_norm,
-                zero_init_residual=self.zero_init_residual,
-                initializer_range=self.initializer_range,
-                pad_token_id=tokenizer.pad_token_id,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
             )
-            student = student_config_for(teacher, cell_type=self.cell_type, num_hidden_layers=self.num_updater_layers)
-            return SmtConfig(teacher_config=teacher, student_config=student)
+            return SmtConfig(teacher_config=teacher, student_config=self.student_config(tokenizer))
         except StrictDataclassError as error:
             raise InputError(one_line(error)) from error
 

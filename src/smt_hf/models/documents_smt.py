@@ -29,6 +29,22 @@ def document_starts(input_ids: torch.Tensor, document_ids: torch.Tensor | None) 
     return nn.functional.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
 
 
+def tokens_read(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, document_ids: torch.Tensor | None
+) -> torch.Tensor:
+    """How many tokens of its document, padding left out, come before each column of the window: `(B, T)`.
+
+    Args:
+        input_ids: `(B, T)`, of which only the shape and the device matter.
+        attention_mask: `(B, T)`, 0 for padding anywhere.
+        document_ids: `(B, T)`; one document a row when `None`.
+    """
+    valid = torch.ones_like(input_ids) if attention_mask is None else (attention_mask != 0).long()
+    earlier = valid.cumsum(dim=1) - valid
+    begins = document_starts(input_ids, document_ids)
+    return earlier - earlier.masked_fill(~begins, 0).cummax(dim=1).values
+
+
 def packed_documents(
     position_ids: torch.Tensor | None, shape: tuple[int, int], attention_mask: torch.Tensor | None
 ) -> torch.Tensor | None:

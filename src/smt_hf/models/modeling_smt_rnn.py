@@ -15,7 +15,7 @@ from transformers.utils.generic import can_return_tuple
 from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
 from .cells_smt_rnn import CELLS, init_cell
 from .configuration_smt_rnn import SmtRnnConfig
-from .documents_smt import document_starts, packed_documents
+from .documents_smt import document_starts, packed_documents, tokens_read
 from .generation_smt_rnn import SmtRnnGenerationMixin
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 
@@ -120,7 +120,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             document_ids: `(B, T)`; where the id changes the memory goes back to the initial one.
             keep: the last `keep` steps are returned, every step when 0; or a 1-D tensor of step indices, in any order.
             initial_memory: `(B, K, D)`, where a new document starts from; the learned initial memory when `None`.
-            bptt_horizon: H; the memory is detached before the columns H, 2H, ...; never when `None`.
+            bptt_horizon: H; the memory is detached after every H tokens of a document; never when `None`.
             checkpoint_steps: C; the backward pass recomputes C steps at a time from the memory before them.
 
         Returns:
@@ -132,10 +132,18 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             initial_memory = self.start_memory(len(inputs_embeds))
         wanted = set(kept)
 
+        cuts = None
+        if bptt_horizon is not None and (attention_mask is not None or document_ids is not None):
+            read = tokens_read(inputs_embeds.new_zeros(inputs_embeds.shape[:2]).long(), attention_mask, document_ids)
+            cuts = (read > 0) & (read % bptt_horizon == 0)
+            cuts = cuts if attention_mask is None else cuts & attention_mask
+
         def run(memory, inputs_embeds, initial_memory, first, last):
             states = []
             for t in range(first, last):
-                if bptt_horizon is not None and t > 0 and t % bptt_horizon == 0:
+                if cuts is not None:
+                    memory = torch.where(cuts[:, t, None, None], memory.detach(), memory)
+                elif bptt_horizon is not None and t > 0 and t % bptt_horizon == 0:
                     memory = memory.detach()
                 if document_ids is not None and t > 0:
                     begins = document_ids[:, t] != document_ids[:, t - 1]
@@ -222,8 +230,9 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             steps_to_keep: number of last steps (0: all) or a 1-D tensor of step indices to return features for.
             output_hidden_states: also return the token embeddings and the features, both of every token.
             detach_readout: cut the features from the memory in the autograd graph.
-            bptt_horizon: H, truncated back-propagation through time: the memory is detached before the columns H, 2H, ...,
-                so that the gradient goes back H steps at most; over the whole sequence when `None`.
+            bptt_horizon: H, truncated back-propagation through time: the memory is detached after every H tokens of a
+                document, padding not counted, so that the gradient goes back H steps at most; over the whole sequence when
+                `None`.
             checkpoint_steps: C; the backward pass recomputes the sequence in segments of C steps instead of keeping what
                 every step computed. With `gradient_checkpointing_enable()` it is the square root of the length.
             past_key_values: the name of `cache` up to transformers 5.23.

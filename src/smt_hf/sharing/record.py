@@ -26,7 +26,7 @@ class TrainingStage:
     """One training command: what it was told, and what it started from.
 
     Args:
-        command: `"smt"`, `"dmt"` or `"finetune"`.
+        command: `"smt"`, `"dmt"`, `"bptt"` or `"finetune"`.
         options: its parsed dataclasses.
         starts_from: folder or Hub id of the models that it started from; their stages come first in the record.
     """

@@ -31,19 +31,11 @@ class BpttTrainer(MemoryTrainer):
     counted = "tokens"
 
     def __init__(self, model=None, args=None, **kwargs):
-        super().__init__(model=model, args=args, **kwargs)
         self.carried = None
-        if self.args.carry_memory and self.train_dataset is not None:
-            if not hasattr(self.train_dataset, "cache"):
-                raise InputError(
-                    f"carry_memory reads running text, not a {type(self.train_dataset).__name__}: give TokenWindows, or "
-                    "leave carry_memory out"
-                )
-            rows = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-            self.train_dataset = TokenStreams(
-                self.train_dataset.cache, self.args.bptt_horizon, rows, seed=self.args.seed
-            )
-            self.carried = CarriedMemory(self.args.process_index)
+        if args.carry_memory and kwargs.get("train_dataset") is not None:
+            kwargs["train_dataset"] = streams(kwargs["train_dataset"], args)
+            self.carried = CarriedMemory(args.process_index)
+        super().__init__(model=model, args=args, **kwargs)
 
     def student(self):
         return self.accelerator.unwrap_model(self.model)
@@ -119,3 +111,17 @@ class BpttTrainer(MemoryTrainer):
         super()._load_rng_state(checkpoint)
         if self.carried is not None and checkpoint is not None:
             self.carried.load(checkpoint, self.args.device)
+
+
+def streams(dataset, args) -> TokenStreams:
+    """The text of `TokenWindows` in as many streams as an optimiser step has rows.
+
+    Raises:
+        InputError: if the data are something else, or too short.
+    """
+    if not hasattr(dataset, "cache"):
+        raise InputError(
+            f"carry_memory reads running text, not a {type(dataset).__name__}: give TokenWindows, or leave carry_memory out"
+        )
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return TokenStreams(dataset.cache, args.bptt_horizon, rows, seed=args.seed)
