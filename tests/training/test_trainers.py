@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from smt_hf import SmtTeacherModel
+from smt_hf.data import TokenWindows
 from smt_hf.errors import InputError
 from smt_hf.training import DmtTrainer, DmtTrainingArguments, SmtTrainingArguments
 from tests.conftest import tiny_config
@@ -200,3 +201,15 @@ def test_windows_shorter_than_a_segment(make_smt):
     dataset = [{"input_ids": torch.zeros(3, dtype=torch.long)}] * 8
     with pytest.raises(InputError, match="windows of 3 tokens are shorter than rollout_steps=4"):
         make_smt(dataset=dataset, rollout_steps=4).train()
+
+
+def test_smt_measures_rollouts_from_the_teachers_empty_context(make_smt, cache):
+    trainer = make_smt(max_steps=2, drift_steps=8)
+    trainer.train()
+    model = trainer.model.eval()
+    empty = model.teacher.encode(torch.zeros(1, 1, dtype=torch.long), torch.tensor([-1]))[0, 0]
+    torch.testing.assert_close(model.student.initial_memory, empty)
+    with torch.no_grad():
+        model.student.model.initial_memory.normal_()
+    trainer.evaluate(TokenWindows(cache, 32))
+    torch.testing.assert_close(model.student.initial_memory, empty)

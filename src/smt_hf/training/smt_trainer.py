@@ -98,6 +98,16 @@ class SmtTrainer(TaughtTrainer):
         states = output.memory[:, output.positions >= 0]
         return smt_losses(output, self._targets(inputs, plan)), {"uniformity": uniformity(states)}, states
 
+    # The student's initial memory is the teacher's empty context, which moves in training: rollouts begin from it as it is now.
+
+    def further_logs(self):
+        self.accelerator.unwrap_model(self.model).set_initial_memory()
+        return super().further_logs()
+
+    def evaluation_loop(self, *args, **kwargs):
+        self.accelerator.unwrap_model(self.model).set_initial_memory()
+        return super().evaluation_loop(*args, **kwargs)
+
     def _save(self, output_dir=None, state_dict=None):
         self.accelerator.unwrap_model(self.model).set_initial_memory()
         if state_dict is not None:
