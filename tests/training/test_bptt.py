@@ -220,6 +220,14 @@ def test_streams_read_on_and_miss_nothing(cache):
     assert not streams[0]["input_ids"].equal(first)
 
 
+def test_streams_predict_every_token_once(make_bptt):
+    trainer = make_bptt(carry_memory=True, bptt_horizon=2, per_device_train_batch_size=3)
+    items = default_data_collator(list(trainer.train_dataset))
+    read = len(trainer.train_dataset) * 2
+    # but for the token after each stream and the seam of the ring
+    assert read - 4 <= int(trainer.count_items(items, {})["readout"]) <= read + 4
+
+
 def test_carried_memory_is_that_of_the_whole_text(make_bptt, cache):
     """Without learning, the steps' losses together are that of one long window."""
     trainer = make_bptt(

@@ -59,6 +59,8 @@ class BpttTrainer(MemoryTrainer):
         if self.args.train_start:
             begins = inputs.get("begins")
             first = first_targets(input_ids, **masks, continued=None if begins is None else ~begins)
+            if begins is not None:
+                first[:, -1] = IGNORED  # the next segment's first token
         return {name: ids[:, :-1] for name, ids in {"input_ids": input_ids, **masks}.items()}, targets, first
 
     def count_items(self, inputs, plan):
