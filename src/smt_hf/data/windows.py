@@ -49,7 +49,7 @@ class TokenWindows(torch.utils.data.Dataset):
             state = np.random.SeedSequence((self.seed, self._epoch.item(), index)).generate_state(1, np.uint64)
             start += int(state[0]) % self.window_length - self.window_length // 2
             start = min(max(start, 0), self.cache.num_tokens - self.window_length)
-        return _window(self.cache, start, self.window_length)
+        return window_at(self.cache, start, self.window_length)
 
 
 def evenly_spaced_windows(cache: TokenCache, window_length: int, num_windows: int) -> dict[str, torch.Tensor]:
@@ -67,7 +67,7 @@ def evenly_spaced_windows(cache: TokenCache, window_length: int, num_windows: in
     if num_windows < 1:
         raise InputError(f"num_windows is {num_windows}: give 1 or more")
     last = cache.num_tokens - window_length
-    windows = [_window(cache, i * last // max(num_windows - 1, 1), window_length) for i in range(num_windows)]
+    windows = [window_at(cache, i * last // max(num_windows - 1, 1), window_length) for i in range(num_windows)]
     return {name: torch.stack([window[name] for window in windows]) for name in windows[0]}
 
 
@@ -81,7 +81,7 @@ def _check_window_length(cache: TokenCache, window_length: int) -> None:
         )
 
 
-def _window(cache: TokenCache, start: int, window_length: int) -> dict[str, torch.Tensor]:
+def window_at(cache: TokenCache, start: int, window_length: int) -> dict[str, torch.Tensor]:
     input_ids = cache.tokens[start : start + window_length].astype(np.int64)
     starts = cache.document_starts
     first, last = np.searchsorted(starts, (start + 1, start + window_length))  # documents that start inside

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..data import TokenCache
-from ..data.windows import _window
+from ..data.windows import window_at
 from ..errors import InputError
 
 
@@ -55,7 +55,7 @@ class TokenStreams(torch.utils.data.Dataset):
         place = (stream * self.num_segments + segment + int(turn) % len(self)) % len(self)
         first = place * self.window_length + int(shift) % (min(spare, self.window_length - 1) + 1)
         begins = segment == 0 or place == 0 or self._is_start(first)
-        return {**_window(self.cache, first, self.window_length + 1), "begins": torch.tensor(begins)}
+        return {**window_at(self.cache, first, self.window_length + 1), "begins": torch.tensor(begins)}
 
     def _is_start(self, token: int) -> bool:
         starts = self.cache.document_starts
