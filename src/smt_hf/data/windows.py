@@ -82,6 +82,7 @@ def _check_window_length(cache: TokenCache, window_length: int) -> None:
 
 
 def window_at(cache: TokenCache, start: int, window_length: int) -> dict[str, torch.Tensor]:
+    """The window that begins at token `start`: `input_ids` and `document_ids`, numbered from 0, `(window_length,)`."""
     input_ids = cache.tokens[start : start + window_length].astype(np.int64)
     starts = cache.document_starts
     first, last = np.searchsorted(starts, (start + 1, start + window_length))  # documents that start inside
