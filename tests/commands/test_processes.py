@@ -26,7 +26,7 @@ def test_two_processes_equal_one(stage, recipes, smt_run, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for folder, prefix, size in (("one", [sys.executable], 4), ("two", torchrun, 2)):
         command = [*prefix, *words, "--output_dir", str(tmp_path / folder), "--per_device_train_batch_size", str(size)]
-        subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+        subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
     for name in ("loss", "dynamics", "readout", "grad_norm"):
         assert losses(tmp_path / "two", name) == pytest.approx(losses(tmp_path / "one", name), rel=2e-4), name
     assert len(losses(tmp_path / "two")) == 4
@@ -39,7 +39,7 @@ def test_killed_and_resumed_equals_uninterrupted(stage, recipes, smt_run, tmp_pa
     words += ["--max_steps", "30", "--save_strategy", "steps", "--save_steps", "4", "--muon", "true"]
     words += ["--uniformity_weight", "0.1"] if stage == "smt" else []
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*words, "--output_dir", str(whole)], env=ENVIRONMENT, check=True, capture_output=True)
+    subprocess.run([*words, "--output_dir", str(whole)], env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
 
     run = subprocess.Popen(
         [*words, "--output_dir", str(broken)], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -53,7 +53,11 @@ def test_killed_and_resumed_equals_uninterrupted(stage, recipes, smt_run, tmp_pa
     assert not (broken / "model.safetensors").exists()
 
     subprocess.run(
-        [*words, "--output_dir", str(broken), "--resume", "true"], env=ENVIRONMENT, check=True, capture_output=True
+        [*words, "--output_dir", str(broken), "--resume", "true"],
+        env=ENVIRONMENT,
+        check=True,
+        capture_output=True,
+        timeout=300,
     )
     for name in ("loss", "grad_norm", "readout"):
         assert losses(broken, name) == losses(whole, name), name

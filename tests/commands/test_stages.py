@@ -43,7 +43,9 @@ def test_dmt_starts_from_the_students_weights(smt_run, dmt_run):
 
 
 def test_the_saved_student_loads_in_a_new_process(dmt_run):
-    result = subprocess.run([sys.executable, "-c", LOAD, str(dmt_run)], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", LOAD, str(dmt_run)], capture_output=True, text=True, check=True, timeout=300
+    )
     assert result.stdout.split()[-1] == str(len("Once upon a time") + 8)
 
 
@@ -68,7 +70,7 @@ assert "smt_hf" not in sys.modules and type(model).__module__.startswith("transf
 def test_the_saved_student_carries_its_code(dmt_run, tmp_path, tokenizer):
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", REMOTE, str(dmt_run), str(tmp_path / "notes")]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=300)
     inputs = tokenizer("Once upon a time", return_tensors="pt")
     student = load_student(str(dmt_run))
     generated = student.generate(**inputs, max_new_tokens=8, do_sample=False)
