@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     print("\nStories that were not trained on, 256 steps, the student on its own states:")
     for stage, student in (("SMT", smt_run), ("DMT", dmt_run)):
         print(f"\nafter {stage}")
-        evaluate.main(["--student", student, *measure, "--output_dir", str(folder / f"evaluation_{stage.lower()}")])
+        evaluate.main(["--student", student, *measure, "--output_dir", str(Path(student) / "evaluation")])
 
     print("\nThree stories by the student alone, from its initial memory:")
     student, tokenizer = load_student(dmt_run).eval(), dmt.load_tokenizer(dmt_run)
