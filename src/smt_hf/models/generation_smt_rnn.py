@@ -32,6 +32,8 @@ class SmtRnnGenerationMixin(GenerationMixin):
         """
         cache = kwargs.pop("cache", None)
         cache = kwargs.pop("past_key_values", None) if cache is None else cache
+        if cache is not None:
+            check_cache(cache)
         name = "inputs_embeds" if inputs is None and kwargs.get("inputs_embeds") is not None else "input_ids"
         given = kwargs.get(name) if inputs is None else inputs
         if memory is not None:
@@ -42,9 +44,9 @@ class SmtRnnGenerationMixin(GenerationMixin):
                 kwargs["inputs_embeds"] = cache.memory.new_zeros(cache.batch_size, 1, cache.memory.shape[-1])
                 kwargs["attention_mask"] = torch.zeros(cache.batch_size, 1, dtype=torch.long, device=self.device)
         elif cache is not None and given is not None:
-            kwargs["attention_mask"] = _mask_of_all_tokens(check_cache(cache), given, kwargs.get("attention_mask"))
+            kwargs["attention_mask"] = _mask_of_all_tokens(cache, given, kwargs.get("attention_mask"))
         if cache is not None:
-            kwargs[CACHE_NAME] = check_cache(cache)
+            kwargs[CACHE_NAME] = cache
         return super().generate(inputs, *args, **kwargs)
 
     @torch.no_grad()

@@ -70,9 +70,8 @@ class SmtMemory(PushToHubMixin):
         if cache.memory is None:
             raise ValueError("the cache is empty: run the student on at least one token first")
         name = student.name_or_path
-        name = (
-            os.path.basename(os.path.abspath(name)) if os.path.isdir(name) else name
-        )  # not where folders lie at home
+        if os.path.isdir(name):  # not where folders lie at home
+            name = os.path.basename(os.path.abspath(name))
         return cls(cache.memory.clone(), fingerprint(student), name, cache.num_tokens)
 
     def to_cache(self, student) -> SmtRnnCache:
