@@ -99,3 +99,16 @@ def test_activation_checkpointing_changes_nothing(tokens):
     assert results[0].keys() == results[1].keys()
     for name, gradient in results[0].items():
         torch.testing.assert_close(results[1][name], gradient, **EXACT)
+
+
+def test_futures_past_the_window_cost_nothing_and_change_nothing(joint, tokens):
+    decoded_ids, horizon = torch.tensor([-1, 4, 9, 12, 13]), 6
+    starts = torch.tensor([0, 5, 10, 13])
+    output = joint(tokens, starts, decoded_ids, horizon)
+    for place, position in enumerate(decoded_ids.tolist()):
+        steps = min(horizon, 14 - position)
+        future = torch.nn.functional.pad(tokens, (0, horizon))[:, position + 1 : position + 1 + horizon]
+        memory = joint.teacher.encode(tokens, decoded_ids[place, None])[:, 0]
+        alone = joint.teacher.decode(memory, future)
+        torch.testing.assert_close(output.decoding_logits[:, place, :steps], alone[:, :steps], **EXACT)
+        assert not output.decoding_logits[:, place, steps:].any()

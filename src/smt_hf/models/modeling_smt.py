@@ -105,7 +105,7 @@ class SmtForPreTraining(PreTrainedModel):
                 state before the first token of a document is that of the empty context.
             decoded_ids: `(M,)`, positions t in -1..T-1, each among the encoded ones (see [`positions_for`]), whose
                 futures are decoded.
-            horizon: future tokens T_f that the decoder predicts; those past the window read id 0 and have no target.
+            horizon: future tokens T_f that the decoder predicts; the logits of those past the window are 0.
             segment_length: J; the gradient goes back so many steps, however long the window is.
             attention_mask: `(B, T)`, 0 for padding.
             document_ids: `(B, T)`; nothing crosses from one document into the next.
@@ -115,7 +115,7 @@ class SmtForPreTraining(PreTrainedModel):
         Returns:
             See [`SmtForPreTrainingOutput`]; the losses are functions of it in `smt_hf.objectives`.
         """
-        batch_size, length = input_ids.shape
+        batch_size = len(input_ids)
         document_ids = separate_padding(input_ids, attention_mask, document_ids)
         positions = self.positions_for(input_ids, segment_starts, segment_length, None, document_ids)
         context = slice(0, int(positions[-1]) + 1)  # later tokens are futures only
@@ -147,9 +147,6 @@ class SmtForPreTraining(PreTrainedModel):
         )
 
         decoded = memory[:, torch.searchsorted(positions, decoded_ids)]
-        future = decoded_ids[:, None] + 1 + torch.arange(horizon, device=input_ids.device)
-        future_ids = input_ids[:, future.clamp(max=length - 1)].masked_fill(future >= length, 0)
-        decoding_logits = self.teacher.decode(decoded.flatten(0, 1), future_ids.flatten(0, 1))
         segments = (batch_size, len(segment_starts))
         return SmtForPreTrainingOutput(
             positions=positions,
@@ -157,10 +154,24 @@ class SmtForPreTraining(PreTrainedModel):
             predicted_memory=last.unflatten(0, segments),
             target_memory=linked[:, torch.searchsorted(positions, segment_starts + segment_length - 1)],
             student_logits=self.student.readout(states).unflatten(0, segments) if read_student else None,
-            decoding_logits=decoding_logits.unflatten(0, (batch_size, len(decoded_ids))),
+            decoding_logits=self._decode_futures(decoded, input_ids, decoded_ids, horizon),
             readout_logits=self.teacher.readout(memory),
             stream_logits=None if self.stream_head is None else self.stream_head(teacher_output.last_hidden_state),
         )
+
+    def _decode_futures(self, memory, input_ids, decoded_ids, horizon) -> torch.Tensor:
+        """Logits `(B, M, T_f, V)` of the futures of memories `(B, M, K, D)`, those that end alike together."""
+        steps = (input_ids.shape[1] - decoded_ids).clamp(max=horizon)  # the states that lie in the window
+        logits = [None] * len(decoded_ids)
+        for num_steps in steps.unique().tolist():
+            chosen = (steps == num_steps).nonzero()[:, 0]
+            columns = decoded_ids[chosen, None] + torch.arange(1, num_steps + 1, device=input_ids.device)
+            future_ids = input_ids[:, columns.clamp(max=input_ids.shape[1] - 1)]  # the last one is no input
+            decoded = self.teacher.decode(memory[:, chosen].flatten(0, 1), future_ids.flatten(0, 1))
+            decoded = nn.functional.pad(decoded, (0, 0, 0, horizon - num_steps)).unflatten(0, (len(input_ids), -1))
+            for place, part in zip(chosen.tolist(), decoded.unbind(dim=1), strict=True):
+                logits[place] = part
+        return torch.stack(logits, dim=1)
 
     @torch.no_grad()
     def set_initial_memory(self) -> None:
