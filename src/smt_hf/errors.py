@@ -1,4 +1,6 @@
-"""The error that bad input raises."""
+"""The error that bad input raises, and the words of others' errors in one line."""
+
+from huggingface_hub.errors import StrictDataclassError
 
 
 class InputError(ValueError):
@@ -6,3 +8,11 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error without its line breaks and without the wrapping of strict configurations."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, StrictDataclassError) and len(lines) > 1:
+        lines = lines[1:]
+    return " ".join(lines).removeprefix("ValueError: ").removeprefix("TypeError: ")

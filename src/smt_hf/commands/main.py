@@ -11,6 +11,7 @@ COMMANDS = {
     "dmt": "correct the student on its own states (DMT)",
     "bptt": "train a student alone by back-propagation through time (BPTT)",
     "finetune": "fine-tune a student by back-propagation through time",
+    "compare": "SMT, DMT and BPTT side by side on a synthetic task",
     "evaluate": "measure student and teacher: loss, bits per byte, loss by position, drift",
     "generate": "continue a text",
     "push": "share a trained folder on the Hub",

@@ -6,9 +6,8 @@ from pathlib import Path
 from huggingface_hub.errors import StrictDataclassError
 
 from ..data import TokenCache, TokenWindows, cached_tokens
-from ..errors import InputError
+from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig
-from .parsing import one_line
 
 
 @dataclass

@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, TrainingArguments
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 
 # The inherited fields that a user meets in --help; the others work too.
 SHOWN = (
@@ -96,11 +96,3 @@ def read_recipe(path: str) -> dict:
     if not isinstance(values, dict):
         raise InputError(f"{path!r} holds no fields: write lines such as 'learning_rate: 1.0e-3'")
     return values
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error without its line breaks and without the wrapping of strict configurations."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, StrictDataclassError) and len(lines) > 1:
-        lines = lines[1:]
-    return " ".join(lines).removeprefix("ValueError: ").removeprefix("TypeError: ")

@@ -9,8 +9,8 @@ import torch
 
 from ..checkpoints import check_vocabulary, load_student
 from ..data import load_tokenizer
-from ..errors import InputError
-from .parsing import one_line, parse
+from ..errors import InputError, one_line
+from .parsing import parse
 
 DESCRIPTION = """Answer OpenAI-style requests with a trained student: /v1/completions, /v1/chat/completions (for a tokenizer with a
 chat template), /v1/models and /health. Requests are answered one after another; SIGTERM or Ctrl-C stops the server."""

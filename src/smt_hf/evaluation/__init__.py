@@ -1,14 +1,20 @@
-"""Measuring a student: rollout losses, drift, reports."""
+"""Measuring a student: rollout losses, drift, tasks, gradients, reports."""
 
+from .gradients import bptt_gradient_norms, smt_gradient_norms
 from .report import evaluate_models, format_table, plot_report
 from .rollout import drift, next_token_losses, rollout, teacher_states
+from .tasks import evaluate_on_task, evaluate_teacher_on_task
 
 __all__ = [
+    "bptt_gradient_norms",
     "drift",
     "evaluate_models",
+    "evaluate_on_task",
+    "evaluate_teacher_on_task",
     "format_table",
     "next_token_losses",
     "plot_report",
     "rollout",
+    "smt_gradient_norms",
     "teacher_states",
 ]

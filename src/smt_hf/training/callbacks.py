@@ -40,8 +40,12 @@ class TrainClock(TrainerCallback, ExportableState):
             control.should_training_stop = True
             control.should_log = True
 
+    def skip(self) -> None:
+        """What went on since the last step is not counted."""
+        self._since = CLOCKS[self.clock]()
+
     def on_evaluate(self, args, state, control, **kwargs):
-        self._since = CLOCKS[self.clock]()  # what the evaluation took is forgotten
+        self.skip()
 
     def on_train_end(self, args, state, control, **kwargs):
         self._tick(running=False)

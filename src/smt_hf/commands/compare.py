@@ -1,0 +1,70 @@
+"""`smt-hf compare`: SMT, DMT and BPTT side by side on a synthetic task."""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from huggingface_hub.utils import disable_progress_bars
+from transformers.utils import logging
+
+from ..comparison import Comparison, run_student, write_plots, write_report
+from ..errors import InputError
+from .parsing import parse
+
+DESCRIPTION = """Train the same student in several ways on a synthetic task, over lengths, seeds and cells, and lay the results side
+by side: tables (results.csv, results.md) and plots. A run that was stopped goes on where it was: finished stages are not
+trained again. The recipe says what is trained; see configs/synthetic/."""
+EXAMPLE = """example:
+  smt-hf compare --config configs/synthetic/retrieval.yaml --output_dir runs/synthetic/retrieval --num_processes 2
+  smt-hf compare --config configs/synthetic/retrieval.yaml --lengths 32 --cpu_seconds 60 --seeds 0 --output_dir runs/short"""
+
+
+@dataclass
+class CompareOptions:
+    """Where the results go, and how many runs there are at a time."""
+
+    _argument_group_name = "run"
+
+    output_dir: str = field(
+        default="runs/comparison", metadata={"help": "Folder of results, models, tables and plots."}
+    )
+    num_processes: int = field(default=1, metadata={"help": "Runs at a time, one CPU thread each."})
+    report_only: bool = field(
+        default=False, metadata={"help": "Train nothing: write tables and plots of what there is."}
+    )
+
+
+def main(argv: Sequence[str]) -> str:
+    """Runs the command and returns the tables."""
+    options, comparison = parse([CompareOptions, Comparison], argv, "compare", DESCRIPTION, EXAMPLE)
+    if options.num_processes < 1:
+        raise InputError(f"num_processes={options.num_processes} must be at least 1")
+    Path(options.output_dir).mkdir(parents=True, exist_ok=True)
+    runs = [
+        (comparison, cell, length, seed, options.output_dir)
+        for length in comparison.lengths
+        for cell in comparison.cells
+        for seed in comparison.seeds
+    ]
+    if not options.report_only:
+        with ProcessPoolExecutor(options.num_processes, get_context("spawn"), initializer=quiet_and_single) as pool:
+            for finished in [pool.submit(run_student, *run) for run in runs]:
+                finished.result()
+    chance = comparison.load_task(comparison.lengths[0]).chance
+    text = write_report(options.output_dir, chance)
+    print(text)
+    try:
+        write_plots(options.output_dir, chance)
+    except ImportError:
+        print("no plot was drawn: pip install 'smt-hf[plot]'")
+    return text
+
+
+def quiet_and_single() -> None:
+    """Runs side by side do not fight for the cores, or for the terminal."""
+    torch.set_num_threads(1)
+    disable_progress_bars()
+    logging.disable_progress_bar()

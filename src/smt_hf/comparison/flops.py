@@ -1,0 +1,85 @@
+"""What a training step costs: all its floating-point operations, and those that must follow one another."""
+
+from contextlib import contextmanager
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..training.sampling import step_generator
+
+NUM_DRAWS = 8  # a step's cost depends on what it draws
+
+
+def step_flops(trainer, batch: dict) -> tuple[float, float]:
+    """FLOPs of one optimiser step, all of them and the sequential ones, as `torch.utils.flop_counter` counts them.
+
+    All: forward and backward pass on the batch, the mean of a few draws of what a step looks at; a multiplication and an
+    addition are two. Attention counts in full, masked or not.
+
+    Sequential: the longest chain of work in which each part needs the result of the one before, where rows of a batch and
+    time steps that do not depend on each other count once. With c, e and r the forward FLOPs of one row for a step of the
+    student, for one position of the teacher's encoder (its memory registers) and for one readout, and a backward pass
+    twice as dear as its forward pass:
+
+    - BPTT over T steps, gradient over H: `T c + 2 H c + 3 r`;
+    - SMT with segments of J steps: `3 (e + J c + r)`;
+    - DMT with n sweeps (n = T / J segments if sequential): `e + n J c + 3 (J c + r)`.
+
+    Args:
+        trainer: an [`SmtTrainer`], [`DmtTrainer`] or [`BpttTrainer`].
+        batch: as its data collator gives it.
+
+    Returns:
+        Both numbers.
+    """
+    batch = trainer._prepare_inputs(batch)
+    total = 0
+    for draw in range(NUM_DRAWS):
+        plan = trainer.draw_plan(batch, step_generator(0, draw))
+        with counted_flops() as counted:
+            averaged, others, _ = trainer.loss_terms(trainer.model, batch, plan)
+            loss = sum(trainer.weight(name) * term.mean for name, term in averaged.items())
+            loss = loss + sum(trainer.weight(name) * value for name, value in others.items())
+            loss.backward()
+        trainer.model.zero_grad()
+        total += counted.get_total_flops()
+    return total / NUM_DRAWS, sequential_flops(trainer, batch["input_ids"])
+
+
+def sequential_flops(trainer, input_ids: torch.Tensor) -> float:
+    """The second number of [`step_flops`] for a batch `(B, T)`."""
+    args, student, length = trainer.args, trainer.student(), input_ids.shape[1]
+    memory = student.model.start_memory(1).detach()
+    step = forward_flops(lambda: student.update(memory, input_ids[:1, 0]))
+    read = forward_flops(lambda: student.readout(memory))
+    if not hasattr(trainer, "teacher_model"):
+        horizon = min(args.bptt_horizon or length, length)
+        return length * step + 2 * horizon * step + 3 * read
+
+    teacher, positions = trainer.teacher_model(), torch.arange(length, device=input_ids.device)
+    encode = forward_flops(lambda: teacher.encode(input_ids[:1], positions))
+    num_registers = memory.shape[1]
+    encode *= num_registers / (length + length * num_registers)
+    if hasattr(args, "num_transitions"):
+        return 3 * (encode + args.rollout_steps * step + read)
+    num_segments = args.rollout_length // args.backprop_steps - 1
+    if args.rollout == "sweeps":
+        sweeps = [min(sweeps, num_segments) for sweeps in args.num_sweeps]
+        num_segments = sum(sweeps) / len(sweeps)
+    return encode + num_segments * args.backprop_steps * step + 3 * (args.backprop_steps * step + read)
+
+
+@contextmanager
+def counted_flops():
+    """Counts what runs inside; attention unfused, since the fused one of CPUs is not counted."""
+    with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):
+        yield counted
+
+
+@torch.no_grad()
+def forward_flops(run) -> int:
+    """The FLOPs of one call."""
+    with counted_flops() as counted:
+        run()
+    return counted.get_total_flops()

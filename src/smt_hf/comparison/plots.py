@@ -1,0 +1,139 @@
+"""The pictures of a comparison."""
+
+from pathlib import Path
+from statistics import mean
+
+from .report import BUDGETS, chosen, methods, read_results
+
+
+def write_plots(output_dir: str, chance: float) -> list[Path]:
+    """Draws every picture for which there are results into a comparison's folder.
+
+    `accuracy.png`: accuracy against length. `budgets.png`: loss against each budget at the longest length.
+    `gradients.png`: the gradient norm at the memories against the distance to the loss. `drift.png`: drift against the step of
+    a rollout. `memory_space.png`: memories in two dimensions, coloured by the label of their step.
+
+    Args:
+        output_dir: the folder.
+        chance: accuracy of an answer that does not look at the input.
+
+    Returns:
+        The files.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    results = read_results(output_dir)
+    longest = [result for result in results if result["length"] == max(r["length"] for r in results)]
+    drawings = {
+        "accuracy": (1, lambda axes: accuracy(axes[0], results, chance)),
+        "budgets": (len(BUDGETS), lambda axes: budgets(axes, longest)),
+        "gradients": (2, lambda axes: gradients(axes, longest)),
+        "drift": (1, lambda axes: drift(axes[0], longest)),
+        "memory_space": (len(methods(longest)), lambda axes: memory_space(axes, longest)),
+    }
+    files = []
+    for name, (panels, draw) in drawings.items():
+        figure, axes = pyplot.subplots(1, panels, figsize=(4.5 * panels + 1, 4), squeeze=False, layout="constrained")
+        draw(axes[0])
+        files.append(Path(output_dir) / f"{name}.png")
+        figure.savefig(files[-1], dpi=110)
+        pyplot.close(figure)
+    return files
+
+
+def label_of(cell: str, method: str, results: list[dict]) -> str:
+    """The method, with its cell where there are several."""
+    return method if len({result["cell"] for result in results}) == 1 else f"{cell}: {method}"
+
+
+def accuracy(axis, results, chance) -> None:
+    lengths = sorted({result["length"] for result in results})
+    for cell, method in methods(results):
+        values = [[r["accuracy"] for r in chosen(results, cell, method, length)] for length in lengths]
+        known = [(length, found) for length, found in zip(lengths, values, strict=True) if found]
+        x = [length for length, _ in known]
+        (line,) = axis.plot(x, [mean(found) for _, found in known], marker="o", label=label_of(cell, method, results))
+        axis.fill_between(
+            x, [min(f) for _, f in known], [max(f) for _, f in known], color=line.get_color(), alpha=0.12
+        )
+    axis.axhline(chance, color="grey", linestyle=":", label="chance")
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(lengths, lengths)
+    axis.set(xlabel="length", ylabel="accuracy", ylim=(-0.02, 1.02), title="Accuracy on own states")
+    axis.legend(fontsize="x-small")
+
+
+def budgets(axes, results) -> None:
+    seed = min(result["seed"] for result in results)
+    for axis, (name, label) in zip(axes, BUDGETS.items(), strict=True):
+        for cell, method in methods(results):
+            for result in results:
+                if (result["cell"], result["method"], result["seed"]) == (cell, method, seed):
+                    path = result["path"]
+                    axis.plot(
+                        [p[name] for p in path], [p["loss"] for p in path], label=label_of(cell, method, results)
+                    )
+        axis.set(xlabel=label, title=f"Loss against {label}")
+        axis.set_xscale("log")
+    axes[0].set_ylabel("loss of the labelled steps, nats")
+    axes[-1].legend(fontsize="x-small")
+
+
+def gradients(axes, results) -> None:
+    seed = min(result["seed"] for result in results)
+    for result in results:
+        if result["seed"] != seed:
+            continue
+        label = label_of(result["cell"], result["method"], results)
+        curves = {"gradient_norms": label, "initial_gradient_norms": f"{label}, new weights"}
+        for name, words in curves.items():
+            if name in result:
+                norms = [norm for norm in result[name] if norm > 0]
+                axes[0].plot(range(len(norms)), norms[::-1], label=words)
+        if "transition_gradient_norms" in result:
+            axes[1].plot(result["transition_gradient_norms"], label=label)
+    axes[0].set(
+        yscale="log", xlabel="steps from the memory to the loss", ylabel="norm of the gradient", title="BPTT: dL/dm_t"
+    )
+    axes[1].set(yscale="log", xlabel="step of the transition", title="SMT: dL_dyn/dm_t, one step away")
+    for axis in axes:
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize="x-small")
+
+
+def drift(axis, results) -> None:
+    for cell, method in methods(results):
+        curves = [r["drift"] for r in results if (r["cell"], r["method"]) == (cell, method) and "drift" in r]
+        if curves:
+            steps = range(1, len(curves[0]) + 1)
+            axis.plot(
+                steps, [mean(values) for values in zip(*curves, strict=True)], label=label_of(cell, method, results)
+            )
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="step of the rollout",
+        ylabel="mean squared error",
+        title="Drift from the teacher",
+    )
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize="x-small")
+
+
+def memory_space(axes, results) -> None:
+    seed = min(result["seed"] for result in results)
+    for axis, (cell, method) in zip(axes, methods(results), strict=True):
+        for result in results:
+            if (result["cell"], result["method"], result["seed"]) == (cell, method, seed):
+                space = result["memory_space"]
+                x, y = zip(*space["points"], strict=True)
+                axis.scatter(x, y, c=space["labels"], cmap="tab20", s=8)
+                axis.set_xlabel(f"{100 * space['explained'][0]:.0f} % of the variance", fontsize="small")
+                axis.set_ylabel(f"{100 * space['explained'][1]:.0f} %", fontsize="small")
+        axis.set_title(label_of(cell, method, results), fontsize="small")

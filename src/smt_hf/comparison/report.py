@@ -1,0 +1,193 @@
+"""The results of a comparison as tables: a CSV file with a row a stage, and Markdown."""
+
+import csv
+import json
+from pathlib import Path
+from statistics import mean, median
+
+from .runs import RESULT
+
+BUDGETS = {
+    "tokens": "tokens",
+    "flops": "FLOPs",
+    "sequential_flops": "sequential FLOPs",
+    "cpu_seconds": "CPU seconds",
+    "wall_seconds": "wall seconds",
+}
+
+
+def read_results(output_dir: str) -> list[dict]:
+    """All results in a comparison's folder, with the stages of one run in the order of the recipe."""
+    files = sorted(Path(output_dir).glob(f"*/length-*/seed-*/*/{RESULT}"))
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    for result in results:
+        result |= {name: result["settings"][name] for name in ("cell", "length", "seed")}
+        result["stages"] = [stage["name"] for stage in result["settings"]["stages"]]
+        result["method"] = " → ".join(stage["label"] for stage in result["settings"]["stages"])
+        result["accuracy"] = result["student"][str(result["length"])]["accuracy"]
+    by_run = {(*run_of(result), result["stages"][-1]): result for result in results}
+    for result in results:
+        chain = [by_run.get((*run_of(result), name)) for name in result["stages"]]
+        result["path"] = whole_path([stage["trace"] for stage in chain if stage is not None])
+    return results
+
+
+def run_of(result: dict) -> tuple:
+    """What all stages of one run have in common."""
+    return result["cell"], result["length"], result["seed"]
+
+
+def whole_path(traces: list[list[dict]]) -> list[dict]:
+    """The measurements of a chain of stages, with all that was spent up to each of them."""
+    spent, path = dict.fromkeys(("steps", *BUDGETS), 0), []
+    for trace in traces:
+        path += [{**point, **{name: spent[name] + point[name] for name in spent}} for point in trace]
+        spent = {name: path[-1][name] for name in spent}
+    return path
+
+
+def write_report(output_dir: str, chance: float) -> str:
+    """Writes `results.csv` and `results.md` for all results in a comparison's folder.
+
+    Args:
+        output_dir: the folder.
+        chance: accuracy of an answer that does not look at the input.
+
+    Returns:
+        The Markdown.
+    """
+    results = read_results(output_dir)
+    folder = Path(output_dir)
+    with open(folder / "results.csv", "w", newline="", encoding="utf-8") as file:
+        rows = [csv_row(result) for result in results]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    parts = [
+        "Accuracy in % at the training length, mean over the seeds (lowest–highest); "
+        f"chance is {100 * chance:.1f}. The student starts from its initial memory and goes on its own states.",
+        accuracy_table(results),
+        "Evaluated beyond the training length (times its length), means over the seeds; the teacher reads its own memories.",
+        generalisation_table(results),
+        "The same budget for all methods of a length, from the measurements on the way: the smallest that every method of "
+        "the length spent, and the mean accuracy in % at the last measurement within it.",
+        matched_table(results),
+        "What the methods spent, medians over the seeds.",
+        spending_table(results),
+    ]
+    text = "\n\n".join(parts) + "\n"
+    (folder / "results.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def csv_row(result: dict) -> dict:
+    """One stage in numbers."""
+    row = {name: result[name] for name in ("cell", "length", "seed", "method")}
+    for length, scores in result["student"].items():
+        row |= {f"{name}_at_{int(length) // result['length']}x": round(value, 5) for name, value in scores.items()}
+    for length, scores in result.get("teacher", {}).items():
+        row[f"teacher_accuracy_at_{int(length) // result['length']}x"] = round(scores["accuracy"], 5)
+    row |= {
+        name: result[name] for name in ("effective_rank", "teacher_effective_rank", "uniformity") if name in result
+    }
+    if "drift" in result:
+        row |= {"drift_first": result["drift"][0], "drift_last": result["drift"][-1]}
+    return row | {name: result["path"][-1][name] for name in ("steps", *BUDGETS)}
+
+
+def methods(results: list[dict]) -> list[tuple[str, str]]:
+    """Cells and methods in the order of the recipe, as far as the results tell."""
+    found = {(result["cell"], result["method"]): len(result["stages"]) for result in results}
+    return sorted(found, key=lambda pair: (pair[0], "SMT" not in pair[1], found[pair], pair[1]))
+
+
+def chosen(results, cell, method, length) -> list[dict]:
+    """The results of one method at one length, a seed each."""
+    return [r for r in results if (r["cell"], r["method"], r["length"]) == (cell, method, length)]
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and range of shares, in %."""
+    if not values:
+        return "–"
+    text = f"{100 * mean(values):.1f}"
+    return text if len(values) == 1 else f"{text} ({100 * min(values):.1f}–{100 * max(values):.1f})"
+
+
+def accuracy_table(results: list[dict]) -> str:
+    """A row a method, a column a length."""
+    lengths = sorted({result["length"] for result in results})
+    rows = []
+    for cell, method in methods(results):
+        values = [[r["accuracy"] for r in chosen(results, cell, method, length)] for length in lengths]
+        rows.append([cell, method, *map(spread, values)])
+        if "DMT" not in method and any("teacher" in r for r in results if (r["cell"], r["method"]) == (cell, method)):
+            values = [
+                [r["teacher"][str(length)]["accuracy"] for r in chosen(results, cell, method, length)]
+                for length in lengths
+            ]
+            rows.append([cell, f"{method}: its teacher", *map(spread, values)])
+    return markdown(["cell", "method", *[f"length {length}" for length in lengths]], rows)
+
+
+def generalisation_table(results: list[dict]) -> str:
+    """A row a method, a column a training length and factor."""
+    lengths = sorted({result["length"] for result in results})
+    factors = sorted({int(n) // result["length"] for result in results for n in result["student"]})
+    rows = []
+    for cell, method in methods(results):
+        for whose, label in (("student", method), ("teacher", f"{method}: its teacher")):
+            cells = []
+            for length in lengths:
+                for factor in factors:
+                    found = [
+                        r[whose][str(length * factor)]["accuracy"]
+                        for r in chosen(results, cell, method, length)
+                        if whose in r
+                    ]
+                    cells.append(f"{100 * mean(found):.1f}" if found else "–")
+            if any(value != "–" for value in cells):
+                rows.append([cell, label, *cells])
+    return markdown(["cell", "method", *[f"{n}, ×{factor}" for n in lengths for factor in factors]], rows)
+
+
+def at_budget(path: list[dict], name: str, budget: float) -> float:
+    """The accuracy at the last measurement that spent no more than a budget; 0 if there is none."""
+    within = [point["accuracy"] for point in path if point[name] <= budget * (1 + 1e-9)]
+    return within[-1] if within else float("nan")
+
+
+def matched_table(results: list[dict]) -> str:
+    """A row a length and method, a column a kind of budget, its size above it."""
+    rows = []
+    for length in sorted({result["length"] for result in results}):
+        here = [result for result in results if result["length"] == length]
+        budgets = {name: min(result["path"][-1][name] for result in here) for name in BUDGETS}
+        rows.append([str(length), "", "*budget*", *[f"*{budgets[name]:.3g}*" for name in BUDGETS]])
+        for cell, method in methods(here):
+            values = []
+            for name, budget in budgets.items():
+                found = [at_budget(r["path"], name, budget) for r in chosen(here, cell, method, length)]
+                found = [value for value in found if value == value]
+                values.append(f"{100 * mean(found):.1f}" if found else "–")
+            rows.append([str(length), cell, method, *values])
+    return markdown(["length", "cell", "method", *BUDGETS.values()], rows)
+
+
+def spending_table(results: list[dict]) -> str:
+    """A row a length and method, a column a kind of budget."""
+    rows = []
+    for length in sorted({result["length"] for result in results}):
+        for cell, method in methods(results):
+            found = [r["path"][-1] for r in chosen(results, cell, method, length)]
+            if found:
+                spent = [f"{median(point[name] for point in found):.3g}" for name in ("steps", *BUDGETS)]
+                rows.append([str(length), cell, method, *spent])
+    return markdown(["length", "cell", "method", "steps", *BUDGETS.values()], rows)

@@ -1,0 +1,67 @@
+"""Measuring a student, and its teacher, on a synthetic task."""
+
+import torch
+
+from ..data.tasks import Task, row_accuracy, task_accuracy
+from ..objectives import IGNORED, cross_entropy
+from .rollout import teacher_states
+
+EVALUATION_SEED = 2**31 - 1  # of rows that no `TaskDataset` has
+
+
+@torch.no_grad()
+def evaluate_on_task(
+    student, task: Task, num_rows: int = 512, seed: int = EVALUATION_SEED, batch_size: int = 64
+) -> dict:
+    """How well a student solves a task, on its own states from its initial memory.
+
+    Args:
+        student: an `SmtRnnForCausalLM`.
+        task: the task, whose length may differ from that of the training.
+        num_rows: rows to measure on.
+        seed: of the rows.
+        batch_size: rows at a time.
+
+    Returns:
+        `accuracy` of the labelled steps, `row_accuracy` of rows whose labelled steps are all right, and the mean `loss` of
+        the labelled steps in nats.
+    """
+    rows = task.sample(num_rows, seed)
+
+    def logits(input_ids):
+        return student(input_ids, use_cache=False).logits
+
+    return _scores(logits, rows, student.device, batch_size)
+
+
+@torch.no_grad()
+def evaluate_teacher_on_task(
+    teacher, task: Task, num_rows: int = 512, seed: int = EVALUATION_SEED, batch_size: int = 16
+) -> dict:
+    """How well a teacher solves a task: its memories of the labelled steps, read alone. As [`evaluate_on_task`]."""
+    rows = task.sample(num_rows, seed)
+    positions = (rows["labels"] != IGNORED).any(dim=0).nonzero()[:, 0].to(teacher.device)
+
+    def logits(input_ids):
+        read = teacher.readout(teacher_states(teacher, input_ids, positions))
+        everywhere = read.new_zeros(*input_ids.shape, read.shape[-1])
+        everywhere[:, positions] = read
+        return everywhere
+
+    return _scores(logits, rows, teacher.device, batch_size)
+
+
+def _scores(logits_of, rows: dict, device, batch_size: int) -> dict:
+    predictions, total, count = [], 0.0, 0
+    for first in range(0, len(rows["labels"]), batch_size):
+        batch = {name: values[first : first + batch_size].to(device) for name, values in rows.items()}
+        logits = logits_of(batch["input_ids"])
+        term = cross_entropy(logits, batch["labels"])
+        total, count = total + term.total.item(), count + term.count.item()
+        predictions.append(logits.argmax(dim=-1).cpu())
+    predictions = torch.cat(predictions)
+    return {
+        "accuracy": task_accuracy(predictions, rows["labels"]),
+        "row_accuracy": row_accuracy(predictions, rows["labels"]),
+        "loss": total / count,
+    }
