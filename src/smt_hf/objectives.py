@@ -211,9 +211,12 @@ def smt_losses(output, targets: dict[str, torch.Tensor]) -> dict[str, LossTerm]:
 def effective_rank(memory: torch.Tensor) -> torch.Tensor:
     """Effective rank of memory tokens `(..., D)`: the exponential of the entropy of their covariance's spectrum.
 
-    Between 1 (all on one line: collapsed) and D. Roy & Vetterli, The effective rank, EUSIPCO 2007, on eigenvalues.
+    Between 1 (all on one line, or all the same) and D; NaN if a number is not finite. It does not see how far apart the
+    tokens are. Roy & Vetterli, The effective rank, EUSIPCO 2007, on eigenvalues.
     """
     tokens = memory.detach().float().flatten(0, -2)
+    if not tokens.isfinite().all():
+        return tokens.new_tensor(float("nan"))
     tokens = tokens - tokens.mean(dim=0)
     spectrum = torch.linalg.eigvalsh(tokens.T @ tokens).clamp(min=0)
     weights = spectrum / spectrum.sum().clamp(min=torch.finfo(spectrum.dtype).tiny)

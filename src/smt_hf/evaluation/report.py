@@ -85,7 +85,7 @@ def evaluate_models(
             "standard_error": round((per_window.std() / math.sqrt(num_windows)).item(), 4)
             if num_windows > 1
             else None,
-            "bits_per_byte": round(loss / math.log(2) / bytes_per_token, 4),
+            "bits_per_byte": round(bits_per_byte(loss, bytes_per_token), 4),
             "by_position": [round(value, 4) for value in values.mean(dim=0).tolist()],
         }
     if "student_warm" in report:
@@ -93,6 +93,16 @@ def evaluate_models(
             report["student_cold"]["nats_per_token"] - report["student_warm"]["nats_per_token"], 4
         )
     return report
+
+
+def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
+    """A loss in nats per token as bits per byte of the text, which compares models with different tokenizers.
+
+    Args:
+        nats_per_token: the mean cross-entropy.
+        bytes_per_token: bytes of the text divided by its tokens.
+    """
+    return nats_per_token / math.log(2) / bytes_per_token
 
 
 def format_table(report: dict) -> str:
