@@ -10,6 +10,7 @@ from smt_hf.objectives import (
     dynamics,
     effective_rank,
     future_targets,
+    memory_variance,
     next_targets,
     smt_losses,
     smt_targets,
@@ -89,7 +90,22 @@ def test_effective_rank():
     basis = torch.cat([torch.eye(8)[:4], -torch.eye(8)[:4]])
     assert effective_rank(basis[None]).item() == pytest.approx(4, rel=0.05)
     assert effective_rank(torch.randn(50, 1) @ torch.randn(1, 8)).item() == pytest.approx(1, rel=1e-3)
-    assert effective_rank(torch.ones(10, 8)).item() < 1.5  # collapsed
+    assert effective_rank(torch.ones(10, 8)).item() == pytest.approx(1)  # collapsed
+    assert effective_rank(torch.zeros(10, 8)).item() == 1
+    assert effective_rank(torch.full((10, 8), math.inf)).isnan()
+
+
+def test_memory_variance_against_a_loop():
+    memory = torch.randn(2, 3, 4, 5) + 2
+    numbers = [[memory[b, t, k, d].item() for b in range(2) for t in range(3)] for k in range(4) for d in range(5)]
+    means = [sum(values) / 6 for values in numbers]
+    variance = sum((x - mean) ** 2 for values, mean in zip(numbers, means, strict=True) for x in values)
+    expected = variance / sum(x**2 for values in numbers for x in values)
+    assert memory_variance(memory).item() == pytest.approx(expected, rel=1e-5)
+    assert memory_variance(1e-3 * memory).item() == pytest.approx(expected, rel=1e-5)
+    assert memory_variance(memory[:1, :1].expand(2, 3, 4, 5)).item() < 1e-6  # the same memory, of different tokens
+    assert memory_variance(torch.zeros(2, 3, 4)).item() == 0
+    assert memory_variance(torch.full((2, 3, 4), math.inf)).isnan()
 
 
 def test_losses_of_a_model(joint, tokens):

@@ -221,3 +221,14 @@ def effective_rank(memory: torch.Tensor) -> torch.Tensor:
     spectrum = torch.linalg.eigvalsh(tokens.T @ tokens).clamp(min=0)
     weights = spectrum / spectrum.sum().clamp(min=torch.finfo(spectrum.dtype).tiny)
     return torch.special.entr(weights).sum().exp()
+
+
+def memory_variance(memory: torch.Tensor) -> torch.Tensor:
+    """Variance of memories `(..., K, D)` from one to another, as a share of their mean square; over all K x D numbers.
+
+    A scalar between 0 (all memories are the same: collapsed) and 1; NaN if a number is not finite. Unlike the effective
+    rank it says how far apart memories are, and the K tokens of a memory may differ without raising it.
+    """
+    memories = memory.detach().float().flatten(0, -3)
+    mean_square = memories.square().mean().clamp(min=torch.finfo(memories.dtype).tiny)
+    return memories.var(dim=0, correction=0).mean() / mean_square

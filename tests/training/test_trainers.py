@@ -86,7 +86,8 @@ def test_every_term_is_logged(make_smt, make_dmt):
     smt, dmt = make_smt(rollout_steps=2, student_weight=1.0, uniformity_weight=0.1), make_dmt()
     smt.train()
     dmt.train()
-    common = {"loss", "dynamics", "readout", "effective_rank", "drift", "transitions_per_second"}
+    common = {"loss", "dynamics", "readout", "effective_rank", "memory_variance", "drift"}
+    common |= {"transitions_per_second"}
     assert common | {"decoding", "uniformity", "stream", "student"} <= set(smt.state.log_history[0])
     assert common <= set(dmt.state.log_history[0])
     entry = smt.state.log_history[0]
@@ -165,6 +166,8 @@ def test_saved_student_knows_its_start(make_smt, tmp_path):
         (SmtTrainingArguments, {"dynamics_weight": -1.0}, "dynamics_weight=-1.0"),
         (SmtTrainingArguments, {"max_train_seconds": 0.0}, "max_train_seconds=0.0"),
         (SmtTrainingArguments, {"train_clock": "sun"}, "'sun'"),
+        (SmtTrainingArguments, {"collapse_variance": -1.0}, "collapse_variance=-1.0 must not be negative"),
+        (DmtTrainingArguments, {"collapse_rank": float("nan")}, "collapse_rank=nan must not be negative"),
         (DmtTrainingArguments, {"rollout": "loop"}, "'loop'"),
         (DmtTrainingArguments, {"rollout_length": 999}, "rollout_length=999 exceeds context_length=256"),
         (DmtTrainingArguments, {"backprop_steps": 5}, "backprop_steps=5 does not divide"),

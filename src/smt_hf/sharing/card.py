@@ -15,7 +15,9 @@ from .record import read_stages
 CARD = "README.md"
 MARK = "<!-- Written by smt-hf from the files beside it and written anew with them. Delete this line to keep your edits. -->"
 TEMPLATES = {"smt_rnn": "student.md", "smt_teacher": "teacher.md", "smt": "joint.md"}
-LOSS_TERMS = "loss decoding dynamics readout stream uniformity student grad_norm effective_rank drift".split()
+LOSS_TERMS = (
+    "loss decoding dynamics readout stream uniformity student grad_norm effective_rank memory_variance drift".split()
+)
 
 
 def write_card(folder: str, name: str | None = None, license: str | None = None) -> bool:

@@ -9,7 +9,8 @@ from ..errors import InputError
 
 @dataclass
 class MemoryTrainingArguments(TrainingArguments):
-    """`TrainingArguments` with the defaults of the paper's recipes, a time limit, and rollouts during evaluation."""
+    """`TrainingArguments` with the defaults of the paper's recipes, a time limit, rollouts during evaluation, and a
+    warning when the memories collapse."""
 
     _argument_group_name = "training"
 
@@ -44,6 +45,16 @@ class MemoryTrainingArguments(TrainingArguments):
         default=128, metadata={"help": "Steps of the student's cold-start rollout at every evaluation; 0: none."}
     )
     eval_rollout_batches: int = field(default=2, metadata={"help": "Evaluation batches that are rolled out."})
+    collapse_variance: float = field(
+        default=1e-3,
+        metadata={
+            "help": "Warn when memory_variance, the variance of memories over contexts as a share of their mean square, "
+            "stays below this; 0: never."
+        },
+    )
+    collapse_rank: float = field(
+        default=1.2, metadata={"help": "Warn when the effective_rank of the memories stays below this; 0: never."}
+    )
     use_cache: bool = field(default=True, metadata={"help": "Kept in the saved configuration, for generation."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Off: the models take what the data gives."})
 
@@ -55,6 +66,9 @@ class MemoryTrainingArguments(TrainingArguments):
                 self.max_steps = 10_000_000  # the clock ends the training
         if self.train_clock not in ("wall", "cpu"):
             raise InputError(f"train_clock={self.train_clock!r} is unknown: choose 'wall' or 'cpu'")
+        for name in ("collapse_variance", "collapse_rank"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name}={getattr(self, name)} must not be negative: 0 turns the warning off")
         super().__post_init__()
 
 

@@ -11,9 +11,10 @@ from transformers import ProgressCallback, Trainer, get_scheduler
 from ..errors import InputError
 from ..evaluation.rollout import next_token_losses, rollout
 from ..models.documents_smt import separate_padding
-from ..objectives import IGNORED, LossTerm, cross_entropy, effective_rank
+from ..objectives import IGNORED, LossTerm, cross_entropy, effective_rank, memory_variance
 from ..sharing import write_card
 from .callbacks import ClockProgress, DatasetEpoch, TrainClock
+from .collapse import CollapseWarning
 from .optimizer import MuonAndAdamW
 from .sampling import step_generator
 
@@ -38,6 +39,7 @@ class MemoryTrainer(Trainer):
         self.clock = TrainClock(self.args.max_train_seconds, self.args.train_clock)
         self.add_callback(self.clock)
         self.add_callback(DatasetEpoch())
+        self.add_callback(CollapseWarning(self.args.collapse_variance, self.args.collapse_rank))
         if self.args.max_train_seconds is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ClockProgress(self.clock))
         self._draw = (self.args.seed, 0)  # what the columns of the current step depend on
@@ -76,7 +78,7 @@ class MemoryTrainer(Trainer):
         return getattr(self.args, f"{name}_weight")
 
     def further_logs(self) -> dict[str, float]:
-        """What is logged besides the terms, their speed and the rank of the memories."""
+        """What is logged besides the terms, their speed, and the rank and the variance of the memories."""
         return {}
 
     # ---- the loss --------------------------------------------------------------------------------------------------
@@ -144,6 +146,8 @@ class MemoryTrainer(Trainer):
                     logs[name] = round(value / counted, 6)
             logs[f"{self.counted}_per_second"] = round(values[-1].item() / max(now - self._log_time, 1e-9), 1)
             logs["effective_rank"] = round(effective_rank(self._last_memory).item(), 3)
+            if self._last_memory.shape[:-2].numel() > 1:
+                logs["memory_variance"] = round(memory_variance(self._last_memory).item(), 6)
             logs.update(self.further_logs())
             self._logged.clear()
             self._steps_with.clear()
