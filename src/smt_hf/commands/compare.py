@@ -45,9 +45,9 @@ def main(argv: Sequence[str]) -> str:
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)
     runs = [
         (comparison, cell, length, seed, options.output_dir)
+        for seed in comparison.seeds
         for length in comparison.lengths
         for cell in comparison.cells
-        for seed in comparison.seeds
     ]
     if not options.report_only:
         with ProcessPoolExecutor(options.num_processes, get_context("spawn"), initializer=quiet_and_single) as pool:
