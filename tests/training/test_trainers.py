@@ -147,6 +147,15 @@ def test_clock_stops_and_the_schedule_follows_it(make_smt):
     assert trainer.clock.elapsed >= 1.5
 
 
+def test_a_resumed_run_has_the_time_that_is_left(make_smt):
+    begun = make_smt(max_steps=2, max_train_seconds=1000, save_strategy="steps", save_steps=2)
+    begun.train()
+    used = begun.state.stateful_callbacks["TrainClock"]["args"]["elapsed"]
+    resumed = make_smt(max_steps=100, max_train_seconds=0.9 * used, save_strategy="no")
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 3  # nothing was left: it stops after its first step
+
+
 def test_saved_student_knows_its_start(make_smt, tmp_path):
     trainer = make_smt()
     trainer.train()

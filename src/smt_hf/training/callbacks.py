@@ -32,7 +32,9 @@ class TrainClock(TrainerCallback, ExportableState):
         return 0.0 if self.max_seconds is None else min(self.elapsed / self.max_seconds, 1.0)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self._tick(running=True)
+        # The Trainer puts this state back by itself only with restore_callback_states_from_checkpoint.
+        self.elapsed = state.stateful_callbacks[type(self).__name__]["args"]["elapsed"]
+        self._since = CLOCKS[self.clock]()
 
     def on_step_end(self, args, state, control, **kwargs):
         self._tick(running=True)
