@@ -24,8 +24,9 @@ class Stage:
         trainer: 'smt', 'dmt' or 'bptt'.
         after: the stage whose student it goes on with; a new student when `None`.
         share: its part of the budget.
-        label: what tables call it.
-        length: tokens a row it trains on; the comparison's own length when `None` (shorter ones make a curriculum).
+        label: what tables call it; its name when empty.
+        length: tokens a row it trains on; the comparison's own length when `None`. With a length of its own it is a step of
+            a curriculum, on the way to the stages after it, and stands in no table.
         arguments: fields of the trainer's arguments.
     """
 
@@ -36,6 +37,11 @@ class Stage:
     label: str = ""
     length: int | None = None
     arguments: dict = field(default_factory=dict)
+
+    @property
+    def shown_label(self) -> str | None:
+        """The label in tables; `None` for a step of a curriculum."""
+        return None if self.length is not None else self.label or self.name
 
 
 @dataclass
@@ -75,11 +81,11 @@ class Comparison:
         default_factory=dict, metadata={"help": "By cell: fields of the student's own that this cell has otherwise."}
     )
     training: dict | str = field(default_factory=dict, metadata={"help": "Training arguments that all stages share."})
-    eval_rows: int = field(default=512, metadata={"help": "Rows, never trained on, that accuracy is measured on."})
+    eval_rows: int = field(default=256, metadata={"help": "Rows, never trained on, that accuracy is measured on."})
     eval_factors: list[int] = field(
         default_factory=lambda: [1, 2, 4], metadata={"help": "Lengths of evaluation, in training lengths."}
     )
-    trace_points: int = field(default=10, metadata={"help": "Times that a stage is measured on its way."})
+    trace_points: int = field(default=6, metadata={"help": "Times that a stage is measured on its way."})
     gradient_length: int = field(
         default=512, metadata={"help": "Tokens of the row over which the gradient norms of the memories are measured."}
     )
@@ -151,6 +157,12 @@ class Comparison:
                 raise InputError(f"stage {name!r} needs a teacher: let it go on `after` an SMT stage")
             if stage.trainer == "smt" and trained - {"smt"}:
                 raise InputError(f"stage {name!r}: SMT can go on after SMT only, not after {stage.after!r}")
+        labels = [tuple(earlier.shown_label for earlier in ancestry(stages, stage.name)) for stage in stages]
+        for stage, label in zip(stages, labels, strict=True):
+            if stage.shown_label is not None and labels.count(label) > 1:
+                raise InputError(
+                    f"label: two stages are called {' → '.join(filter(None, label))!r}: give one another `label`"
+                )
         return stages
 
     def chosen_stages(self) -> list[Stage]:

@@ -17,19 +17,22 @@ BUDGETS = {
 
 
 def read_results(output_dir: str) -> list[dict]:
-    """All results in a comparison's folder, with the stages of one run in the order of the recipe."""
+    """All results in a comparison's folder, the steps of curricula left out, with what was spent on the way."""
     files = sorted(Path(output_dir).glob(f"*/length-*/seed-*/*/{RESULT}"))
     results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     for result in results:
         result |= {name: result["settings"][name] for name in ("cell", "length", "seed")}
         result["stages"] = [stage["name"] for stage in result["settings"]["stages"]]
-        result["method"] = " → ".join(stage["label"] for stage in result["settings"]["stages"])
-        result["accuracy"] = result["student"][str(result["length"])]["accuracy"]
+        labels = [stage["label"] for stage in result["settings"]["stages"]]
+        result["shown"] = labels[-1] is not None
+        result["method"] = " → ".join(label for label in labels if label is not None)
+        if result["shown"]:
+            result["accuracy"] = result["student"][str(result["length"])]["accuracy"]
     by_run = {(*run_of(result), result["stages"][-1]): result for result in results}
     for result in results:
         chain = [by_run.get((*run_of(result), name)) for name in result["stages"]]
         result["path"] = whole_path([stage["trace"] for stage in chain if stage is not None])
-    return results
+    return [result for result in results if result["shown"]]
 
 
 def run_of(result: dict) -> tuple:

@@ -27,6 +27,7 @@ from .trace import Trace
 RESULT = "result.json"
 EPOCH_ROWS = 1 << 15  # rows of a task before others are drawn
 TRACE_ROWS = 128
+GRADIENT_ROWS = 8
 
 
 def run_student(comparison: Comparison, cell: str, length: int, seed: int, output_dir: str) -> list[dict]:
@@ -53,8 +54,8 @@ def run_student(comparison: Comparison, cell: str, length: int, seed: int, outpu
         if result is None:
             result = {"settings": settings, **run_stage(comparison, stages, stage, cell, length, seed, folder)}
             (folder / stage.name / RESULT).write_text(json.dumps(result) + "\n", encoding="utf-8")
-            scores = ", ".join(f"{name} {value:.3f}" for name, value in result["student"][str(length)].items())
-            print(f"{cell}, length {length}, seed {seed}, {stage.name}: {scores}", flush=True)
+            accuracy = result["trace"][-1]["accuracy"]
+            print(f"{cell}, length {length}, seed {seed}, {stage.name}: accuracy {accuracy:.3f}", flush=True)
         results.append(result)
     return results
 
@@ -69,7 +70,7 @@ def stage_settings(comparison: Comparison, chain: list[Stage], cell: str, length
         "seed": seed,
         "config": comparison.model_config(cell, length).to_diff_dict(),
         "stages": [
-            {"name": stage.name, "label": stage.label or stage.name, "trainer": stage.trainer, "share": stage.share}
+            {"name": stage.name, "label": stage.shown_label, "trainer": stage.trainer, "share": stage.share}
             | {"length": stage.length or length, "arguments": {**comparison.training, **stage.arguments}}
             for stage in chain
         ],
@@ -119,7 +120,7 @@ def run_stage(comparison, stages, stage: Stage, cell: str, length: int, seed: in
         else:
             trainer = BpttTrainer(model=student, **options)
     result = {}
-    if stage.trainer == "bptt" and before is None:
+    if stage.trainer == "bptt" and before is None and stage.shown_label is not None:
         result["initial_gradient_norms"] = gradient_norms(comparison, trainer.student())
 
     trace_task = comparison.load_task(length)
@@ -133,7 +134,8 @@ def run_stage(comparison, stages, stage: Stage, cell: str, length: int, seed: in
 
     batch = trainer.data_collator([dataset[row] for row in range(arguments.per_device_train_batch_size)])
     flops, sequential = step_flops(trainer, batch)
-    trace = Trace(trainer.clock, measure, comparison.trace_points)
+    on_the_way = stage.shown_label is None
+    trace = Trace(trainer.clock, measure, 1 if on_the_way else comparison.trace_points)
     trainer.add_callback(trace)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -144,15 +146,16 @@ def run_stage(comparison, stages, stage: Stage, cell: str, length: int, seed: in
         steps = point["steps"]
         point |= {"tokens": steps * tokens, "flops": steps * flops, "sequential_flops": steps * sequential}
     result["trace"] = trace.points
+    result["log"] = [entry for entry in trainer.state.log_history if "loss" in entry]
+    if on_the_way:
+        return result
     student = evaluated_student(trainer).eval()
     teacher = None
     if stage.trainer == "smt":
         teacher = trainer.teacher_model().eval()
     elif teacher_folder is not None:
         teacher = load_joint(str(teacher_folder)).teacher.eval()
-    result |= measured(comparison, student, teacher, length, is_smt=stage.trainer == "smt")
-    result["log"] = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return result
+    return result | measured(comparison, student, teacher, length, is_smt=stage.trainer == "smt")
 
 
 def new_student(comparison: Comparison, cell: str, length: int) -> SmtRnnForCausalLM:
@@ -183,7 +186,7 @@ def measured(comparison: Comparison, student, teacher, length: int, is_smt: bool
         result["teacher"] = {str(n): evaluate_teacher_on_task(teacher, comparison.load_task(n), rows) for n in lengths}
         encoded = teacher.encode(sample["input_ids"], torch.arange(length))
         result["teacher_effective_rank"] = effective_rank(encoded).item()
-        far = comparison.load_task(comparison.gradient_length).sample(8, seed=0)
+        far = comparison.load_task(comparison.gradient_length).sample(GRADIENT_ROWS, seed=0)
         result["transition_gradient_norms"] = smt_gradient_norms(student, teacher, far["input_ids"]).tolist()
     result["gradient_norms"] = gradient_norms(comparison, student)
     return result
@@ -191,7 +194,7 @@ def measured(comparison: Comparison, student, teacher, length: int, is_smt: bool
 
 def gradient_norms(comparison: Comparison, student) -> list[float]:
     """See [`bptt_gradient_norms`], over rows of `gradient_length` tokens."""
-    rows = comparison.load_task(comparison.gradient_length).sample(8, seed=0)
+    rows = comparison.load_task(comparison.gradient_length).sample(GRADIENT_ROWS, seed=0)
     return bptt_gradient_norms(student, rows["input_ids"], rows["labels"]).tolist()
 
 

@@ -26,12 +26,11 @@ def evaluate_on_task(
         `accuracy` of the labelled steps, `row_accuracy` of rows whose labelled steps are all right, and the mean `loss` of
         the labelled steps in nats.
     """
-    rows = task.sample(num_rows, seed)
 
-    def logits(input_ids):
-        return student(input_ids, use_cache=False).logits
+    def logits(input_ids, columns):
+        return student(input_ids, use_cache=False, logits_to_keep=columns).logits
 
-    return _scores(logits, rows, student.device, batch_size)
+    return _scores(logits, task.sample(num_rows, seed), student.device, batch_size)
 
 
 @torch.no_grad()
@@ -39,29 +38,25 @@ def evaluate_teacher_on_task(
     teacher, task: Task, num_rows: int = 512, seed: int = EVALUATION_SEED, batch_size: int = 16
 ) -> dict:
     """How well a teacher solves a task: its memories of the labelled steps, read alone. As [`evaluate_on_task`]."""
-    rows = task.sample(num_rows, seed)
-    positions = (rows["labels"] != IGNORED).any(dim=0).nonzero()[:, 0].to(teacher.device)
 
-    def logits(input_ids):
-        read = teacher.readout(teacher_states(teacher, input_ids, positions))
-        everywhere = read.new_zeros(*input_ids.shape, read.shape[-1])
-        everywhere[:, positions] = read
-        return everywhere
+    def logits(input_ids, columns):
+        return teacher.readout(teacher_states(teacher, input_ids, columns))
 
-    return _scores(logits, rows, teacher.device, batch_size)
+    return _scores(logits, task.sample(num_rows, seed), teacher.device, batch_size)
 
 
 def _scores(logits_of, rows: dict, device, batch_size: int) -> dict:
-    predictions, total, count = [], 0.0, 0
-    for first in range(0, len(rows["labels"]), batch_size):
-        batch = {name: values[first : first + batch_size].to(device) for name, values in rows.items()}
-        logits = logits_of(batch["input_ids"])
-        term = cross_entropy(logits, batch["labels"])
+    columns = (rows["labels"] != IGNORED).any(dim=0).nonzero()[:, 0]  # nothing is read elsewhere
+    labels, predictions, total, count = rows["labels"][:, columns], [], 0.0, 0
+    for first in range(0, len(labels), batch_size):
+        batch = slice(first, first + batch_size)
+        logits = logits_of(rows["input_ids"][batch].to(device), columns.to(device))
+        term = cross_entropy(logits, labels[batch].to(device))
         total, count = total + term.total.item(), count + term.count.item()
         predictions.append(logits.argmax(dim=-1).cpu())
     predictions = torch.cat(predictions)
     return {
-        "accuracy": task_accuracy(predictions, rows["labels"]),
-        "row_accuracy": row_accuracy(predictions, rows["labels"]),
+        "accuracy": task_accuracy(predictions, labels),
+        "row_accuracy": row_accuracy(predictions, labels),
         "loss": total / count,
     }
