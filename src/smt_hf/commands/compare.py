@@ -1,9 +1,11 @@
 """`smt-hf compare`: SMT, DMT and BPTT side by side on a synthetic task."""
 
+import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import torch
@@ -64,7 +66,14 @@ def main(argv: Sequence[str]) -> str:
 
 
 def quiet_and_single() -> None:
-    """Runs side by side do not fight for the cores, or for the terminal."""
+    """Makes a process of runs: one thread, since runs side by side would fight for the cores, no bars, no life of its own."""
     torch.set_num_threads(1)
     disable_progress_bars()
     logging.disable_progress_bar()
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent is gone: a killed comparison would go on training."""
+    parent_process().join()
+    os._exit(1)
