@@ -1,8 +1,9 @@
 """Training the same student in several ways on a synthetic task, and laying the results side by side."""
 
 from .plots import write_plots
-from .recipe import Comparison, Stage
+from .recipe import Comparison
 from .report import write_report
 from .runs import run_student
+from .stages import Stage
 
 __all__ = ["Comparison", "Stage", "run_student", "write_plots", "write_report"]

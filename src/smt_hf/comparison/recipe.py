@@ -1,47 +1,28 @@
 """What a comparison trains: a task, its lengths, seeds and cells, and the stages that every student goes through."""
 
 import dataclasses
-import json
+import math
 from dataclasses import dataclass, field
 
 from huggingface_hub.errors import StrictDataclassError
 
 from ..data.tasks import Task, load_task
 from ..errors import InputError, one_line
-from ..models import SmtConfig, SmtTeacherConfig, student_config_for
-from ..training import BpttTrainingArguments, DmtTrainingArguments, SmtTrainingArguments
+from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig, student_config_for
+from ..models.configuration_smt_rnn import CELL_TYPES
+from .checks import check_fields, check_list, is_number, is_number_as_text, mapping
+from .stages import TRAINERS, Stage, ancestry, read_stages
 
-TRAINERS = {"smt": SmtTrainingArguments, "dmt": DmtTrainingArguments, "bptt": BpttTrainingArguments}
-STAGE_FIELDS = ("trainer", "after", "share", "label", "length")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One training of one student.
-
-    Args:
-        name: the folder of its results.
-        trainer: 'smt', 'dmt' or 'bptt'.
-        after: the stage whose student it goes on with; a new student when `None`.
-        share: its part of the budget.
-        label: what tables call it; its name when empty.
-        length: tokens a row it trains on; the comparison's own length when `None`. With a length of its own it is a step of
-            a curriculum, on the way to the stages after it, and stands in no table.
-        arguments: fields of the trainer's arguments.
-    """
-
-    name: str
-    trainer: str
-    after: str | None = None
-    share: float = 1.0
-    label: str = ""
-    length: int | None = None
-    arguments: dict = field(default_factory=dict)
-
-    @property
-    def shown_label(self) -> str | None:
-        """The label in tables; `None` for a step of a curriculum."""
-        return None if self.length is not None else self.label or self.name
+# Fields of the trainers' arguments that a comparison decides itself, and where to say it instead.
+DECIDED = {
+    "output_dir": "give --output_dir to the command",
+    "seed": "list the comparison's seeds",
+    "train_clock": "it counts the CPU seconds of the process",
+    "num_train_epochs": "give cpu_seconds and share, max_train_seconds, or max_steps",
+    "use_cpu": "every run is one thread on a CPU",
+    "eval_strategy": "trace_points says how often a student is measured",
+    "carry_memory": "the rows of a task are no running text",
+}
 
 
 @dataclass
@@ -92,26 +73,25 @@ class Comparison:
 
     def __post_init__(self):
         for name in ("task_options", "stages", "model", "student", "cell_options", "training"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                try:
-                    value = json.loads(value)
-                except ValueError as error:
-                    raise InputError(f"{name}={value!r} is no JSON ({error}): mend it") from error
-            if not isinstance(value, dict):
-                raise InputError(f"{name}={value!r} must be a mapping of names to values")
-            setattr(self, name, value)
+            setattr(self, name, mapping(name, getattr(self, name)))
         if self.task is None:
             raise InputError("task is missing: give --task, such as retrieval, or --config a recipe")
-        for name in ("lengths", "seeds", "cells", "eval_factors"):
-            if not getattr(self, name):
-                raise InputError(f"{name} is empty: give at least one")
+        for name, kind in (("lengths", int), ("seeds", int), ("cells", str), ("eval_factors", int)):
+            check_list(name, getattr(self, name), kind)
+        check_list("cpu_seconds", self.cpu_seconds, (int, float), distinct=False)
+        if self.only is not None:
+            check_list("only", self.only, str)
+        if min(self.seeds) < 0:
+            raise InputError(f"seeds={self.seeds}: {min(self.seeds)} must be at least 0")
+        if 1 not in self.eval_factors:
+            raise InputError(f"eval_factors={self.eval_factors} leaves out 1, the training length: add it")
         for name in ("eval_rows", "trace_points", "gradient_length"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
+            value = getattr(self, name)
+            if not is_number(value, int) or value < 1:
+                raise InputError(f"{name}={value!r} must be a whole number of at least 1")
         if len(self.cpu_seconds) == 1:
             self.cpu_seconds = self.cpu_seconds * len(self.lengths)
-        if len(self.cpu_seconds) != len(self.lengths) or min(self.cpu_seconds) <= 0:
+        if len(self.cpu_seconds) != len(self.lengths) or not all(0 < number < math.inf for number in self.cpu_seconds):
             raise InputError(
                 f"cpu_seconds={self.cpu_seconds} must be one positive number, or one for each of lengths={self.lengths}"
             )
@@ -119,51 +99,38 @@ class Comparison:
 
     def _check(self) -> None:
         """Makes everything that a run will make, so that what cannot work is said before anything is trained."""
+        check_fields("model", self.model, SmtTeacherConfig, elsewhere={"vocab_size": "it is the task's"})
+        students = {"student": self.student}
+        for cell in self.cell_options:
+            if cell not in CELL_TYPES:
+                raise InputError(f"cell_options: there is no cell {cell!r}: choose one of {', '.join(CELL_TYPES)}")
+            where = f"cell_options of {cell!r}"
+            self.cell_options[cell] = students[where] = mapping(where, self.cell_options[cell])
+        for where, values in students.items():
+            check_fields(where, values, SmtRnnConfig, elsewhere={"cell_type": "list it in cells"})
         stages = self.chosen_stages()
         for length in self.lengths:
             self.load_task(length)
+        self._task("gradient_length", self.gradient_length)
+        for length in self.lengths:
+            for factor in self.eval_factors:
+                self._task(f"eval_factors: {factor} times length {length}", length * factor)
             for cell in self.cells:
                 self.model_config(cell, length)
             for stage in stages:
-                self.load_task(stage.length or length)
+                self._task(str(stage), stage.length or length)
                 self.arguments(stage, length, self.seeds[0], "unused")
 
-    def all_stages(self) -> list[Stage]:
-        """The stages, in order.
+    def _task(self, where: str, length: int) -> None:
+        """Checks that the task can be made so long; the words of an error begin with where the length comes from."""
+        try:
+            self.load_task(length)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
 
-        Raises:
-            InputError: naming the first that cannot work.
-        """
-        if not self.stages:
-            raise InputError("stages is empty: give at least one, such as {smt: {trainer: smt}}")
-        stages = []
-        for name, values in self.stages.items():
-            values = dict(values or {})
-            own = {key: values.pop(key) for key in STAGE_FIELDS if key in values}
-            stage = Stage(name=name, arguments=values, **{"trainer": name, **own})
-            if stage.trainer not in TRAINERS:
-                raise InputError(
-                    f"stage {name!r}: trainer={stage.trainer!r} is unknown: choose one of {', '.join(TRAINERS)}"
-                )
-            if stage.share <= 0:
-                raise InputError(f"stage {name!r}: share={stage.share} must be positive")
-            stages.append(stage)
-            if stage.after is not None and stage.after not in [earlier.name for earlier in stages[:-1]]:
-                raise InputError(
-                    f"stage {name!r} goes on after {stage.after!r}, which is no earlier stage: mend `after`"
-                )
-            trained = {earlier.trainer for earlier in ancestry(stages, name)[:-1]}
-            if stage.trainer == "dmt" and "smt" not in trained:
-                raise InputError(f"stage {name!r} needs a teacher: let it go on `after` an SMT stage")
-            if stage.trainer == "smt" and trained - {"smt"}:
-                raise InputError(f"stage {name!r}: SMT can go on after SMT only, not after {stage.after!r}")
-        labels = [tuple(earlier.shown_label for earlier in ancestry(stages, stage.name)) for stage in stages]
-        for stage, label in zip(stages, labels, strict=True):
-            if stage.shown_label is not None and labels.count(label) > 1:
-                raise InputError(
-                    f"label: two stages are called {' → '.join(filter(None, label))!r}: give one another `label`"
-                )
-        return stages
+    def all_stages(self) -> list[Stage]:
+        """The stages, in order; raises as [`read_stages`] does."""
+        return read_stages(self.stages)
 
     def chosen_stages(self) -> list[Stage]:
         """The stages to train: all, or those of `only` and what they go on from."""
@@ -180,7 +147,9 @@ class Comparison:
 
     def load_task(self, length: int) -> Task:
         """The task with rows of this length; raises as [`smt_hf.data.tasks.load_task`] does."""
-        return load_task(self.task, length=length, **self.task_options)
+        if "length" in self.task_options:
+            raise InputError("task_options: length cannot be set here: list it in lengths")
+        return load_task(self.task, **self.task_options, length=length)
 
     def model_config(self, cell: str, length: int) -> SmtConfig:
         """Teacher and student of a run.
@@ -188,7 +157,7 @@ class Comparison:
         Raises:
             InputError: if the sizes cannot work.
         """
-        student = {**self.student, "cell_type": cell, **self.cell_options.get(cell, {})}
+        student = {**self.student, **self.cell_options.get(cell, {}), "cell_type": cell}
         try:
             teacher = SmtTeacherConfig(**self.model, vocab_size=self.load_task(length).vocab_size)
             return SmtConfig(teacher_config=teacher, student_config=student_config_for(teacher, **student))
@@ -198,22 +167,27 @@ class Comparison:
     def arguments(self, stage: Stage, length: int, seed: int, output_dir: str):
         """The training arguments of a stage.
 
+        Its budget is its share of `cpu_seconds`, or its own `max_train_seconds`, or its `max_steps`; the schedule of the learning
+        rate follows the budget.
+
         Raises:
             InputError: naming the stage, if it has a field that its trainer does not know, or one that cannot work.
         """
         kind, rows = TRAINERS[stage.trainer], stage.length or length
+        check_fields("training", self.training, *TRAINERS.values(), elsewhere=DECIDED)
+        check_fields(str(stage), stage.arguments, kind, elsewhere=DECIDED)
+        known = {field.name: field.default for field in dataclasses.fields(kind)}
+        chosen = {name: value for name, value in self.training.items() if name in known} | stage.arguments
+        for name, value in chosen.items():
+            if not isinstance(known[name], str) and is_number_as_text(value):
+                raise InputError(f"{stage}: {name}={value!r} is text: write it as a number, such as 1.0e-3")
         lengths = {"context_length": rows}
         if stage.trainer == "smt":
             lengths |= {"horizon": rows}
         if stage.trainer == "dmt":
-            lengths |= {"rollout_length": rows - rows % stage.arguments.get("backprop_steps", 1)}
-        known = {field.name for field in dataclasses.fields(kind)}
-        shared = {name: value for name, value in self.training.items() if name in known}
-        nobody = set(self.training) - {field.name for kind in TRAINERS.values() for field in dataclasses.fields(kind)}
-        for name in [*nobody, *stage.arguments]:
-            if name not in known:
-                where = "training" if name in nobody else f"stage {stage.name!r}"
-                raise InputError(f"{where}: unknown field {name!r}: see smt-hf {stage.trainer} --help")
+            segment = chosen.get("backprop_steps", 1)
+            fits = is_number(segment, int) and 1 <= segment <= rows
+            lengths |= {"rollout_length": rows - rows % segment if fits else rows}
         fixed = {
             "output_dir": output_dir,
             "seed": seed,
@@ -226,15 +200,8 @@ class Comparison:
             "logging_steps": 50,
         }
         try:
-            return kind(**{**fixed, **lengths, **shared, **stage.arguments})
+            if chosen.get("max_steps", -1) > 0:
+                fixed["max_train_seconds"] = None
+            return kind(**{**fixed, **lengths, **chosen})
         except (InputError, StrictDataclassError, TypeError, ValueError) as error:
-            raise InputError(f"stage {stage.name!r} at length {length}: {one_line(error)}") from error
-
-
-def ancestry(stages: list[Stage], name: str) -> list[Stage]:
-    """The stages that a stage's student went through, itself the last."""
-    by_name = {stage.name: stage for stage in stages}
-    chain = [by_name[name]]
-    while chain[0].after is not None:
-        chain.insert(0, by_name[chain[0].after])
-    return chain
+            raise InputError(f"{stage} at length {length}: {one_line(error)}") from error

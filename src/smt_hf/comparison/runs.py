@@ -21,7 +21,8 @@ from ..models import SmtForPreTraining, SmtRnnForCausalLM
 from ..objectives import IGNORED, effective_rank, uniformity
 from ..training import BpttTrainer, DmtTrainer, SmtTrainer
 from .flops import step_flops
-from .recipe import Comparison, Stage, ancestry
+from .recipe import Comparison
+from .stages import Stage, ancestry
 from .trace import Trace
 
 RESULT = "result.json"

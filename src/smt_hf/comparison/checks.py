@@ -1,0 +1,77 @@
+"""Checks of what stands in a recipe, whose values nobody has converted."""
+
+import dataclasses
+import difflib
+import json
+import math
+
+from ..errors import InputError
+
+
+def mapping(name: str, value) -> dict:
+    """The value of a field that is a mapping, or one as JSON.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise InputError(f"{name}={value!r} is no JSON ({error}): mend it") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{name}={value!r} must be a mapping of names to values")
+    return value
+
+
+def check_list(name: str, values, kind, distinct: bool = True) -> None:
+    """Checks that a field is a list of one kind of values.
+
+    Raises:
+        InputError: if it is no list, empty, or has an item of another kind, or one that stands in it twice.
+    """
+    if not isinstance(values, list | tuple):
+        raise InputError(f"{name}={values!r} must be a list: write [{values}]")
+    if not values:
+        raise InputError(f"{name} is empty: give at least one")
+    for value in values:
+        if not (isinstance(value, str) if kind is str else is_number(value, kind)):
+            words = {str: "text", int: "a whole number"}.get(kind, "a number")
+            raise InputError(f"{name}={values}: {value!r} must be {words}")
+        if distinct and values.count(value) > 1:
+            raise InputError(f"{name}={values}: {value!r} stands there twice: name it once")
+
+
+def check_fields(where: str, values: dict, *classes: type, elsewhere: dict) -> None:
+    """Checks that names are fields of one of these dataclasses.
+
+    Args:
+        where: what the names belong to.
+        values: by name.
+        classes: the dataclasses.
+        elsewhere: by name, where to say what is not decided here.
+
+    Raises:
+        InputError: naming the first that is none, or that is decided elsewhere.
+    """
+    known = [field.name for kind in classes for field in dataclasses.fields(kind)]
+    for name in values:
+        if name in elsewhere:
+            raise InputError(f"{where}: {name} cannot be set here: {elsewhere[name]}")
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"see {', '.join(kind.__name__ for kind in classes)}"
+            raise InputError(f"{where}: unknown field {name!r}: {hint}")
+
+
+def is_number(value, kinds=(int, float)) -> bool:
+    """Whether a value is a number of these kinds, and neither true nor false."""
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def is_number_as_text(value) -> bool:
+    """Whether a value is text that reads as a number, such as the 1e-3 of YAML, which lacks a point."""
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False

@@ -1,0 +1,109 @@
+"""The stages of a comparison: what is trained after what, and what each is called."""
+
+import math
+import re
+from dataclasses import dataclass, field
+
+from ..errors import InputError
+from ..training import BpttTrainingArguments, DmtTrainingArguments, SmtTrainingArguments
+from .checks import is_number
+
+TRAINERS = {"smt": SmtTrainingArguments, "dmt": DmtTrainingArguments, "bptt": BpttTrainingArguments}
+STAGE_FIELDS = ("trainer", "after", "share", "label", "length")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of one student.
+
+    Args:
+        name: the folder of its results.
+        trainer: 'smt', 'dmt' or 'bptt'.
+        after: the stage whose student it goes on with; a new student when `None`.
+        share: its part of the budget; `max_train_seconds` or `max_steps` among its arguments is one of its own.
+        label: what tables call it; its name when empty.
+        length: tokens a row it trains on; the comparison's own length when `None`. With a length of its own it is a step of
+            a curriculum, on the way to the stages after it, and stands in no table.
+        arguments: fields of the trainer's arguments.
+
+    Raises:
+        InputError: for a value that cannot work.
+    """
+
+    name: str
+    trainer: str
+    after: str | None = None
+    share: float = 1.0
+    label: str = ""
+    length: int | None = None
+    arguments: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise InputError(f"stage {self.name!r}: a name is a folder: take letters, digits, '_', '-' and '.'")
+        if self.trainer not in tuple(TRAINERS):
+            raise InputError(f"{self}: trainer={self.trainer!r} is unknown: choose one of {', '.join(TRAINERS)}")
+        if not is_number(self.share) or not 0 < self.share < math.inf:
+            raise InputError(f"{self}: share={self.share!r} must be a positive number")
+        if not isinstance(self.label, str):
+            raise InputError(f"{self}: label={self.label!r} must be text: put it in quotes")
+        if self.length is not None and (not is_number(self.length, int) or self.length < 1):
+            raise InputError(f"{self}: length={self.length!r} must be a whole number of at least 1")
+
+    @property
+    def shown_label(self) -> str | None:
+        """The label in tables; `None` for a step of a curriculum."""
+        return None if self.length is not None else self.label or self.name
+
+    def __str__(self):
+        return f"stage {self.name!r}"
+
+
+def read_stages(values: dict) -> list[Stage]:
+    """The stages that a recipe's mapping names, in order.
+
+    Args:
+        values: by name, the fields of [`Stage`] and of the trainer's arguments together; the trainer is the one that the
+            stage is named after when it is left out.
+
+    Raises:
+        InputError: naming the first stage that cannot work.
+    """
+    if not values:
+        raise InputError("stages is empty: give at least one, such as {smt: {trainer: smt}}")
+    stages, names = [], {}
+    for name, fields in values.items():
+        if not isinstance(fields, dict | None):
+            raise InputError(f"stage {name!r}: {fields!r} must be a mapping of names to values")
+        arguments = dict(fields or {})
+        own = {key: arguments.pop(key) for key in STAGE_FIELDS if key in arguments}
+        stage = Stage(name=name, arguments=arguments, **{"trainer": name, **own})
+        stages.append(stage)
+        if stage.after is not None and stage.after not in [earlier.name for earlier in stages[:-1]]:
+            raise InputError(f"{stage} goes on after {stage.after!r}, which is no earlier stage: mend `after`")
+        trained = {earlier.trainer for earlier in ancestry(stages, name)[:-1]}
+        if stage.trainer == "dmt" and "smt" not in trained:
+            raise InputError(f"{stage} needs a teacher: let it go on `after` an SMT stage")
+        if stage.trainer == "smt" and trained - {"smt"}:
+            raise InputError(f"{stage}: SMT can go on after SMT only, not after {stage.after!r}")
+        if stage.shown_label is None:
+            continue
+        method = method_of(ancestry(stages, name))
+        if method in names:
+            raise InputError(f"{names[method]} and {stage} would both be called {method!r}: give one another label")
+        names[method] = stage
+    return stages
+
+
+def ancestry(stages: list[Stage], name: str) -> list[Stage]:
+    """The stages that a stage's student went through, itself the last."""
+    by_name = {stage.name: stage for stage in stages}
+    chain = [by_name[name]]
+    while chain[0].after is not None:
+        chain.insert(0, by_name[chain[0].after])
+    return chain
+
+
+def method_of(chain: list[Stage]) -> str:
+    """What tables call the student of a chain of stages."""
+    return " → ".join(stage.shown_label for stage in chain if stage.shown_label is not None)

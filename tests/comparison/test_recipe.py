@@ -1,0 +1,193 @@
+"""Recipes: what they say, and that what cannot work is said before anything is trained."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from smt_hf.commands.parsing import read_recipe
+from smt_hf.comparison import Comparison
+from smt_hf.comparison.stages import ancestry
+from smt_hf.errors import InputError
+from tests.comparison.conftest import TINY, tiny
+
+RECIPES = sorted((Path(__file__).parents[2] / "configs" / "synthetic").glob("*.yaml"))
+SMT = {"smt": {}}
+
+
+def stage(**fields):
+    """A recipe's stages: one SMT stage with these fields."""
+    return {"stages": {"smt": fields}}
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_shipped_recipes(file):
+    comparison = Comparison(**read_recipe(str(file)))
+    for length in comparison.lengths:
+        for one in comparison.all_stages():
+            arguments = comparison.arguments(one, length, comparison.seeds[0], "unused")
+            assert arguments.context_length == (one.length or length)
+
+
+def test_there_are_recipes():
+    assert RECIPES
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"task": None}, "task is missing: give --task"),
+        ({"task": "retreival"}, "the task 'retreival' is unknown: choose one of retrieval"),
+        ({"task_options": {"symbols": 4}}, "the task 'retrieval' has no option 'symbols'"),
+        ({"task_options": {"length": 4}}, "task_options: length cannot be set here: list it in lengths"),
+        ({"task_options": "{num_symbols: 4}"}, "is no JSON"),
+        ({"stages": "{"}, "stages='{' is no JSON"),
+        ({"stages": "[1]"}, r"stages=\[1\] must be a mapping"),
+        ({"stages": {}}, "stages is empty: give at least one"),
+        ({"lengths": []}, "lengths is empty: give at least one"),
+        ({"lengths": 12}, r"lengths=12 must be a list: write \[12\]"),
+        ({"lengths": ["12"]}, "lengths=.*'12' must be a whole number"),
+        ({"lengths": [12, 12]}, "12 stands there twice: name it once"),
+        ({"lengths": [2]}, "length is 2: give 3 or more"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"seeds": [0, 0]}, "0 stands there twice"),
+        ({"seeds": [-1]}, "-1 must be at least 0"),
+        ({"cells": []}, "cells is empty"),
+        ({"cells": "transformer"}, r"cells='transformer' must be a list: write \[transformer\]"),
+        ({"cells": ["tape"]}, "cell_type='tape' is unknown: choose one of transformer"),
+        ({"cells": ["lstm"], "student": {"num_hidden_layers": 2}}, "choose a multiple of 4"),
+        ({"eval_factors": []}, "eval_factors is empty"),
+        ({"eval_factors": [2, 4]}, "leaves out 1, the training length: add it"),
+        ({"eval_factors": [1, 0]}, "eval_factors: 0 times length 12: length is 0: give 3 or more"),
+        ({"eval_rows": 0}, "eval_rows=0 must be a whole number of at least 1"),
+        ({"trace_points": 0}, "trace_points=0"),
+        ({"trace_points": "3"}, "trace_points='3'"),
+        ({"gradient_length": 2}, "gradient_length: length is 2: give 3 or more"),
+        ({"cpu_seconds": []}, "cpu_seconds is empty"),
+        ({"cpu_seconds": 60}, r"cpu_seconds=60 must be a list: write \[60\]"),
+        ({"cpu_seconds": [0]}, r"cpu_seconds=\[0\] must be one positive number"),
+        (
+            {"cpu_seconds": [1, 2]},
+            r"cpu_seconds=\[1, 2\] must be one positive number, or one for each of lengths=\[12\]",
+        ),
+        ({"only": ["smt", "dtm"]}, "only: there is no stage 'dtm': choose among short, smt, dmt"),
+        ({"only": "smt"}, r"only='smt' must be a list: write \[smt\]"),
+        ({"only": []}, "only is empty"),
+        ({"model": {"hiden_size": 16}}, "model: unknown field 'hiden_size': did you mean 'hidden_size'"),
+        ({"model": {"hidden_size": 15}}, "hidden_size=15 is not divisible"),
+        ({"model": {"vocab_size": 9}}, "model: vocab_size cannot be set here: it is the task's"),
+        ({"student": {"cell_type": "gru"}}, "student: cell_type cannot be set here: list it in cells"),
+        ({"student": {"hidden_size": 32}}, "hidden_size=16 but student hidden_size=32"),
+        ({"cell_options": {"grru": {}}}, "cell_options: there is no cell 'grru': choose one of"),
+        ({"cell_options": {"gru": [1]}}, r"cell_options of 'gru'=\[1\] must be a mapping"),
+        ({"cell_options": {"gru": {"layers": 1}}}, "cell_options of 'gru': unknown field 'layers'"),
+        (
+            {"training": {"learnign_rate": 0.1}},
+            "training: unknown field 'learnign_rate': did you mean 'learning_rate'",
+        ),
+        ({"training": {"seed": 1}}, "training: seed cannot be set here: list the comparison's seeds"),
+        (stage(trainer="stm"), "stage 'smt': trainer='stm' is unknown: choose one of smt, dmt, bptt"),
+        (stage(trainer=["smt"]), r"trainer=\['smt'\] is unknown"),
+        (stage(share=0), "stage 'smt': share=0 must be a positive number"),
+        (stage(share="half"), "share='half' must be a positive number"),
+        (stage(label=8), "label=8 must be text: put it in quotes"),
+        (stage(length=0), "length=0 must be a whole number of at least 1"),
+        (stage(length="8"), "length='8' must be a whole number"),
+        (stage(length=2), "stage 'smt': length is 2: give 3 or more"),
+        (stage(after="smt"), "stage 'smt' goes on after 'smt', which is no earlier stage: mend `after`"),
+        (stage(num_sweeps=[1]), "stage 'smt': unknown field 'num_sweeps'"),
+        (stage(num_transitions=0), "stage 'smt' at length 12: num_transitions=0 must be at least 1"),
+        (stage(num_transitions="8"), "stage 'smt': num_transitions='8' is text: write it as a number"),
+        (stage(learning_rate="1e-3"), "learning_rate='1e-3' is text: write it as a number, such as 1.0e-3"),
+        (
+            stage(num_train_epochs=5),
+            "num_train_epochs cannot be set here: give cpu_seconds and share, max_train_seconds",
+        ),
+        ({"stages": {"smt": [1]}}, r"stage 'smt': \[1\] must be a mapping"),
+        ({"stages": {3: {"trainer": "smt"}}}, "stage 3: a name is a folder"),
+        ({"stages": {"../smt": {"trainer": "smt"}}}, "stage '../smt': a name is a folder"),
+        ({"stages": {"dmt": {}}}, "stage 'dmt' needs a teacher: let it go on `after` an SMT stage"),
+        ({"stages": {"bptt": {}, "dmt": {"after": "bptt"}}}, "stage 'dmt' needs a teacher"),
+        ({"stages": {"dmt": {"after": "smt"}, "smt": {}}}, "goes on after 'smt', which is no earlier stage"),
+        (
+            {"stages": {**SMT, "dmt": {"after": "smt"}, "more": {"trainer": "smt", "after": "dmt"}}},
+            "stage 'more': SMT can go on after SMT only, not after 'dmt'",
+        ),
+        (
+            {"stages": {"a": {"trainer": "smt", "label": "SMT"}, "b": {"trainer": "smt", "label": "SMT"}}},
+            "stage 'a' and stage 'b' would both be called 'SMT': give one another label",
+        ),
+        ({"stages": {"bptt": {"bptt_horizon": 13}}}, "stage 'bptt' at length 12: bptt_horizon=13 exceeds"),
+        ({"stages": {"bptt": {"carry_memory": True, "bptt_horizon": 4}}}, "carry_memory cannot be set here"),
+        ({"stages": {**SMT, "dmt": {"after": "smt", "backprop_steps": 0}}}, "backprop_steps=0 must be at least 1"),
+        ({"stages": {**SMT, "dmt": {"after": "smt", "backprop_steps": 13}}}, "backprop_steps=13 does not divide"),
+    ],
+)
+def test_what_cannot_work(changes, words):
+    with pytest.raises(InputError, match=words):
+        tiny(**changes)
+
+
+def test_only_picks_stages_and_what_they_go_on_from():
+    def names(*only):
+        return [stage.name for stage in tiny(only=list(only)).chosen_stages()]
+
+    assert names("finetune") == ["short", "smt", "dmt", "finetune"]
+    assert names("bptt", "short") == ["short", "bptt"]
+    assert [stage.name for stage in tiny().chosen_stages()] == list(TINY["stages"])
+    assert [stage.name for stage in ancestry(tiny().all_stages(), "dmt")] == ["short", "smt", "dmt"]
+
+
+def test_a_stage_is_named_after_its_trainer_or_says_it():
+    stages = tiny(stages={"smt": None, "late": {"trainer": "bptt", "after": "smt", "bptt_horizon": 4}}).all_stages()
+    assert [stage.trainer for stage in stages] == ["smt", "bptt"]
+    assert stages[1].arguments == {"bptt_horizon": 4} and stages[1].share == 1.0
+
+
+def test_the_lengths_of_a_stage():
+    comparison = tiny(training={"backprop_steps": 5})
+    short, smt, dmt, _, bptt = comparison.all_stages()
+
+    def arguments(stage, length=12):
+        return comparison.arguments(stage, length, 0, "unused")
+
+    assert (arguments(short).context_length, arguments(short).horizon) == (8, 8)
+    assert (arguments(smt).context_length, arguments(smt).horizon) == (12, 12)
+    assert (arguments(dmt).context_length, arguments(dmt).rollout_length) == (12, 10)
+    assert arguments(bptt).context_length == 12
+
+
+def test_the_arguments_of_every_trainer_alone():
+    comparison = tiny(training={"num_sweeps": [7], "bptt_horizon": 4, "weight_decay": 0.5, "max_steps": 3})
+    _, smt, dmt, _, bptt = [comparison.arguments(stage, 12, 0, "unused") for stage in comparison.all_stages()]
+    assert not hasattr(smt, "num_sweeps") and not hasattr(bptt, "num_sweeps")
+    assert dmt.num_sweeps == [1, 2]  # the stage's own
+    assert bptt.bptt_horizon == 4 and not hasattr(dmt, "bptt_horizon")
+    assert {arguments.weight_decay for arguments in (smt, dmt, bptt)} == {0.5}
+
+
+def test_the_budget():
+    training = {"per_device_train_batch_size": 4}
+    stages = {"smt": {"share": 0.25}, "bptt": {"max_steps": 7}, "timed": {"trainer": "bptt", "max_train_seconds": 3}}
+    comparison = tiny(lengths=[12, 24], cpu_seconds=[8, 20.0], training=training, stages=stages)
+    smt, bptt, timed = (comparison.arguments(stage, 24, 0, "unused") for stage in comparison.all_stages())
+    assert (smt.max_train_seconds, smt.train_clock) == (5, "cpu")
+    assert (bptt.max_steps, bptt.max_train_seconds) == (7, None)
+    assert (timed.max_train_seconds, timed.train_clock) == (3, "cpu")
+    assert tiny(lengths=[12, 24], cpu_seconds=[8]).cpu_seconds == [8, 8]
+
+
+def test_mappings_as_json_and_yaml():
+    recipe = yaml.safe_load(yaml.safe_dump(TINY, sort_keys=False))
+    assert Comparison(**recipe) == tiny()
+    comparison = tiny(stages='{"smt": {"num_transitions": 4}}', task_options='{"num_symbols": 5}')
+    assert comparison.load_task(12).num_symbols == 5
+    assert comparison.all_stages()[0].arguments == {"num_transitions": 4}
+
+
+def test_cells_have_options_of_their_own():
+    comparison = tiny(cells=["transformer", "gru"], cell_options={"gru": {"num_hidden_layers": 2}})
+    layers = [comparison.model_config(cell, 12).student_config.num_hidden_layers for cell in comparison.cells]
+    assert layers == [1, 2]
+    assert comparison.model_config("gru", 12).student_config.cell_type == "gru"
+    assert comparison.model_config("gru", 12).teacher_config.vocab_size == 5
