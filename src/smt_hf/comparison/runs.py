@@ -1,6 +1,8 @@
 """One run of a comparison: the stages of one cell, length and seed, each resumed from its result if it has one."""
 
 import json
+import os
+import zlib
 from pathlib import Path
 
 import torch
@@ -16,7 +18,9 @@ from ..evaluation import (
     evaluate_teacher_on_task,
     rollout,
     smt_gradient_norms,
+    teacher_states,
 )
+from ..evaluation.tasks import EVALUATION_SEED
 from ..models import SmtForPreTraining, SmtRnnForCausalLM
 from ..objectives import IGNORED, effective_rank, uniformity
 from ..training import BpttTrainer, DmtTrainer, SmtTrainer
@@ -46,6 +50,7 @@ def run_student(comparison: Comparison, cell: str, length: int, seed: int, outpu
 
     Raises:
         InputError: if a result was made with other settings.
+        FloatingPointError: naming the stage whose loss is no finite number.
     """
     folder = Path(output_dir) / cell / f"length-{length}" / f"seed-{seed}"
     stages, results = comparison.chosen_stages(), []
@@ -53,8 +58,11 @@ def run_student(comparison: Comparison, cell: str, length: int, seed: int, outpu
         settings = stage_settings(comparison, ancestry(stages, stage.name), cell, length, seed)
         result = read_result(folder / stage.name, settings)
         if result is None:
-            result = {"settings": settings, **run_stage(comparison, stages, stage, cell, length, seed, folder)}
-            (folder / stage.name / RESULT).write_text(json.dumps(result) + "\n", encoding="utf-8")
+            try:
+                result = run_stage(comparison, stages, stage, cell, length, seed, folder)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{stage} of {cell}, length {length}, seed {seed}: {error}") from error
+            result = write_result(folder / stage.name, {"settings": settings, **result})
             accuracy = result["trace"][-1]["accuracy"]
             print(f"{cell}, length {length}, seed {seed}, {stage.name}: accuracy {accuracy:.3f}", flush=True)
         results.append(result)
@@ -62,7 +70,7 @@ def run_student(comparison: Comparison, cell: str, length: int, seed: int, outpu
 
 
 def stage_settings(comparison: Comparison, chain: list[Stage], cell: str, length: int, seed: int) -> dict:
-    """What a stage's result depends on."""
+    """What a stage's training and scores depend on."""
     return {
         "task": comparison.task,
         "task_options": comparison.task_options,
@@ -91,13 +99,43 @@ def read_result(folder: Path, settings: dict) -> dict | None:
     if not file.is_file():
         return None
     result = json.loads(file.read_text(encoding="utf-8"))
-    settings = json.loads(json.dumps(settings))
-    for name, value in settings.items():
-        if result["settings"].get(name) != value:
-            raise InputError(
-                f"{str(file)!r} was made with another {name}: choose another output_dir, or remove that folder to train it anew"
-            )
+    difference = first_difference(result["settings"], json.loads(json.dumps(settings)))
+    if difference is not None:
+        raise InputError(
+            f"{str(file)!r} was made with other settings ({difference}): choose another output_dir, or remove {str(folder)!r} "
+            "and what went on from it to train it anew"
+        )
     return result
+
+
+def write_result(folder: Path, result: dict) -> dict:
+    """Writes a result, whole or not at all, and returns it as it is read."""
+    text = json.dumps(result) + "\n"
+    unfinished = folder / f"{RESULT}.part"
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, folder / RESULT)
+    return json.loads(text)
+
+
+def first_difference(old, new, name: str = "") -> str | None:
+    """Where two nested values of JSON first differ, and what stands there: `name: old, now new`; `None` if nowhere."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        pairs = {key: (old.get(key), new.get(key)) for key in [*new, *old]}
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = dict(enumerate(zip(old, new, strict=True)))
+    else:
+        return None if old == new else f"{name}: {old!r}, now {new!r}"
+    found = (first_difference(*pair, f"{name}.{key}".lstrip(".")) for key, pair in pairs.items())
+    return next(filter(None, found), None)
+
+
+def row_seed(seed: int, stage: Stage) -> int:
+    """The seed of the rows that a stage trains on.
+
+    Another one for every stage of a run, whatever else the recipe names. Above 2 ** 32, so that no block of these rows has the
+    generator of the rows for evaluation, which numpy takes to be that of (EVALUATION_SEED, 0, 0).
+    """
+    return (seed + 1 << 32) + zlib.crc32(stage.name.encode())
 
 
 def run_stage(comparison, stages, stage: Stage, cell: str, length: int, seed: int, folder: Path) -> dict:
@@ -108,7 +146,7 @@ def run_stage(comparison, stages, stage: Stage, cell: str, length: int, seed: in
     teacher_folder = folder / trained_with[-1].name if trained_with else None
     arguments = comparison.arguments(stage, length, seed, str(folder / stage.name))
     task = comparison.load_task(stage.length or length)
-    dataset = TaskDataset(task, EPOCH_ROWS, seed=seed * len(stages) + stages.index(stage))
+    dataset = TaskDataset(task, EPOCH_ROWS, seed=row_seed(seed, stage))
     options = {"args": arguments, "train_dataset": dataset}
     before = str(folder / stage.after) if stage.after else None
     if stage.trainer == "smt":
@@ -142,7 +180,7 @@ def run_stage(comparison, stages, stage: Stage, cell: str, length: int, seed: in
     trainer.train()
     trainer.save_model()
 
-    tokens = batch["input_ids"].numel()
+    tokens = batch["input_ids"].numel() * arguments.gradient_accumulation_steps
     for point in trace.points:
         steps = point["steps"]
         point |= {"tokens": steps * tokens, "flops": steps * flops, "sequential_flops": steps * sequential}
@@ -176,7 +214,7 @@ def measured(comparison: Comparison, student, teacher, length: int, is_smt: bool
     rows = comparison.eval_rows
     lengths = [length * factor for factor in comparison.eval_factors]
     result = {"student": {str(n): evaluate_on_task(student, comparison.load_task(n), rows) for n in lengths}}
-    sample = comparison.load_task(length).sample(min(rows, 64), seed=0)
+    sample = comparison.load_task(length).sample(64, EVALUATION_SEED)
     states = rollout(student, sample["input_ids"])[1]
     result["effective_rank"] = effective_rank(states).item()
     result["uniformity"] = uniformity(states).item()
@@ -185,9 +223,9 @@ def measured(comparison: Comparison, student, teacher, length: int, is_smt: bool
         result["drift"] = drift(student, teacher, sample["input_ids"]).tolist()
     if is_smt:
         result["teacher"] = {str(n): evaluate_teacher_on_task(teacher, comparison.load_task(n), rows) for n in lengths}
-        encoded = teacher.encode(sample["input_ids"], torch.arange(length))
+        encoded = teacher_states(teacher, sample["input_ids"], torch.arange(length))
         result["teacher_effective_rank"] = effective_rank(encoded).item()
-        far = comparison.load_task(comparison.gradient_length).sample(GRADIENT_ROWS, seed=0)
+        far = comparison.load_task(comparison.gradient_length).sample(GRADIENT_ROWS, EVALUATION_SEED)
         result["transition_gradient_norms"] = smt_gradient_norms(student, teacher, far["input_ids"]).tolist()
     result["gradient_norms"] = gradient_norms(comparison, student)
     return result
@@ -195,7 +233,7 @@ def measured(comparison: Comparison, student, teacher, length: int, is_smt: bool
 
 def gradient_norms(comparison: Comparison, student) -> list[float]:
     """See [`bptt_gradient_norms`], over rows of `gradient_length` tokens."""
-    rows = comparison.load_task(comparison.gradient_length).sample(GRADIENT_ROWS, seed=0)
+    rows = comparison.load_task(comparison.gradient_length).sample(GRADIENT_ROWS, EVALUATION_SEED)
     return bptt_gradient_norms(student, rows["input_ids"], rows["labels"]).tolist()
 
 

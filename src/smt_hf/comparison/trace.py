@@ -8,6 +8,8 @@ from transformers import TrainerCallback
 class Trace(TrainerCallback):
     """Measures the student at even shares of a training's time, which does not count the measuring.
 
+    A training without a time limit is measured at even shares of its steps.
+
     Args:
         clock: the trainer's [`TrainClock`].
         measure: a function without arguments that returns a dictionary of numbers.
@@ -20,6 +22,7 @@ class Trace(TrainerCallback):
         self.num_points = num_points
         self.points = []
         self.wall_seconds = 0.0
+        self._shares = 0
         self._since = None
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -28,7 +31,11 @@ class Trace(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         now = time.monotonic()
         self.wall_seconds += now - self._since
-        if self.clock.progress() * self.num_points >= len(self.points) + 1 or control.should_training_stop:
+        timed = self.clock.max_seconds is not None
+        progress = self.clock.progress() if timed else state.global_step / state.max_steps
+        shares = int(progress * self.num_points)
+        if shares > self._shares or control.should_training_stop:
+            self._shares = shares
             self.points.append(
                 {
                     "steps": state.global_step,
