@@ -15,7 +15,9 @@ def step_flops(trainer, batch: dict) -> tuple[float, float]:
     """FLOPs of one optimiser step, all of them and the sequential ones, as `torch.utils.flop_counter` counts them.
 
     All: forward and backward pass on the batch, the mean of a few draws of what a step looks at; a multiplication and an
-    addition are two. Attention counts in full, masked or not.
+    addition are two. Attention counts in full, masked or not; but not that over a handful of positions, which CPUs compute
+    without a matrix product (at most 64 pairs, such as a memory of a few tokens), nor what is done number by number. All
+    batches of an accumulated gradient count.
 
     Sequential: the longest chain of work in which each part needs the result of the one before, where rows of a batch and
     time steps that do not depend on each other count once. With c, e and r the forward FLOPs of one row for a step of the
@@ -24,7 +26,7 @@ def step_flops(trainer, batch: dict) -> tuple[float, float]:
 
     - BPTT over T steps, gradient over H: `T c + 2 H c + 3 r`;
     - SMT with segments of J steps: `3 (e + J c + r)`;
-    - DMT with n sweeps (n = T / J segments if sequential): `e + n J c + 3 (J c + r)`.
+    - DMT with n sweeps (n = T / J - 1 if sequential): `e + n J c + 3 (J c + r)`.
 
     Args:
         trainer: an [`SmtTrainer`], [`DmtTrainer`] or [`BpttTrainer`].
@@ -34,17 +36,19 @@ def step_flops(trainer, batch: dict) -> tuple[float, float]:
         Both numbers.
     """
     batch = trainer._prepare_inputs(batch)
+    trainer.model.train()
+    plans = [trainer.draw_plan(batch, step_generator(0, draw)) for draw in range(NUM_DRAWS)]
+    plans = plans if plans[0] else plans[:1]  # BPTT draws nothing
     total = 0
-    for draw in range(NUM_DRAWS):
-        plan = trainer.draw_plan(batch, step_generator(0, draw))
+    for plan in plans:
         with counted_flops() as counted:
             averaged, others, _ = trainer.loss_terms(trainer.model, batch, plan)
             loss = sum(trainer.weight(name) * term.mean for name, term in averaged.items())
             loss = loss + sum(trainer.weight(name) * value for name, value in others.items())
             loss.backward()
         trainer.model.zero_grad()
-        total += counted.get_total_flops()
-    return total / NUM_DRAWS, sequential_flops(trainer, batch["input_ids"])
+        total += counted.get_total_flops() * trainer.args.gradient_accumulation_steps
+    return total / len(plans), sequential_flops(trainer, batch["input_ids"])
 
 
 def sequential_flops(trainer, input_ids: torch.Tensor) -> float:
@@ -60,7 +64,8 @@ def sequential_flops(trainer, input_ids: torch.Tensor) -> float:
     teacher, positions = trainer.teacher_model(), torch.arange(length, device=input_ids.device)
     encode = forward_flops(lambda: teacher.encode(input_ids[:1], positions))
     num_registers = memory.shape[1]
-    encode *= num_registers / (length + length * num_registers)
+    dense = teacher.config.encoder_attention == "causal"  # one pass for all positions, or a pass for each
+    encode *= num_registers / (length + length * num_registers if dense else length * (length + num_registers))
     if hasattr(args, "num_transitions"):
         return 3 * (encode + args.rollout_steps * step + read)
     num_segments = args.rollout_length // args.backprop_steps - 1
