@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from ..errors import InputError
 from ..objectives import IGNORED
 from .rollout import teacher_rollout
 
@@ -18,8 +19,14 @@ def bptt_gradient_norms(student, input_ids: torch.Tensor, labels: torch.Tensor) 
     Returns:
         `(T + 1,)`: the norm of `dL/dm_t`, averaged over the rows, for the memory before any token, after the first, and so
         on; 0 after the labelled step.
+
+    Raises:
+        InputError: if there is no label.
     """
-    column = int((labels != IGNORED).any(dim=0).nonzero()[-1])
+    labelled = (labels != IGNORED).any(dim=0).nonzero()
+    if not len(labelled):
+        raise InputError("no step has a label, all are -100: give labels of at least one step")
+    column = int(labelled[-1])
     with torch.enable_grad():
         memory = student.model.start_memory(len(input_ids)).detach().requires_grad_()
         memories = [memory]

@@ -6,7 +6,7 @@ from ..data.tasks import Task, row_accuracy, task_accuracy
 from ..objectives import IGNORED, cross_entropy
 from .rollout import teacher_states
 
-EVALUATION_SEED = 2**31 - 1  # of rows that no `TaskDataset` has
+EVALUATION_SEED = 2**31 - 1  # of rows that a `TaskDataset` of another seed does not have
 
 
 @torch.no_grad()
