@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from statistics import mean, median
 
+from ..errors import InputError
 from .runs import RESULT
 
 BUDGETS = {
@@ -17,7 +18,13 @@ BUDGETS = {
 
 
 def read_results(output_dir: str) -> list[dict]:
-    """All results in a comparison's folder, the steps of curricula left out, with what was spent on the way."""
+    """All results in a comparison's folder, with what was spent on the way.
+
+    Left out are the steps of curricula, and results that lack that of an earlier stage, whose spending is unknown.
+
+    Raises:
+        InputError: if there is none.
+    """
     files = sorted(Path(output_dir).glob(f"*/length-*/seed-*/*/{RESULT}"))
     results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     for result in results:
@@ -29,10 +36,14 @@ def read_results(output_dir: str) -> list[dict]:
         if result["shown"]:
             result["accuracy"] = result["student"][str(result["length"])]["accuracy"]
     by_run = {(*run_of(result), result["stages"][-1]): result for result in results}
+    whole = []
     for result in results:
         chain = [by_run.get((*run_of(result), name)) for name in result["stages"]]
-        result["path"] = whole_path([stage["trace"] for stage in chain if stage is not None])
-    return [result for result in results if result["shown"]]
+        if result["shown"] and None not in chain:
+            whole.append({**result, "path": whole_path([stage["trace"] for stage in chain])})
+    if not whole:
+        raise InputError(f"{output_dir!r} holds no results: train first, or mend output_dir")
+    return whole
 
 
 def run_of(result: dict) -> tuple:
@@ -58,6 +69,9 @@ def write_report(output_dir: str, chance: float) -> str:
 
     Returns:
         The Markdown.
+
+    Raises:
+        InputError: if there are no results.
     """
     results = read_results(output_dir)
     folder = Path(output_dir)
@@ -153,7 +167,7 @@ def generalisation_table(results: list[dict]) -> str:
                     found = [
                         r[whose][str(length * factor)]["accuracy"]
                         for r in chosen(results, cell, method, length)
-                        if whose in r
+                        if str(length * factor) in r.get(whose, {})
                     ]
                     cells.append(f"{100 * mean(found):.1f}" if found else "–")
             if any(value != "–" for value in cells):
@@ -162,7 +176,7 @@ def generalisation_table(results: list[dict]) -> str:
 
 
 def at_budget(path: list[dict], name: str, budget: float) -> float:
-    """The accuracy at the last measurement that spent no more than a budget; 0 if there is none."""
+    """The accuracy at the last measurement that spent no more than a budget; not a number if there is none."""
     within = [point["accuracy"] for point in path if point[name] <= budget * (1 + 1e-9)]
     return within[-1] if within else float("nan")
 

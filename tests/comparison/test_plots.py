@@ -1,0 +1,54 @@
+"""Plots are drawn of whatever results there are."""
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from matplotlib import pyplot
+
+from smt_hf.comparison import plots, write_plots
+from smt_hf.errors import InputError
+from tests.comparison.handmade import point, write_result, write_results
+
+NAMES = ["accuracy.png", "budgets.png", "gradients.png", "drift.png", "memory_space.png"]
+
+
+def drawn(folder):
+    files = write_plots(str(folder), chance=0.25)
+    assert [file.name for file in files] == NAMES
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
+
+
+def test_whole_results(tmp_path):
+    write_results(tmp_path)
+    drawn(tmp_path)
+    assert not pyplot.get_fignums()
+
+
+@pytest.mark.parametrize("name", ["smt", "bptt"])
+def test_a_single_result(tmp_path, name):
+    write_result(tmp_path, name, 0.5, [point(4, 0.5)])
+    drawn(tmp_path)
+
+
+def test_partial_results(tmp_path):
+    """Lengths, cells and methods that not every seed has, and a gradient that vanishes everywhere."""
+    write_result(tmp_path, "smt", 0.5, [point(4, 0.5)], length=16, seed=1)
+    write_result(tmp_path, "bptt", 0.5, [point(4, 0.5)], length=16, cell="gru", gradient_norms=[0.0] * 5)
+    write_result(tmp_path, "bptt", 0.5, [point(4, 0.5)], length=8)
+    drawn(tmp_path)
+
+
+def test_no_results(tmp_path):
+    with pytest.raises(InputError, match="holds no results"):
+        write_plots(str(tmp_path), chance=0.25)
+
+
+def test_gradients_are_drawn_by_their_distance_to_the_loss(tmp_path):
+    write_result(tmp_path, "smt", 0.5, [point(4, 0.5)])
+    _, axes = pyplot.subplots(1, 2)
+    plots.gradients(axes, plots.read_results(str(tmp_path)))
+    (line,) = axes[0].get_lines()
+    assert list(line.get_ydata()) == [0.1, 1e-2, 1e-3]  # after the labelled step there is none
+    assert list(line.get_xdata()) == [0, 1, 2]
+    pyplot.close()
