@@ -22,7 +22,7 @@ TINY = {
     "student": {"num_hidden_layers": 1},
     "training": {"per_device_train_batch_size": 4, "max_steps": 3, "warmup_steps": 0, "learning_rate": 3e-3},
     "stages": {
-        "short": {"trainer": "smt", "label": "SMT on 8", "length": 8, "num_transitions": 4},
+        "short": {"trainer": "smt", "length": 8, "num_transitions": 4},
         "smt": {"after": "short", "label": "SMT", "num_transitions": 4, "pinned_columns": [-1]},
         "dmt": {"after": "smt", "label": "DMT", "num_sweeps": [1, 2]},
         "finetune": {"trainer": "bptt", "label": "BPTT", "after": "dmt"},
@@ -38,6 +38,14 @@ TINY = {
 def tiny(**changes) -> Comparison:
     """The comparison with other fields."""
     return Comparison(**{**copy.deepcopy(TINY), **changes})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_draws():
+    """Counting the FLOPs of several draws takes longer than such trainings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("smt_hf.comparison.flops.NUM_DRAWS", 1)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -117,6 +117,16 @@ def test_there_are_recipes():
             {"stages": {"a": {"trainer": "smt", "label": "SMT"}, "b": {"trainer": "smt", "label": "SMT"}}},
             "stage 'a' and stage 'b' would both be called 'SMT': give one another label",
         ),
+        (
+            {
+                "stages": {
+                    "bptt": {},
+                    "bptt_8": {"trainer": "bptt", "length": 8},
+                    "grown": {"trainer": "bptt", "after": "bptt_8", "label": "bptt"},
+                }
+            },
+            "stage 'bptt' and stage 'grown' would both be called 'bptt'",
+        ),
         ({"stages": {"bptt": {"bptt_horizon": 13}}}, "stage 'bptt' at length 12: bptt_horizon=13 exceeds"),
         ({"stages": {"bptt": {"carry_memory": True, "bptt_horizon": 4}}}, "carry_memory cannot be set here"),
         ({"stages": {**SMT, "dmt": {"after": "smt", "backprop_steps": 0}}}, "backprop_steps=0 must be at least 1"),
@@ -126,6 +136,13 @@ def test_there_are_recipes():
 def test_what_cannot_work(changes, words):
     with pytest.raises(InputError, match=words):
         tiny(**changes)
+
+
+def test_a_step_of_a_curriculum_is_called_nothing():
+    assert [stage.shown_label for stage in tiny().all_stages()] == [None, "SMT", "DMT", "BPTT", "BPTT"]
+    assert tiny(stages={"smt": None}).all_stages()[0].shown_label == "smt"
+    again = {"trainer": "smt", "length": 8, "label": "SMT"}
+    assert len(tiny(stages={"a": again, "b": {**again, "length": 10}}).all_stages()) == 2
 
 
 def test_only_picks_stages_and_what_they_go_on_from():
@@ -183,6 +200,7 @@ def test_mappings_as_json_and_yaml():
     comparison = tiny(stages='{"smt": {"num_transitions": 4}}', task_options='{"num_symbols": 5}')
     assert comparison.load_task(12).num_symbols == 5
     assert comparison.all_stages()[0].arguments == {"num_transitions": 4}
+    assert tiny(cell_options=None).cell_options == {}
 
 
 def test_cells_have_options_of_their_own():

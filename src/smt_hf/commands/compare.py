@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -21,7 +21,8 @@ by side: tables (results.csv, results.md) and plots. A run that was stopped goes
 trained again. The recipe says what is trained; see configs/synthetic/."""
 EXAMPLE = """example:
   smt-hf compare --config configs/synthetic/retrieval.yaml --output_dir runs/synthetic/retrieval --num_processes 2
-  smt-hf compare --config configs/synthetic/retrieval.yaml --lengths 32 --cpu_seconds 60 --seeds 0 --output_dir runs/short"""
+  smt-hf compare --config configs/synthetic/retrieval.yaml --lengths 32 --cpu_seconds 60 --seeds 0 --output_dir runs/short
+  smt-hf compare --config configs/synthetic/retrieval.yaml --output_dir runs/synthetic/retrieval --report_only"""
 
 
 @dataclass
@@ -44,7 +45,8 @@ def main(argv: Sequence[str]) -> str:
     options, comparison = parse([CompareOptions, Comparison], argv, "compare", DESCRIPTION, EXAMPLE)
     if options.num_processes < 1:
         raise InputError(f"num_processes={options.num_processes} must be at least 1")
-    Path(options.output_dir).mkdir(parents=True, exist_ok=True)
+    if Path(options.output_dir).is_file():
+        raise InputError(f"output_dir={options.output_dir!r} is a file: give a folder")
     runs = [
         (comparison, cell, length, seed, options.output_dir)
         for seed in comparison.seeds
@@ -52,9 +54,7 @@ def main(argv: Sequence[str]) -> str:
         for cell in comparison.cells
     ]
     if not options.report_only:
-        with ProcessPoolExecutor(options.num_processes, get_context("spawn"), initializer=quiet_and_single) as pool:
-            for finished in [pool.submit(run_student, *run) for run in runs]:
-                finished.result()
+        train(runs, options.num_processes)
     chance = comparison.load_task(comparison.lengths[0]).chance
     text = write_report(options.output_dir, chance)
     print(text)
@@ -63,6 +63,22 @@ def main(argv: Sequence[str]) -> str:
     except ImportError:
         print("no plot was drawn: pip install 'smt-hf[plot]'")
     return text
+
+
+def train(runs: list[tuple], num_processes: int) -> None:
+    """Goes through the runs, each the arguments of [`run_student`]. When one fails, those under way end, and no other begins."""
+    if num_processes == 1:
+        quiet_and_single()
+        for run in runs:
+            run_student(*run)
+        return
+    with ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=quiet_and_single) as pool:
+        try:
+            for finished in as_completed([pool.submit(run_student, *run) for run in runs]):
+                finished.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def quiet_and_single() -> None:

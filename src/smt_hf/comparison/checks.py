@@ -9,11 +9,13 @@ from ..errors import InputError
 
 
 def mapping(name: str, value) -> dict:
-    """The value of a field that is a mapping, or one as JSON.
+    """The value of a field that is a mapping, or one as JSON; empty for `None`.
 
     Raises:
         InputError: if it is neither.
     """
+    if value is None:
+        return {}
     if isinstance(value, str):
         try:
             value = json.loads(value)

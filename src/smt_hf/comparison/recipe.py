@@ -32,13 +32,16 @@ class Comparison:
     _argument_group_name = "comparison"
 
     task: str | None = field(default=None, metadata={"help": "Synthetic task, such as retrieval or string_copy."})
-    task_options: dict | str = field(default_factory=dict, metadata={"help": "Options of the task, length left out."})
+    # `None` is here for flags: HfArgumentParser reads JSON of `dict | str | None` alone as text.
+    task_options: dict | str | None = field(
+        default_factory=dict, metadata={"help": "Options of the task, length left out."}
+    )
     lengths: list[int] = field(default_factory=lambda: [32], metadata={"help": "Tokens a row; every one is a run."})
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Seeds; every one is a run."})
     cells: list[str] = field(
         default_factory=lambda: ["transformer"], metadata={"help": "Updaters of the student; every one is a run."}
     )
-    stages: dict | str = field(
+    stages: dict | str | None = field(
         default_factory=dict,
         metadata={
             "help": "Trainings in order, by name: 'trainer' (smt, dmt or bptt), 'after' (the stage to go on from), 'share' of "
@@ -52,16 +55,18 @@ class Comparison:
         default_factory=lambda: [60.0],
         metadata={"help": "Budget: CPU seconds of share 1, for each length, or one number for all of them."},
     )
-    model: dict | str = field(
+    model: dict | str | None = field(
         default_factory=dict, metadata={"help": "Fields of SmtTeacherConfig, vocabulary left out."}
     )
-    student: dict | str = field(
+    student: dict | str | None = field(
         default_factory=dict, metadata={"help": "Fields of the student's own, for every cell."}
     )
-    cell_options: dict | str = field(
+    cell_options: dict | str | None = field(
         default_factory=dict, metadata={"help": "By cell: fields of the student's own that this cell has otherwise."}
     )
-    training: dict | str = field(default_factory=dict, metadata={"help": "Training arguments that all stages share."})
+    training: dict | str | None = field(
+        default_factory=dict, metadata={"help": "Training arguments that all stages share."}
+    )
     eval_rows: int = field(default=256, metadata={"help": "Rows, never trained on, that accuracy is measured on."})
     eval_factors: list[int] = field(
         default_factory=lambda: [1, 2, 4], metadata={"help": "Lengths of evaluation, in training lengths."}
