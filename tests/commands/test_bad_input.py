@@ -63,6 +63,7 @@ def test_a_training_file_is_never_the_validation_text(stories):
 def test_sizes_and_arguments(fails, smt, tmp_path):
     fails([*smt, "--num_attention_heads", 5], "hidden_size=32 is not divisible by num_attention_heads=5")
     fails([*smt, "--cell_type", "tape"], "cell_type='tape'", "transformer")
+    fails([*smt, "--cell_input", "text"], "cell_input='text'", "memory")
     fails([*smt, "--num_transitions", 0], "num_transitions=0")
     fails([*smt, "--encoder_attention", "bidirectional"], "stream_weight=1.0 needs a causal encoder")
     assert not (tmp_path / "out").exists()

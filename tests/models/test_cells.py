@@ -15,9 +15,12 @@ from smt_hf import DmtTrainer, DmtTrainingArguments, SmtConfig, SmtForPreTrainin
 from smt_hf.models import student_config_for
 from smt_hf.models.cache_smt_rnn import CACHE_NAME
 from smt_hf.models.configuration_smt_rnn import CELL_TYPES
+from smt_hf.models.modeling_smt_rnn import SmtRnnModel
 from smt_hf.training import SmtTrainer, SmtTrainingArguments
 
 LAYERS = {"transformer": 2, "mlp": 2, "elman": 2, "gru": 2, "lstm": 1}
+STACKED = ("elman", "gru", "lstm")
+KINDS = [(cell, "memory") for cell in CELL_TYPES] + [(cell, "token") for cell in STACKED]
 SMALL = {
     "vocab_size": 20,
     "hidden_size": 16,
@@ -36,11 +39,14 @@ class Rows(torch.utils.data.Dataset):
         return {"input_ids": torch.randint(20, (16,), generator=torch.Generator().manual_seed(index))}
 
 
-@pytest.fixture(params=CELL_TYPES)
+@pytest.fixture(params=KINDS, ids="-".join)
 def joint(request):
     torch.manual_seed(0)
+    cell_type, cell_input = request.param
     teacher = SmtTeacherConfig(**SMALL, num_encoder_layers=1, num_decoder_layers=1)
-    student = student_config_for(teacher, cell_type=request.param, num_hidden_layers=LAYERS[request.param])
+    student = student_config_for(
+        teacher, cell_type=cell_type, cell_input=cell_input, num_hidden_layers=LAYERS[cell_type]
+    )
     return SmtForPreTraining(SmtConfig(teacher_config=teacher, student_config=student)).double().eval()
 
 
@@ -159,6 +165,54 @@ def test_every_cell_is_remote_code(tmp_path):
     command = [sys.executable, "-c", REMOTE, *expected]
     result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=300)
     assert json.loads(result.stdout.splitlines()[-1]) == expected
+
+
+def stacked_cell(cell_type, **options):
+    """A cell of two layers for 8 memory tokens, in double precision, whose parts are all at work."""
+    torch.manual_seed(0)
+    sizes = {**SMALL, "num_memory_tokens": 8, "num_hidden_layers": 2, "memory_normalization": "none"}
+    return SmtRnnModel(SmtRnnConfig(**sizes, cell_type=cell_type, **options)).cell.double()
+
+
+def sections(memory, per_layer):
+    """The states of a memory `(B, 8, 16)`, by layer and kind: `(B, 2, per_layer, 64 / per_layer)`."""
+    return memory.flatten(1).unflatten(-1, (2, per_layer, -1))
+
+
+@pytest.mark.parametrize("cell_type", STACKED)
+def test_plain_stacks_are_those_of_torch(cell_type):
+    cell, per_layer = stacked_cell(cell_type, cell_input="token"), 1 + (cell_type == "lstm")
+    stack = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell_type](16, 64 // per_layer, num_layers=2).double()
+    with torch.no_grad():
+        for depth, layer in enumerate(cell.layers):
+            for name, value in layer.named_parameters():
+                getattr(stack, f"{name}_l{depth}").copy_(value)
+    memory, tokens = torch.randn(3, 8, 16).double(), torch.randn(5, 3, 16).double()
+    before = sections(memory, per_layer).permute(2, 1, 0, 3).contiguous()
+    _, after = stack(tokens, tuple(before) if per_layer == 2 else before[0])
+    for token in tokens:
+        memory = cell(memory, token)
+    expected = torch.stack(after) if per_layer == 2 else after[None]
+    torch.testing.assert_close(sections(memory, per_layer).permute(2, 1, 0, 3), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("cell_type", STACKED)
+def test_stacks_that_read_the_memory_against_a_loop(cell_type):
+    cell, per_layer = stacked_cell(cell_type), 1 + (cell_type == "lstm")
+    memory, token = torch.randn(3, 8, 16).double(), torch.randn(3, 16).double()
+    moved = cell(memory, token)
+    for row in range(3):
+        numbers = memory[row].flatten().clone()
+        size = 64 // per_layer
+        for depth, (block, layer) in enumerate(zip(cell.inputs, cell.layers, strict=True)):
+            x = token[row] / (token[row].square().mean() + 1e-6).sqrt()
+            tokens = [part / (part.square().mean() + 1e-6).sqrt() for part in numbers.split(16)]
+            hidden = nn.functional.gelu(block.up_proj.weight @ torch.cat([*tokens, x]))
+            read = x + block.down_proj.weight @ hidden
+            own = numbers[64 * depth : 64 * (depth + 1)].split(size)
+            state = layer(read[None], tuple(part[None] for part in own) if per_layer == 2 else own[0][None])
+            numbers[64 * depth : 64 * (depth + 1)] = torch.cat(state, dim=-1)[0] if per_layer == 2 else state[0]
+        torch.testing.assert_close(moved[row].flatten(), numbers, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("cell", "layers", "tokens"), [("gru", 3, 4), ("elman", 8, 4), ("lstm", 2, 6)])

@@ -116,6 +116,13 @@ class StudentOptions:
     cell_type: str = field(
         default="transformer", metadata={"help": "The student's updater: transformer, mlp, elman, gru or lstm."}
     )
+    cell_input: str = field(
+        default="memory",
+        metadata={
+            "help": "What elman, gru and lstm layers read: 'memory' (the token and the whole memory) or 'token' (as in "
+            "torch's own stacks)."
+        },
+    )
     memory_normalization: str = field(default="rms", metadata={"help": "'rms' or 'none'."})
     qk_norm: bool = field(default=False, metadata={"help": "RMS-normalise queries and keys."})
     zero_init_residual: bool = field(default=False, metadata={"help": "Start every block as the identity."})
@@ -132,6 +139,7 @@ class StudentOptions:
                 **self._shared(tokenizer),
                 num_readout_layers=self.num_decoder_layers,
                 cell_type=self.cell_type,
+                cell_input=self.cell_input,
                 num_hidden_layers=self.num_updater_layers,
             )
         except StrictDataclassError as error:

@@ -64,11 +64,38 @@ class MlpCell(nn.Module):
         return normalize_memory(self.norm(memory), self.config)
 
 
+class InputBlock(nn.Module):
+    """What a layer of a [`StackedCell`] reads: `y + down(act(up([norm(m), y])))` with `y = norm(x)`.
+
+    Of a memory `(B, K, D)` and a token embedding `(B, D)` it makes `(B, D)`.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        width = config.hidden_size
+        self.norm = nn.RMSNorm(width, eps=config.rms_norm_eps)
+        self.token_norm = nn.RMSNorm(width, eps=config.rms_norm_eps)
+        self.up_proj = nn.Linear((config.num_memory_tokens + 1) * width, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, width, bias=False)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, memory, token_embedding):
+        token = self.token_norm(token_embedding)
+        inputs = torch.cat([self.norm(memory).flatten(1), token], dim=-1)
+        return token + self.down_proj(self.act_fn(self.up_proj(inputs)))
+
+
 class StackedCell(nn.Module):
     """A stack of torch's own cells, one step of each.
 
     The memory tokens are dealt out in equal parts: the first to the first layer, and so on. A layer's part is its state, as one
     vector; of an LSTM's part the first half is the hidden state and the second half the cell state.
+
+    With `cell_input="token"` the first layer reads the token and every other the new state below it, as in torch's own
+    stacks. Such a cell decides with one linear map of token and state what to overwrite and with what. That cannot follow
+    a teacher: on Retrieval it never learned the one step that writes the needle, though the teacher bent its memory
+    towards what the cell could do. With `cell_input="memory"` every layer reads the token and the whole memory, as the
+    layers below have left it, through a feed-forward block of its own.
     """
 
     layer_class: type[nn.RNNCellBase]
@@ -78,20 +105,25 @@ class StackedCell(nn.Module):
         super().__init__()
         self.config = config
         num_layers = config.num_hidden_layers
-        size = config.num_memory_tokens // (num_layers * self.num_states) * config.hidden_size
+        width = config.hidden_size
+        size = config.num_memory_tokens // (num_layers * self.num_states) * width
+        reads_memory = config.cell_input == "memory"
+        self.inputs = nn.ModuleList([InputBlock(config) for _ in range(num_layers)]) if reads_memory else None
         self.layers = nn.ModuleList(
-            [self.layer_class(config.hidden_size if depth == 0 else size, size) for depth in range(num_layers)]
+            [self.layer_class(width if reads_memory or depth == 0 else size, size) for depth in range(num_layers)]
         )
 
     def forward(self, memory: torch.Tensor, token_embedding: torch.Tensor) -> torch.Tensor:
         """`memory` `(B, K, D)`, `token_embedding` `(B, D)` -> next memory `(B, K, D)`."""
-        states = memory.flatten(1).unflatten(-1, (len(self.layers), self.num_states, -1))
-        below, new = token_embedding, []
-        for layer, state in zip(self.layers, states.unbind(dim=1), strict=True):
-            moved = self.step(layer, below, state)
+        parts = list(memory.chunk(len(self.layers), dim=1))
+        below = token_embedding
+        for depth, layer in enumerate(self.layers):
+            if self.inputs is not None:
+                below = self.inputs[depth](torch.cat(parts, dim=1), token_embedding)
+            moved = self.step(layer, below, parts[depth].flatten(1).unflatten(-1, (self.num_states, -1)))
+            parts[depth] = torch.cat(moved, dim=-1).view_as(parts[depth])
             below = moved[0]
-            new += moved
-        return normalize_memory(torch.cat(new, dim=-1).unflatten(-1, memory.shape[1:]), self.config)
+        return normalize_memory(torch.cat(parts, dim=1), self.config)
 
     def step(self, layer, below: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The layer's next states, each `(B, size)`, from those before, `(B, num_states, size)`."""
@@ -126,7 +158,7 @@ def init_cell(module: nn.Module, config) -> None:
         for parameter in module.parameters():
             bound = module.hidden_size**-0.5
             init.uniform_(parameter, -bound, bound)
-    if config.zero_init_residual and isinstance(module, MlpBlock):
+    if config.zero_init_residual and isinstance(module, MlpBlock | InputBlock):
         init.zeros_(module.down_proj.weight)
 
 

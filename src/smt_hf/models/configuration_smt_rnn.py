@@ -18,6 +18,9 @@ class SmtRnnConfig(PreTrainedConfig):
         num_memory_tokens: Number K of memory tokens; the student carries K x D numbers, whatever the length.
         cell_type: The updater `f(m_t, x_{t+1}) -> m_{t+1}`: `"transformer"`, `"mlp"` (residual, without gates), `"elman"` (plain
             tanh), `"gru"` or `"lstm"`. The last three keep each layer's states in memory tokens of its own.
+        cell_input: What the layers of `"elman"`, `"gru"` and `"lstm"` read: `"memory"`, the token and the whole memory through a
+            feed-forward block, or `"token"`, the token and then the layer below, as in torch's own stacks. The plain stacks are
+            for comparison: they cannot follow a teacher.
         num_hidden_layers: Layers of the updater; for `"elman"` and `"gru"` a divisor of `num_memory_tokens`, for `"lstm"` of half
             of it.
         num_readout_layers: Transformer layers between the memory and the output head.
@@ -46,6 +49,7 @@ class SmtRnnConfig(PreTrainedConfig):
     hidden_size: int = 256
     num_memory_tokens: int = 16
     cell_type: str = "transformer"
+    cell_input: str = "memory"
     num_hidden_layers: int = 8
     num_readout_layers: int = 4
     num_attention_heads: int = 8
@@ -79,6 +83,8 @@ class SmtRnnConfig(PreTrainedConfig):
             )
         if self.cell_type not in CELL_TYPES:
             raise ValueError(f"cell_type={self.cell_type!r} is unknown: choose one of {', '.join(CELL_TYPES)}")
+        if self.cell_input not in ("memory", "token"):
+            raise ValueError(f"cell_input={self.cell_input!r} is unknown: choose 'memory' or 'token'")
         states = self.num_hidden_layers * STATES_OF_A_LAYER.get(self.cell_type, 1)
         if self.cell_type in STATES_OF_A_LAYER and self.num_memory_tokens % states:
             raise ValueError(
