@@ -119,8 +119,8 @@ class StudentOptions:
     cell_input: str = field(
         default="memory",
         metadata={
-            "help": "What elman, gru and lstm layers read: 'memory' (the token and the whole memory) or 'token' (as in "
-            "torch's own stacks)."
+            "help": "What elman, gru and lstm layers read: 'memory' (the token and the whole memory) or 'token' (as "
+            "in torch's own stacks)."
         },
     )
     memory_normalization: str = field(default="rms", metadata={"help": "'rms' or 'none'."})

@@ -32,19 +32,24 @@ class TransformerCell(nn.Module):
         return normalize_memory(hidden_states, self.config)
 
 
+# The cells below normalise the token embedding. New embeddings are far smaller than memory tokens, so that an updater
+# that reads both side by side hardly sees the token at first, and learns, and teaches the teacher, to do without it.
+
+
 class MlpBlock(nn.Module):
-    """`m + down(act(up([norm(m), x])))` over the whole memory at once, `(B, K, D)`."""
+    """`m + down(act(up([norm(m), norm(x)])))` over the whole memory at once, `(B, K, D)`."""
 
     def __init__(self, config):
         super().__init__()
         tokens, width = config.num_memory_tokens, config.hidden_size
         self.norm = nn.RMSNorm(width, eps=config.rms_norm_eps)
+        self.token_norm = nn.RMSNorm(width, eps=config.rms_norm_eps)
         self.up_proj = nn.Linear((tokens + 1) * width, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, tokens * width, bias=False)
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, memory, token_embedding):
-        inputs = torch.cat([self.norm(memory).flatten(1), token_embedding], dim=-1)
+        inputs = torch.cat([self.norm(memory).flatten(1), self.token_norm(token_embedding)], dim=-1)
         return memory + self.down_proj(self.act_fn(self.up_proj(inputs))).unflatten(-1, memory.shape[1:])
 
 
@@ -91,11 +96,12 @@ class StackedCell(nn.Module):
     The memory tokens are dealt out in equal parts: the first to the first layer, and so on. A layer's part is its state, as one
     vector; of an LSTM's part the first half is the hidden state and the second half the cell state.
 
-    With `cell_input="token"` the first layer reads the token and every other the new state below it, as in torch's own
-    stacks. Such a cell decides with one linear map of token and state what to overwrite and with what. That cannot follow
-    a teacher: on Retrieval it never learned the one step that writes the needle, though the teacher bent its memory
-    towards what the cell could do. With `cell_input="memory"` every layer reads the token and the whole memory, as the
-    layers below have left it, through a feed-forward block of its own.
+    With `cell_input="memory"` every layer reads the token and the whole memory, as the layers below have left it,
+    through a feed-forward block of its own. With `cell_input="token"` the first layer reads the token and every other
+    the new state below it, as in torch's own stacks: what to overwrite, and with what, is then one linear map of token
+    and state away. Such a map learns "after this mark, write the token" much later than the teacher does; meanwhile
+    the dynamics loss makes the teacher's memory vary less and less. It is the block's hidden layer that helps: reading
+    the whole memory without one does not.
     """
 
     layer_class: type[nn.RNNCellBase]

@@ -18,9 +18,9 @@ class SmtRnnConfig(PreTrainedConfig):
         num_memory_tokens: Number K of memory tokens; the student carries K x D numbers, whatever the length.
         cell_type: The updater `f(m_t, x_{t+1}) -> m_{t+1}`: `"transformer"`, `"mlp"` (residual, without gates), `"elman"` (plain
             tanh), `"gru"` or `"lstm"`. The last three keep each layer's states in memory tokens of its own.
-        cell_input: What the layers of `"elman"`, `"gru"` and `"lstm"` read: `"memory"`, the token and the whole memory through a
-            feed-forward block, or `"token"`, the token and then the layer below, as in torch's own stacks. The plain stacks are
-            for comparison: they cannot follow a teacher.
+        cell_input: What the layers of `"elman"`, `"gru"` and `"lstm"` read: `"memory"`, the token and the whole memory
+            through a feed-forward block, or `"token"`, the token and then the layer below, as in torch's own stacks,
+            under which SMT can let the memory collapse (`detach_teacher` of its arguments then helps).
         num_hidden_layers: Layers of the updater; for `"elman"` and `"gru"` a divisor of `num_memory_tokens`, for `"lstm"` of half
             of it.
         num_readout_layers: Transformer layers between the memory and the output head.

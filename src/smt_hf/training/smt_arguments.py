@@ -49,7 +49,11 @@ class SmtTrainingArguments(TaughtTrainingArguments):
         default=0.0, metadata={"help": "Weight of the next-token loss of the student's own states in the segments."}
     )
     detach_teacher: bool = field(
-        default=False, metadata={"help": "Keep the dynamics loss out of the teacher (the paper trains both)."}
+        default=False,
+        metadata={
+            "help": "Keep the dynamics loss out of the teacher (the paper trains both): for students that learn so "
+            "slowly that this loss shrinks the teacher's memory instead."
+        },
     )
 
     def __post_init__(self):
