@@ -72,7 +72,7 @@ def train(runs: list[tuple], num_processes: int) -> None:
         for run in runs:
             run_student(*run)
         return
-    with ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=quiet_and_single) as pool:
+    with ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=start_process) as pool:
         try:
             for finished in as_completed([pool.submit(run_student, *run) for run in runs]):
                 finished.result()
@@ -82,14 +82,19 @@ def train(runs: list[tuple], num_processes: int) -> None:
 
 
 def quiet_and_single() -> None:
-    """Makes a process of runs: one thread, since runs side by side would fight for the cores, no bars, no life of its own."""
+    """One thread, since runs side by side would fight for the cores, and no bars."""
     torch.set_num_threads(1)
     disable_progress_bars()
     logging.disable_progress_bar()
+
+
+def start_process() -> None:
+    """Makes a process of runs, which ends with its parent: a killed comparison would go on training."""
+    quiet_and_single()
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def end_with_parent() -> None:
-    """Ends this process when its parent is gone: a killed comparison would go on training."""
+    """Waits for the parent's end, then ends this process."""
     parent_process().join()
     os._exit(1)

@@ -123,7 +123,7 @@ class Comparison:
             for cell in self.cells:
                 self.model_config(cell, length)
             for stage in stages:
-                self._task(str(stage), stage.length or length)
+                self.stage_task(stage, length)
                 self.arguments(stage, length, self.seeds[0], "unused")
 
     def _task(self, where: str, length: int) -> None:
@@ -155,6 +155,27 @@ class Comparison:
         if "length" in self.task_options:
             raise InputError("task_options: length cannot be set here: list it in lengths")
         return load_task(self.task, **self.task_options, length=length)
+
+    def stage_task(self, stage: Stage, length: int) -> Task:
+        """The task as a stage trains on it.
+
+        Raises:
+            InputError: naming the stage, if the task cannot be so, or has more ids than the comparison's.
+        """
+        if "length" in stage.task_options:
+            raise InputError(f"{stage}: length cannot be set in task_options: set the stage's `length`")
+        try:
+            options = {**self.task_options, **stage.task_options}
+            task = load_task(self.task, **options, length=stage.length or length)
+        except InputError as error:
+            raise InputError(f"{stage}: {error}") from error
+        vocab_size = self.load_task(length).vocab_size
+        if task.vocab_size > vocab_size:
+            raise InputError(
+                f"{stage}: task_options={stage.task_options} take {task.vocab_size} ids, the comparison's task has {vocab_size}: "
+                "a stage may only be easier"
+            )
+        return task
 
     def model_config(self, cell: str, length: int) -> SmtConfig:
         """Teacher and student of a run.

@@ -80,7 +80,8 @@ def stage_settings(comparison: Comparison, chain: list[Stage], cell: str, length
         "config": comparison.model_config(cell, length).to_diff_dict(),
         "stages": [
             {"name": stage.name, "label": stage.shown_label, "trainer": stage.trainer, "share": stage.share}
-            | {"length": stage.length or length, "arguments": {**comparison.training, **stage.arguments}}
+            | {"length": stage.length or length, "task_options": stage.task_options}
+            | {"arguments": {**comparison.training, **stage.arguments}}
             for stage in chain
         ],
         "cpu_seconds": comparison.cpu_seconds[comparison.lengths.index(length)],
@@ -145,7 +146,7 @@ def run_stage(comparison, stages, stage: Stage, cell: str, length: int, seed: in
     trained_with = [earlier for earlier in chain[:-1] if earlier.trainer == "smt"]
     teacher_folder = folder / trained_with[-1].name if trained_with else None
     arguments = comparison.arguments(stage, length, seed, str(folder / stage.name))
-    task = comparison.load_task(stage.length or length)
+    task = comparison.stage_task(stage, length)
     dataset = TaskDataset(task, EPOCH_ROWS, seed=row_seed(seed, stage))
     options = {"args": arguments, "train_dataset": dataset}
     before = str(folder / stage.after) if stage.after else None

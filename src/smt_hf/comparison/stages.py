@@ -9,7 +9,7 @@ from ..training import BpttTrainingArguments, DmtTrainingArguments, SmtTrainingA
 from .checks import is_number
 
 TRAINERS = {"smt": SmtTrainingArguments, "dmt": DmtTrainingArguments, "bptt": BpttTrainingArguments}
-STAGE_FIELDS = ("trainer", "after", "share", "label", "length")
+STAGE_FIELDS = ("trainer", "after", "share", "label", "length", "task_options")
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Stage:
         after: the stage whose student it goes on with; a new student when `None`.
         share: its part of the budget; `max_train_seconds` or `max_steps` among its arguments is one of its own.
         label: what tables call it; its name when empty.
-        length: tokens a row it trains on; the comparison's own length when `None`. With a length of its own it is a step of
-            a curriculum, on the way to the stages after it, and stands in no table.
+        length: tokens a row it trains on; the comparison's own length when `None`.
+        task_options: options of the task that it has otherwise. With rows of its own, by these or by the length, it is a step
+            of a curriculum, on the way to the stages after it, and stands in no table.
         arguments: fields of the trainer's arguments.
 
     Raises:
@@ -36,6 +37,7 @@ class Stage:
     share: float = 1.0
     label: str = ""
     length: int | None = None
+    task_options: dict = field(default_factory=dict)
     arguments: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -49,11 +51,13 @@ class Stage:
             raise InputError(f"{self}: label={self.label!r} must be text: put it in quotes")
         if self.length is not None and (not is_number(self.length, int) or self.length < 1):
             raise InputError(f"{self}: length={self.length!r} must be a whole number of at least 1")
+        if not isinstance(self.task_options, dict):
+            raise InputError(f"{self}: task_options={self.task_options!r} must be a mapping of names to values")
 
     @property
     def shown_label(self) -> str | None:
         """The label in tables; `None` for a step of a curriculum."""
-        return None if self.length is not None else self.label or self.name
+        return None if self.length is not None or self.task_options else self.label or self.name
 
     def __str__(self):
         return f"stage {self.name!r}"
