@@ -49,6 +49,10 @@ def test_there_are_recipes():
         ({"lengths": ["12"]}, "lengths=.*'12' must be a whole number"),
         ({"lengths": [12, 12]}, "12 stands there twice: name it once"),
         ({"lengths": [2]}, "length is 2: give 3 or more"),
+        (stage(task_options={"num_symbols": 5}), "stage 'smt': task_options=.* take 6 ids, the comparison's task has 5"),
+        (stage(task_options={"length": 5}), "stage 'smt': length cannot be set in task_options"),
+        (stage(task_options={"symbols": 5}), "stage 'smt': the task 'retrieval' has no option 'symbols'"),
+        (stage(task_options=5), "stage 'smt': task_options=5 must be a mapping"),
         ({"seeds": []}, "seeds is empty"),
         ({"seeds": [0, 0]}, "0 stands there twice"),
         ({"seeds": [-1]}, "-1 must be at least 0"),
@@ -143,6 +147,14 @@ def test_a_step_of_a_curriculum_is_called_nothing():
     assert tiny(stages={"smt": None}).all_stages()[0].shown_label == "smt"
     again = {"trainer": "smt", "length": 8, "label": "SMT"}
     assert len(tiny(stages={"a": again, "b": {**again, "length": 10}}).all_stages()) == 2
+
+
+def test_a_stage_may_train_on_an_easier_task():
+    comparison = tiny(stages={"easy": {"trainer": "smt", "task_options": {"num_symbols": 2}}, "smt": {"after": "easy"}})
+    easy, smt = comparison.all_stages()
+    assert easy.shown_label is None and smt.shown_label == "smt"
+    assert comparison.stage_task(easy, 12).num_symbols == 2
+    assert comparison.stage_task(smt, 12) == comparison.load_task(12)
 
 
 def test_only_picks_stages_and_what_they_go_on_from():
