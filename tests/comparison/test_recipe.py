@@ -49,7 +49,10 @@ def test_there_are_recipes():
         ({"lengths": ["12"]}, "lengths=.*'12' must be a whole number"),
         ({"lengths": [12, 12]}, "12 stands there twice: name it once"),
         ({"lengths": [2]}, "length is 2: give 3 or more"),
-        (stage(task_options={"num_symbols": 5}), "stage 'smt': task_options=.* take 6 ids, the comparison's task has 5"),
+        (
+            stage(task_options={"num_symbols": 5}),
+            "stage 'smt': task_options=.* take 6 ids, the comparison's task has 5",
+        ),
         (stage(task_options={"length": 5}), "stage 'smt': length cannot be set in task_options"),
         (stage(task_options={"symbols": 5}), "stage 'smt': the task 'retrieval' has no option 'symbols'"),
         (stage(task_options=5), "stage 'smt': task_options=5 must be a mapping"),
@@ -150,7 +153,9 @@ def test_a_step_of_a_curriculum_is_called_nothing():
 
 
 def test_a_stage_may_train_on_an_easier_task():
-    comparison = tiny(stages={"easy": {"trainer": "smt", "task_options": {"num_symbols": 2}}, "smt": {"after": "easy"}})
+    comparison = tiny(
+        stages={"easy": {"trainer": "smt", "task_options": {"num_symbols": 2}}, "smt": {"after": "easy"}}
+    )
     easy, smt = comparison.all_stages()
     assert easy.shown_label is None and smt.shown_label == "smt"
     assert comparison.stage_task(easy, 12).num_symbols == 2

@@ -3,7 +3,7 @@
 import csv
 import json
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean, median, median_low
 
 from ..errors import InputError
 from .runs import RESULT
@@ -87,8 +87,8 @@ def write_report(output_dir: str, chance: float) -> str:
         accuracy_table(results),
         "Evaluated beyond the training length (times its length), means over the seeds; the teacher reads its own memories.",
         generalisation_table(results),
-        "The same budget for all methods of a length, from the measurements on the way: the smallest that every method of "
-        "the length spent, and the mean accuracy in % at the last measurement within it.",
+        "The same budget for all methods of a length: what the middle one of the results spent. The mean accuracy in % at the last "
+        "measurement within it; a method that spent less in all stands with what it ended with.",
         matched_table(results),
         "What the methods spent, medians over the seeds.",
         spending_table(results),
@@ -186,7 +186,7 @@ def matched_table(results: list[dict]) -> str:
     rows = []
     for length in sorted({result["length"] for result in results}):
         here = [result for result in results if result["length"] == length]
-        budgets = {name: min(result["path"][-1][name] for result in here) for name in BUDGETS}
+        budgets = {name: median_low(result["path"][-1][name] for result in here) for name in BUDGETS}
         rows.append([str(length), "", "*budget*", *[f"*{budgets[name]:.3g}*" for name in BUDGETS]])
         for cell, method in methods(here):
             values = []
