@@ -14,18 +14,20 @@ from tests.data.tasks.conftest import few, rows_of, seeds
     key_length=st.integers(1, 4),
     num_keys=st.integers(1, 8),
     num_values=st.integers(2, 8),
+    num_queries=st.integers(1, 5),
     waiting=st.integers(0, 9),
     data=st.data(),
     seed=seeds,
 )
-def test_the_answer_is_the_value_of_the_queried_key(key_length, num_keys, num_values, waiting, data, seed):
+def test_an_answer_is_the_value_of_the_queried_key(key_length, num_keys, num_values, num_queries, waiting, data, seed):
     num_pairs = data.draw(st.integers(1, min(num_keys**key_length, 10)))
     task = KeysValues(
-        length=2 * key_length * (num_pairs + 1) - 1 + waiting,
+        length=2 * key_length * num_pairs + num_queries * (2 * key_length - 1) + waiting,
         num_pairs=num_pairs,
         num_keys=num_keys,
         num_values=num_values,
         key_length=key_length,
+        num_queries=num_queries,
     )
     for inputs, labels in rows_of(task, seed):
         values = {}
@@ -37,10 +39,13 @@ def test_the_answer_is_the_value_of_the_queried_key(key_length, num_keys, num_va
             assert all(num_keys < token <= num_keys + num_values for token in value)
             values[key] = value
         assert len(values) == num_pairs
-        rest = inputs[2 * key_length * num_pairs :]
-        query = tuple(rest[waiting : waiting + key_length])
-        assert rest == [0] * waiting + list(query) + [0] * (key_length - 1)
-        assert labels == [-100] * (task.length - key_length) + values[query]
+        inputs, labels = inputs[2 * key_length * num_pairs :], labels[2 * key_length * num_pairs :]
+        assert inputs[:waiting] == [0] * waiting and labels[:waiting] == [-100] * waiting
+        for start in range(waiting, len(inputs), 2 * key_length - 1):
+            query, blanks = inputs[start : start + key_length], inputs[start + key_length : start + 2 * key_length - 1]
+            assert blanks == [0] * (key_length - 1)
+            unlabelled, answer = [-100] * (key_length - 1), values[tuple(query)]
+            assert labels[start : start + 2 * key_length - 1] == unlabelled + answer
 
 
 @pytest.mark.parametrize("num_values, count", [(4, 1), (4, 2), (4, 4), (5, 3)])
@@ -52,9 +57,10 @@ def test_every_ordered_choice_is_equally_likely(num_values, count):
     assert abs(counts / 50_000 - 1 / number).max() < 5 * (1 / number / 50_000) ** 0.5
 
 
-def test_queries_reach_every_pair_equally_often():
-    sample = KeysValues(length=9, num_pairs=4, num_keys=4).sample(20_000, seed=0)["input_ids"]
-    place = (sample[:, :8:2] == sample[:, -1:]).int().argmax(1)
+@pytest.mark.parametrize("query", [-1, -2])
+def test_queries_reach_every_pair_equally_often(query):
+    sample = KeysValues(length=10, num_pairs=4, num_keys=4, num_queries=2).sample(20_000, seed=0)["input_ids"]
+    place = (sample[:, :8:2] == sample[:, [query]]).int().argmax(1)
     assert (place.bincount(minlength=4) / 20_000 - 0.25).abs().max() < 5 * (0.25 / 20_000) ** 0.5
 
 
@@ -63,6 +69,8 @@ def test_queries_reach_every_pair_equally_often():
     [
         ({"length": 16, "num_pairs": 8}, "length is 16: give 17 or more .the pairs"),
         ({"length": 16, "num_pairs": 2, "key_length": 3}, "length is 16: give 17 or more"),
+        ({"length": 9, "num_pairs": 4, "num_queries": 2}, "length is 9: give 10 or more .the pairs, the queries"),
+        ({"num_queries": 0}, "num_queries is 0"),
         ({"num_pairs": 0}, "num_pairs is 0"),
         ({"num_pairs": 5, "num_keys": 2, "key_length": 2}, "num_pairs is 5: give 1 to 4 .no more keys differ"),
         ({"num_keys": 0}, "num_keys is 0"),

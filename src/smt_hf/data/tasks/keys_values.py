@@ -1,4 +1,4 @@
-"""Keys-Values: learn pairs, answer a query. Tests associative recall."""
+"""Keys-Values: learn pairs, answer queries. Tests associative recall."""
 
 import math
 from dataclasses import dataclass
@@ -13,28 +13,31 @@ BLANK = 0
 
 @dataclass(frozen=True, kw_only=True)
 class KeysValues(Task):
-    """Pairs of a key and a value, blanks for as long as they must be kept, and at the end one of the keys again.
+    """Pairs of a key and a value, blanks for as long as they must be kept, and at the end one of the keys again, or several.
 
     Ids: 0 the blank, then num_keys ids for keys and num_values ids for values. Keys and values are key_length tokens
-    each; no key comes twice, values may. The last key_length columns have labels, the value of the queried key: the
-    first of them is that of the query's last token, and blanks follow it. Values are uniform, so chance is
-    1 / num_values.
+    each; no key comes twice among the pairs, values may. A query is followed by key_length - 1 blanks; from its last
+    token on key_length columns have labels, the value of the queried key. Values are uniform, so chance is
+    1 / num_values. The paper asks for one key a row; more queries are more labels a row to learn from (Arora et al.,
+    Zoology, arXiv 2312.04927).
 
     Args:
-        length: T, at least `2 * key_length * (num_pairs + 1) - 1`; what is above that is waiting.
+        length: T, at least `2 * key_length * (num_pairs + num_queries) - num_queries`; what is above that is waiting.
         num_pairs: the difficulty: pairs to keep, 1 or more.
         num_keys: ids of keys; `num_keys ** key_length` must be at least num_pairs, for all keys to differ.
         num_values: ids of values, 2 or more.
         key_length: tokens of every key and every value, 1 or more.
+        num_queries: keys asked for at the end, 1 or more, each any of the pairs' keys: one may be asked for twice.
     """
 
     num_pairs: int = 8
     num_keys: int = 16
     num_values: int = 16
     key_length: int = 1
+    num_queries: int = 1
 
     def validate(self):
-        for name in ("num_pairs", "num_keys", "key_length"):
+        for name in ("num_pairs", "num_keys", "key_length", "num_queries"):
             check_integer(name, getattr(self, name), 1)
         check_integer("num_values", self.num_values, 2)
         if self.key_length * math.log2(self.num_keys) >= 63:
@@ -43,8 +46,13 @@ class KeysValues(Task):
             )
         different = self.num_keys**self.key_length
         check_integer("num_pairs", self.num_pairs, 1, different, "no more keys differ: raise num_keys or key_length")
-        shortest = 2 * self.key_length * (self.num_pairs + 1) - 1
-        check_integer("length", self.length, shortest, why="the pairs, a query and its answer; or lower num_pairs")
+        shortest = 2 * self.key_length * self.num_pairs + self.num_queries * self.query_length
+        check_integer("length", self.length, shortest, why="the pairs, the queries and answers; or lower num_pairs")
+
+    @property
+    def query_length(self) -> int:
+        """Columns of a query and its answer, which begins with the query's last token."""
+        return 2 * self.key_length - 1
 
     @property
     def vocab_size(self) -> int:
@@ -59,12 +67,14 @@ class KeysValues(Task):
         places = self.num_keys ** np.arange(tokens)[::-1]
         keys = 1 + distinct(rng, self.num_keys**tokens, (num_rows, pairs))[..., None] // places % self.num_keys
         values = 1 + self.num_keys + rng.integers(self.num_values, size=(num_rows, pairs, tokens))
-        rows, asked = np.arange(num_rows), rng.integers(pairs, size=num_rows)
+        rows, asked = np.arange(num_rows), rng.integers(pairs, size=(self.num_queries, num_rows))
         input_ids, labels = np.full((num_rows, self.length), BLANK), self.unlabelled(num_rows)
         input_ids[:, : 2 * pairs * tokens] = np.concatenate([keys, values], axis=2).reshape(num_rows, -1)
-        answer = self.length - tokens
-        input_ids[:, answer - tokens + 1 : answer + 1] = keys[rows, asked]
-        labels[:, answer:] = values[rows, asked]
+        first = self.length - self.num_queries * self.query_length
+        for start, pair in zip(range(first, self.length, self.query_length), asked, strict=True):
+            answer = start + tokens - 1
+            input_ids[:, start : start + tokens] = keys[rows, pair]
+            labels[:, answer : answer + tokens] = values[rows, pair]
         return input_ids, labels
 
 
