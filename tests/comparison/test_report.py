@@ -75,6 +75,17 @@ def test_longer_rows(folder):
     assert len(rows) == 5
 
 
+def test_effective_ranks(folder):
+    write_result(folder, "bptt", 0.4, [point(4, 0.4)], length=16, effective_rank=5.04)
+    assert table(write_report(str(folder), chance=0.25), 2) == [
+        ["cell", "method", "length 8", "length 16"],
+        ["transformer", "SMT", "2.0", "–"],
+        ["transformer", "SMT: its teacher", "3.0", "–"],
+        ["transformer", "SMT → DMT", "2.0", "–"],
+        ["transformer", "BPTT", "2.0", "5.0"],
+    ]
+
+
 def test_accuracy_within_a_budget():
     path = [point(1, 0.1), point(2, 0.2), point(3, 0.3)]
     assert at_budget(path, "flops", 2.5) == 0.2
@@ -85,7 +96,7 @@ def test_accuracy_within_a_budget():
 
 def test_the_same_budget_for_all(folder):
     """SMT spends 20 of everything, SMT and DMT 30, BPTT 32, of which it has 4 steps within 30."""
-    rows = table(write_report(str(folder), chance=0.25), 2)
+    rows = table(write_report(str(folder), chance=0.25), 3)
     assert rows[1] == ["8", "", "*budget*", *["*30*"] * 5]
     assert rows[2:] == [
         ["8", "transformer", "SMT", *["55.0"] * 5],
@@ -97,12 +108,12 @@ def test_the_same_budget_for_all(folder):
 def test_a_method_that_was_never_measured_within_the_budget(tmp_path):
     write_result(tmp_path, "smt", 0.5, [point(2, 0.5)])
     write_result(tmp_path, "bptt", 0.9, [point(4, 0.9)])
-    rows = table(write_report(str(tmp_path), chance=0.25), 2)
+    rows = table(write_report(str(tmp_path), chance=0.25), 3)
     assert rows[-1] == ["8", "transformer", "BPTT", *["–"] * 5]
 
 
 def test_what_was_spent(folder):
-    rows = table(write_report(str(folder), chance=0.25), 3)
+    rows = table(write_report(str(folder), chance=0.25), 4)
     assert rows[0][:4] == ["length", "cell", "method", "steps"]
     assert [row[2:5] for row in rows[1:]] == [["SMT", "20", "20"], ["SMT → DMT", "30", "30"], ["BPTT", "8", "32"]]
 

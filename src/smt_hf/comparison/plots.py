@@ -29,13 +29,15 @@ def write_plots(output_dir: str, chance: float) -> list[Path]:
     from matplotlib import pyplot
 
     results = read_results(output_dir)
-    longest = [result for result in results if result["length"] == max(r["length"] for r in results)]
+    longest = chosen(results, length=max(result["length"] for result in results))
+    seed = min(result["seed"] for result in longest)
+    one_seed = chosen(longest, seed=seed)
     drawings = {
         "accuracy": (1, lambda axes: accuracy(axes[0], results, chance)),
-        "budgets": (len(BUDGETS), lambda axes: budgets(axes, longest)),
-        "gradients": (2, lambda axes: gradients(axes, longest)),
+        "budgets": (len(BUDGETS), lambda axes: budgets(axes, one_seed)),
+        "gradients": (2, lambda axes: gradients(axes, one_seed)),
         "drift": (1, lambda axes: drift(axes[0], longest)),
-        "memory_space": (len(methods(longest)), lambda axes: memory_space(axes, longest)),
+        "memory_space": (len(one_seed), lambda axes: memory_space(axes, one_seed)),
     }
     files = []
     for name, (panels, draw) in drawings.items():
@@ -55,7 +57,9 @@ def label_of(cell: str, method: str, results: list[dict]) -> str:
 def accuracy(axis, results, chance) -> None:
     lengths = sorted({result["length"] for result in results})
     for cell, method in methods(results):
-        values = [[r["accuracy"] for r in chosen(results, cell, method, length)] for length in lengths]
+        values = [
+            [r["accuracy"] for r in chosen(results, cell=cell, method=method, length=length)] for length in lengths
+        ]
         known = [(length, found) for length, found in zip(lengths, values, strict=True) if found]
         x = [length for length, _ in known]
         (line,) = axis.plot(x, [mean(found) for _, found in known], marker="o", label=label_of(cell, method, results))
@@ -70,15 +74,11 @@ def accuracy(axis, results, chance) -> None:
 
 
 def budgets(axes, results) -> None:
-    seed = min(result["seed"] for result in results)
     for axis, (name, label) in zip(axes, BUDGETS.items(), strict=True):
         for cell, method in methods(results):
-            for result in results:
-                if (result["cell"], result["method"], result["seed"]) == (cell, method, seed):
-                    path = result["path"]
-                    axis.plot(
-                        [p[name] for p in path], [p["loss"] for p in path], label=label_of(cell, method, results)
-                    )
+            for result in chosen(results, cell=cell, method=method):
+                path = result["path"]
+                axis.plot([p[name] for p in path], [p["loss"] for p in path], label=label_of(cell, method, results))
         axis.set(xlabel=label, title=f"Loss against {label}")
         axis.set_xscale("log")
     axes[0].set_ylabel("loss of the labelled steps, nats")
@@ -86,10 +86,7 @@ def budgets(axes, results) -> None:
 
 
 def gradients(axes, results) -> None:
-    seed = min(result["seed"] for result in results)
     for result in results:
-        if result["seed"] != seed:
-            continue
         label = label_of(result["cell"], result["method"], results)
         curves = {"gradient_norms": label, "initial_gradient_norms": f"{label}, new weights"}
         for name, words in curves.items():
@@ -109,7 +106,7 @@ def gradients(axes, results) -> None:
 
 def drift(axis, results) -> None:
     for cell, method in methods(results):
-        curves = [r["drift"] for r in results if (r["cell"], r["method"]) == (cell, method) and "drift" in r]
+        curves = [r["drift"] for r in chosen(results, cell=cell, method=method) if "drift" in r]
         if curves:
             steps = range(1, len(curves[0]) + 1)
             axis.plot(
@@ -127,13 +124,11 @@ def drift(axis, results) -> None:
 
 
 def memory_space(axes, results) -> None:
-    seed = min(result["seed"] for result in results)
     for axis, (cell, method) in zip(axes, methods(results), strict=True):
-        for result in results:
-            if (result["cell"], result["method"], result["seed"]) == (cell, method, seed):
-                space = result["memory_space"]
-                x, y = zip(*space["points"], strict=True)
-                axis.scatter(x, y, c=space["labels"], cmap="tab20", s=8)
-                axis.set_xlabel(f"{100 * space['explained'][0]:.0f} % of the variance", fontsize="small")
-                axis.set_ylabel(f"{100 * space['explained'][1]:.0f} %", fontsize="small")
+        (result,) = chosen(results, cell=cell, method=method)
+        space = result["memory_space"]
+        x, y = zip(*space["points"], strict=True)
+        axis.scatter(x, y, c=space["labels"], cmap="tab20", s=8)
+        axis.set_xlabel(f"{100 * space['explained'][0]:.0f} % of the variance", fontsize="small")
+        axis.set_ylabel(f"{100 * space['explained'][1]:.0f} %", fontsize="small")
         axis.set_title(label_of(cell, method, results), fontsize="small")

@@ -87,6 +87,8 @@ def write_report(output_dir: str, chance: float) -> str:
         accuracy_table(results),
         "Evaluated beyond the training length (times its length), means over the seeds; the teacher reads its own memories.",
         generalisation_table(results),
+        "Effective rank of the memories over rows and steps, means over the seeds.",
+        rank_table(results),
         "The same budget for all methods of a length: what the middle one of the results spent. The mean accuracy in % at the last "
         "measurement within it; a method that spent less in all stands with what it ended with.",
         matched_table(results),
@@ -119,9 +121,9 @@ def methods(results: list[dict]) -> list[tuple[str, str]]:
     return sorted(found, key=lambda pair: (pair[0], "SMT" not in pair[1], found[pair], pair[1]))
 
 
-def chosen(results, cell, method, length) -> list[dict]:
-    """The results of one method at one length, a seed each."""
-    return [r for r in results if (r["cell"], r["method"], r["length"]) == (cell, method, length)]
+def chosen(results: list[dict], **values) -> list[dict]:
+    """The results with these values, such as one method's at one length: a seed each."""
+    return [result for result in results if values.items() <= result.items()]
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -143,11 +145,16 @@ def accuracy_table(results: list[dict]) -> str:
     lengths = sorted({result["length"] for result in results})
     rows = []
     for cell, method in methods(results):
-        values = [[r["accuracy"] for r in chosen(results, cell, method, length)] for length in lengths]
+        values = [
+            [r["accuracy"] for r in chosen(results, cell=cell, method=method, length=length)] for length in lengths
+        ]
         rows.append([cell, method, *map(spread, values)])
-        if "DMT" not in method and any("teacher" in r for r in results if (r["cell"], r["method"]) == (cell, method)):
+        if "DMT" not in method and any("teacher" in r for r in chosen(results, cell=cell, method=method)):
             values = [
-                [r["teacher"][str(length)]["accuracy"] for r in chosen(results, cell, method, length)]
+                [
+                    r["teacher"][str(length)]["accuracy"]
+                    for r in chosen(results, cell=cell, method=method, length=length)
+                ]
                 for length in lengths
             ]
             rows.append([cell, f"{method}: its teacher", *map(spread, values)])
@@ -166,13 +173,28 @@ def generalisation_table(results: list[dict]) -> str:
                 for factor in factors:
                     found = [
                         r[whose][str(length * factor)]["accuracy"]
-                        for r in chosen(results, cell, method, length)
+                        for r in chosen(results, cell=cell, method=method, length=length)
                         if str(length * factor) in r.get(whose, {})
                     ]
                     cells.append(f"{100 * mean(found):.1f}" if found else "–")
             if any(value != "–" for value in cells):
                 rows.append([cell, label, *cells])
     return markdown(["cell", "method", *[f"{n}, ×{factor}" for n in lengths for factor in factors]], rows)
+
+
+def rank_table(results: list[dict]) -> str:
+    """A row a method, a column a length: how many directions the memories take, the student's and the teacher's."""
+    lengths = sorted({result["length"] for result in results})
+    rows = []
+    for cell, method in methods(results):
+        for whose, label in (("effective_rank", method), ("teacher_effective_rank", f"{method}: its teacher")):
+            found = [
+                [r[whose] for r in chosen(results, cell=cell, method=method, length=length) if whose in r]
+                for length in lengths
+            ]
+            if any(found):
+                rows.append([cell, label, *(f"{mean(ranks):.1f}" if ranks else "–" for ranks in found)])
+    return markdown(["cell", "method", *[f"length {length}" for length in lengths]], rows)
 
 
 def at_budget(path: list[dict], name: str, budget: float) -> float:
@@ -191,7 +213,7 @@ def matched_table(results: list[dict]) -> str:
         for cell, method in methods(here):
             values = []
             for name, budget in budgets.items():
-                found = [at_budget(r["path"], name, budget) for r in chosen(here, cell, method, length)]
+                found = [at_budget(r["path"], name, budget) for r in chosen(here, cell=cell, method=method)]
                 found = [value for value in found if value == value]
                 values.append(f"{100 * mean(found):.1f}" if found else "–")
             rows.append([str(length), cell, method, *values])
@@ -203,7 +225,7 @@ def spending_table(results: list[dict]) -> str:
     rows = []
     for length in sorted({result["length"] for result in results}):
         for cell, method in methods(results):
-            found = [r["path"][-1] for r in chosen(results, cell, method, length)]
+            found = [r["path"][-1] for r in chosen(results, cell=cell, method=method, length=length)]
             if found:
                 spent = [f"{median(point[name] for point in found):.3g}" for name in ("steps", *BUDGETS)]
                 rows.append([str(length), cell, method, *spent])
