@@ -20,7 +20,8 @@ def write_result(folder, name, accuracy, trace, seed=0, length=8, cell="transfor
         str(length * factor): {"accuracy": accuracy / factor, "row_accuracy": 0.0, "loss": 0.5} for factor in factors
     }
     result = {
-        "settings": {"cell": cell, "length": length, "seed": seed, "stages": stages},
+        "settings": {"task": "parity", "task_options": {}}
+        | {"cell": cell, "length": length, "seed": seed, "stages": stages},
         "student": scores,
         "trace": trace,
         "effective_rank": 2.0,

@@ -127,6 +127,14 @@ def test_what_is_missing_does_not_stop_the_rest(folder):
     assert ["gru", "BPTT", "–", "–", "40.0", "–"] in table(text, 1)
 
 
+def test_two_tasks_in_a_folder_are_refused(folder):
+    write_result(folder, "bptt", 0.4, [point(4, 0.4)], length=16)
+    file = folder / "transformer" / "length-16" / "seed-0" / "bptt" / "result.json"
+    file.write_text(file.read_text().replace('"task": "parity"', '"task": "stack"'))
+    with pytest.raises(InputError, match="several tasks, parity {}, stack {}: give each a folder"):
+        write_report(str(folder), chance=0.25)
+
+
 def test_a_stage_whose_beginning_is_gone_is_left_out(folder):
     """Nobody knows what it spent."""
     (folder / "transformer" / "length-8" / "seed-1" / "smt" / "result.json").unlink()

@@ -23,7 +23,7 @@ def read_results(output_dir: str) -> list[dict]:
     Left out are the steps of curricula, and results that lack that of an earlier stage, whose spending is unknown.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or if they are of several tasks.
     """
     files = sorted(Path(output_dir).glob(f"*/length-*/seed-*/*/{RESULT}"))
     results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
@@ -35,6 +35,11 @@ def read_results(output_dir: str) -> list[dict]:
         result["method"] = " → ".join(label for label in labels if label is not None)
         if result["shown"]:
             result["accuracy"] = result["student"][str(result["length"])]["accuracy"]
+    tasks = sorted({f"{result['settings']['task']} {result['settings']['task_options']}" for result in results})
+    if len(tasks) > 1:
+        raise InputError(
+            f"{output_dir!r} holds results of several tasks, {', '.join(tasks)}: give each a folder of its own"
+        )
     by_run = {(*run_of(result), result["stages"][-1]): result for result in results}
     whole = []
     for result in results:
