@@ -35,8 +35,8 @@ def test_an_answer_is_the_value_of_the_queried_key(key_length, num_keys, num_val
             start = 2 * key_length * pair
             key = tuple(inputs[start : start + key_length])
             value = inputs[start + key_length : start + 2 * key_length]
-            assert all(1 <= token <= num_keys for token in key)
-            assert all(num_keys < token <= num_keys + num_values for token in value)
+            assert all(num_values < token <= num_values + num_keys for token in key)
+            assert all(1 <= token <= num_values for token in value)
             values[key] = value
         assert len(values) == num_pairs
         inputs, labels = inputs[2 * key_length * num_pairs :], labels[2 * key_length * num_pairs :]

@@ -16,7 +16,7 @@ SHA256_OF_SEED_3 = {
     "stack": "8948a86a04a308ab",
     "parity": "0d5b85eab358c714",
     "modular_counter": "76fe3274a0f65de5",
-    "keys_values": "7abc0bb1edcf8342",
+    "keys_values": "5ae4f84a363a624c",
     "modular_arithmetic": "79567d136ce7b24c",
 }
 

@@ -15,8 +15,9 @@ BLANK = 0
 class KeysValues(Task):
     """Pairs of a key and a value, blanks for as long as they must be kept, and at the end one of the keys again, or several.
 
-    Ids: 0 the blank, then num_keys ids for keys and num_values ids for values. Keys and values are key_length tokens
-    each; no key comes twice among the pairs, values may. A query is followed by key_length - 1 blanks; from its last
+    Ids: 0 the blank, then num_values ids for values and num_keys ids for keys: with fewer keys the other ids mean the
+    same, so that a model may begin with few. Keys and values are key_length tokens each; no key comes twice among the
+    pairs, values may. A query is followed by key_length - 1 blanks; from its last
     token on key_length columns have labels, the value of the queried key. Values are uniform, so chance is
     1 / num_values. The paper asks for one key a row; more queries are more labels a row to learn from (Arora et al.,
     Zoology, arXiv 2312.04927).
@@ -65,8 +66,9 @@ class KeysValues(Task):
     def draw(self, rng, num_rows):
         pairs, tokens = self.num_pairs, self.key_length
         places = self.num_keys ** np.arange(tokens)[::-1]
-        keys = 1 + distinct(rng, self.num_keys**tokens, (num_rows, pairs))[..., None] // places % self.num_keys
-        values = 1 + self.num_keys + rng.integers(self.num_values, size=(num_rows, pairs, tokens))
+        numbers = distinct(rng, self.num_keys**tokens, (num_rows, pairs))
+        keys = 1 + self.num_values + numbers[..., None] // places % self.num_keys
+        values = 1 + rng.integers(self.num_values, size=(num_rows, pairs, tokens))
         rows, asked = np.arange(num_rows), rng.integers(pairs, size=(self.num_queries, num_rows))
         input_ids, labels = np.full((num_rows, self.length), BLANK), self.unlabelled(num_rows)
         input_ids[:, : 2 * pairs * tokens] = np.concatenate([keys, values], axis=2).reshape(num_rows, -1)
