@@ -5,7 +5,8 @@ import csv
 import pytest
 
 from smt_hf.comparison import write_report
-from smt_hf.comparison.report import at_budget, read_results, whole_path
+from smt_hf.comparison.report import at_budget
+from smt_hf.comparison.results import read_results, whole_path
 from smt_hf.errors import InputError
 from tests.comparison.handmade import point, write_result, write_results
 

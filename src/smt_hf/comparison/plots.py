@@ -3,7 +3,7 @@
 from pathlib import Path
 from statistics import mean
 
-from .report import BUDGETS, chosen, methods, read_results
+from .results import BUDGETS, chosen, methods, read_results
 
 
 def write_plots(output_dir: str, chance: float) -> list[Path]:

@@ -1,68 +1,10 @@
 """The results of a comparison as tables: a CSV file with a row a stage, and Markdown."""
 
 import csv
-import json
 from pathlib import Path
 from statistics import mean, median, median_low
 
-from ..errors import InputError
-from .runs import RESULT
-
-BUDGETS = {
-    "tokens": "tokens",
-    "flops": "FLOPs",
-    "sequential_flops": "sequential FLOPs",
-    "cpu_seconds": "CPU seconds",
-    "wall_seconds": "wall seconds",
-}
-
-
-def read_results(output_dir: str) -> list[dict]:
-    """All results in a comparison's folder, with what was spent on the way.
-
-    Left out are the steps of curricula, and results that lack that of an earlier stage, whose spending is unknown.
-
-    Raises:
-        InputError: if there is none, or if they are of several tasks.
-    """
-    files = sorted(Path(output_dir).glob(f"*/length-*/seed-*/*/{RESULT}"))
-    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    for result in results:
-        result |= {name: result["settings"][name] for name in ("cell", "length", "seed")}
-        result["stages"] = [stage["name"] for stage in result["settings"]["stages"]]
-        labels = [stage["label"] for stage in result["settings"]["stages"]]
-        result["shown"] = labels[-1] is not None
-        result["method"] = " → ".join(label for label in labels if label is not None)
-        if result["shown"]:
-            result["accuracy"] = result["student"][str(result["length"])]["accuracy"]
-    tasks = sorted({f"{result['settings']['task']} {result['settings']['task_options']}" for result in results})
-    if len(tasks) > 1:
-        raise InputError(
-            f"{output_dir!r} holds results of several tasks, {', '.join(tasks)}: give each a folder of its own"
-        )
-    by_run = {(*run_of(result), result["stages"][-1]): result for result in results}
-    whole = []
-    for result in results:
-        chain = [by_run.get((*run_of(result), name)) for name in result["stages"]]
-        if result["shown"] and None not in chain:
-            whole.append({**result, "path": whole_path([stage["trace"] for stage in chain])})
-    if not whole:
-        raise InputError(f"{output_dir!r} holds no results: train first, or mend output_dir")
-    return whole
-
-
-def run_of(result: dict) -> tuple:
-    """What all stages of one run have in common."""
-    return result["cell"], result["length"], result["seed"]
-
-
-def whole_path(traces: list[list[dict]]) -> list[dict]:
-    """The measurements of a chain of stages, with all that was spent up to each of them."""
-    spent, path = dict.fromkeys(("steps", *BUDGETS), 0), []
-    for trace in traces:
-        path += [{**point, **{name: spent[name] + point[name] for name in spent}} for point in trace]
-        spent = {name: path[-1][name] for name in spent}
-    return path
+from .results import BUDGETS, chosen, methods, read_results
 
 
 def write_report(output_dir: str, chance: float) -> str:
@@ -118,17 +60,6 @@ def csv_row(result: dict) -> dict:
     if "drift" in result:
         row |= {"drift_first": result["drift"][0], "drift_last": result["drift"][-1]}
     return row | {name: result["path"][-1][name] for name in ("steps", *BUDGETS)}
-
-
-def methods(results: list[dict]) -> list[tuple[str, str]]:
-    """Cells and methods in the order of the recipe, as far as the results tell."""
-    found = {(result["cell"], result["method"]): len(result["stages"]) for result in results}
-    return sorted(found, key=lambda pair: (pair[0], "SMT" not in pair[1], found[pair], pair[1]))
-
-
-def chosen(results: list[dict], **values) -> list[dict]:
-    """The results with these values, such as one method's at one length: a seed each."""
-    return [result for result in results if values.items() <= result.items()]
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
