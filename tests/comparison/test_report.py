@@ -61,10 +61,10 @@ def test_accuracies_are_means_and_ranges(folder):
     assert "chance is 25.0" in text
     assert table(text, 0) == [
         ["cell", "method", "length 8"],
-        ["transformer", "SMT", "55.0 (50.0–60.0)"],
-        ["transformer", "SMT: its teacher", "100.0 (100.0–100.0)"],
-        ["transformer", "SMT → DMT", "75.0 (70.0–80.0)"],
-        ["transformer", "BPTT", "85.0 (80.0–90.0)"],
+        ["transformer", "SMT", "55.0 (50.0–60.0, n=2)"],
+        ["transformer", "SMT: its teacher", "100.0 (100.0–100.0, n=2)"],
+        ["transformer", "SMT → DMT", "75.0 (70.0–80.0, n=2)"],
+        ["transformer", "BPTT", "85.0 (80.0–90.0, n=2)"],
     ]
 
 
@@ -124,7 +124,7 @@ def test_what_is_missing_does_not_stop_the_rest(folder):
     write_result(folder, "bptt", 0.4, [point(4, 0.4)], length=16, cell="gru", factors=(1,))
     text = write_report(str(folder), chance=0.25)
     assert ["gru", "BPTT", "–", "40.0"] in table(text, 0)
-    assert ["transformer", "BPTT", "85.0 (80.0–90.0)", "–"] in table(text, 0)
+    assert ["transformer", "BPTT", "85.0 (80.0–90.0, n=2)", "–"] in table(text, 0)
     assert ["gru", "BPTT", "–", "–", "40.0", "–"] in table(text, 1)
 
 

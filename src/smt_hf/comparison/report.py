@@ -29,7 +29,7 @@ def write_report(output_dir: str, chance: float) -> str:
         writer.writeheader()
         writer.writerows(rows)
     parts = [
-        "Accuracy in % at the training length, mean over the seeds (lowest–highest); "
+        "Accuracy in % at the training length, mean over n seeds (lowest–highest; one seed where there is no range); "
         f"chance is {100 * chance:.1f}. The student starts from its initial memory and goes on its own states.",
         accuracy_table(results),
         "Evaluated beyond the training length (times its length), means over the seeds; the teacher reads its own memories.",
@@ -69,11 +69,11 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def spread(values: list[float]) -> str:
-    """Mean and range of shares, in %."""
+    """Mean and range of shares in %, and of how many, where there are several."""
     if not values:
         return "–"
     text = f"{100 * mean(values):.1f}"
-    return text if len(values) == 1 else f"{text} ({100 * min(values):.1f}–{100 * max(values):.1f})"
+    return text if len(values) == 1 else f"{text} ({100 * min(values):.1f}–{100 * max(values):.1f}, n={len(values)})"
 
 
 def accuracy_table(results: list[dict]) -> str:
