@@ -39,6 +39,16 @@ def test_partial_results(tmp_path):
     drawn(tmp_path)
 
 
+def test_a_stage_that_got_another_name(tmp_path):
+    """Its results stay in the folder, and both are called the same."""
+    write_result(tmp_path, "smt", 0.5, [point(4, 0.5)])
+    folder = tmp_path / "transformer" / "length-8" / "seed-0"
+    (folder / "teach").mkdir()
+    text = (folder / "smt" / "result.json").read_text().replace('"name": "smt"', '"name": "teach"')
+    (folder / "teach" / "result.json").write_text(text)
+    drawn(tmp_path)
+
+
 def test_no_results(tmp_path):
     with pytest.raises(InputError, match="holds no results"):
         write_plots(str(tmp_path), chance=0.25)

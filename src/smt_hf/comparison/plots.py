@@ -31,7 +31,7 @@ def write_plots(output_dir: str, chance: float) -> list[Path]:
     results = read_results(output_dir)
     longest = chosen(results, length=max(result["length"] for result in results))
     seed = min(result["seed"] for result in longest)
-    one_seed = chosen(longest, seed=seed)
+    one_seed = [r for cell, method in methods(longest) for r in chosen(longest, cell=cell, method=method, seed=seed)]
     drawings = {
         "accuracy": (1, lambda axes: accuracy(axes[0], results, chance)),
         "budgets": (len(BUDGETS), lambda axes: budgets(axes, one_seed)),
@@ -75,10 +75,9 @@ def accuracy(axis, results, chance) -> None:
 
 def budgets(axes, results) -> None:
     for axis, (name, label) in zip(axes, BUDGETS.items(), strict=True):
-        for cell, method in methods(results):
-            for result in chosen(results, cell=cell, method=method):
-                path = result["path"]
-                axis.plot([p[name] for p in path], [p["loss"] for p in path], label=label_of(cell, method, results))
+        for result in results:
+            path, words = result["path"], label_of(result["cell"], result["method"], results)
+            axis.plot([p[name] for p in path], [p["loss"] for p in path], label=words)
         axis.set(xlabel=label, title=f"Loss against {label}")
         axis.set_xscale("log")
     axes[0].set_ylabel("loss of the labelled steps, nats")
@@ -124,11 +123,10 @@ def drift(axis, results) -> None:
 
 
 def memory_space(axes, results) -> None:
-    for axis, (cell, method) in zip(axes, methods(results), strict=True):
-        (result,) = chosen(results, cell=cell, method=method)
+    for axis, result in zip(axes, results, strict=True):
         space = result["memory_space"]
         x, y = zip(*space["points"], strict=True)
         axis.scatter(x, y, c=space["labels"], cmap="tab20", s=8)
         axis.set_xlabel(f"{100 * space['explained'][0]:.0f} % of the variance", fontsize="small")
         axis.set_ylabel(f"{100 * space['explained'][1]:.0f} %", fontsize="small")
-        axis.set_title(label_of(cell, method, results), fontsize="small")
+        axis.set_title(label_of(result["cell"], result["method"], results), fontsize="small")
