@@ -17,10 +17,9 @@ class KeysValues(Task):
 
     Ids: 0 the blank, then num_values ids for values and num_keys ids for keys: with fewer keys the other ids mean the
     same, so that a model may begin with few. Keys and values are key_length tokens each; no key comes twice among the
-    pairs, values may. A query is followed by key_length - 1 blanks; from its last
-    token on key_length columns have labels, the value of the queried key. Values are uniform, so chance is
-    1 / num_values. The paper asks for one key a row; more queries are more labels a row to learn from (Arora et al.,
-    Zoology, arXiv 2312.04927).
+    pairs, values may. A query is followed by key_length - 1 blanks; from its last token on key_length columns have
+    labels, the value of the queried key. Values are uniform, so chance is 1 / num_values. The paper asks for one key a
+    row; more queries are more labels a row to learn from (Arora et al., Zoology, arXiv 2312.04927).
 
     Args:
         length: T, at least `2 * key_length * (num_pairs + num_queries) - num_queries`; what is above that is waiting.
