@@ -11,7 +11,11 @@ from smt_hf.commands.main import main
 from tests.comparison.conftest import TINY
 from tests.comparison.handmade import write_results
 
-STAGES = {"smt": {"num_transitions": 4}, "bptt": {"max_steps": 2}}
+STAGES = {
+    "smt": {"num_transitions": 4},
+    "short": {"trainer": "bptt", "length": 8},
+    "bptt": {"after": "short", "max_steps": 2},
+}
 
 
 @pytest.fixture
@@ -54,8 +58,8 @@ def test_one_process_and_two(recipe, tmp_path, capsys):
     assert {file.name for file in one.iterdir()} == names | {"transformer"}
     assert main([*words, "--output_dir", str(two), "--only", "bptt", "--seeds", "0", "1", "--num_processes", "2"]) == 0
     assert (two / "results.csv").is_file()
-    alone = {name: result for name, result in untimed(one).items() if "bptt" in name}
-    assert len(alone) == 2 and untimed(two) == alone
+    alone = {name: result for name, result in untimed(one).items() if "smt" not in name}
+    assert len(alone) == 4 and untimed(two) == alone
 
 
 def test_report_only_trains_nothing(recipe, tmp_path, monkeypatch, capsys):
@@ -82,7 +86,7 @@ def test_without_matplotlib(recipe, tmp_path, monkeypatch, capsys):
     "words, message",
     [
         (["--cells", "tape"], "cell_type='tape' is unknown"),
-        (["--only", "dmt"], "there is no stage 'dmt': choose among smt, bptt"),
+        (["--only", "dmt"], "there is no stage 'dmt': choose among smt, short, bptt"),
         (["--stages", '{"dmt": {}}'], "stage 'dmt' needs a teacher"),
         (["--stages", "{"], "stages='{' is no JSON"),
         (["--training", '{"learnign_rate": 0.1}'], "training: unknown field 'learnign_rate'"),
@@ -127,7 +131,7 @@ def test_a_loss_that_is_no_number(recipe, tmp_path, capsys):
     words = ["compare", "--config", str(recipe), "--training", training, "--output_dir", str(tmp_path / "out")]
     assert main(words) == 1
     error = capsys.readouterr().err
-    assert "stage 'smt' of transformer, length 12, seed 0: the loss became nan at step 2" in error
+    assert "stage 'short' of transformer, every length, seed 0: the loss became nan at step 2" in error
 
 
 class Pool:
@@ -155,4 +159,4 @@ class Pool:
 def test_after_a_failure_no_other_run_begins(monkeypatch):
     monkeypatch.setattr(compare, "ProcessPoolExecutor", Pool)
     with pytest.raises(FloatingPointError, match="nan"):
-        compare.train([(0,), (1,), (2,)], num_processes=2)
+        compare.train([(print, [(0,), (1,), (2,)])], num_processes=2)

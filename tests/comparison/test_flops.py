@@ -64,7 +64,7 @@ def make(tmp_path, trainer, length=12, model=None, **arguments):
     elif trainer == "dmt":
         made = DmtTrainer(model=joint.export_student().eval(), teacher=joint.teacher, **options)
     else:
-        made = BpttTrainer(model=new_student(comparison, "transformer", length).eval(), **options)
+        made = BpttTrainer(model=new_student(comparison.model_config("transformer", length)).eval(), **options)
     return made, dataset
 
 

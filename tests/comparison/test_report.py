@@ -26,10 +26,18 @@ def table(text, number):
 
 
 def test_the_path_of_a_chain_adds_up():
-    path = whole_path([[point(1, 0.1), point(2, 0.2)], [point(5, 0.5, 3.0)], [point(1, 0.9)]])
+    traces = [[point(1, 0.1), point(2, 0.2)], [point(5, 0.5, 3.0)], [point(1, 0.9)]]
+    path = whole_path([{"trace": trace, "shown": True} for trace in traces])
     assert [p["steps"] for p in path] == [1, 2, 7, 8]
     assert [p["flops"] for p in path] == [1, 2, 17, 18]
     assert [p["accuracy"] for p in path] == [0.1, 0.2, 0.5, 0.9]
+
+
+def test_the_steps_of_a_curriculum_are_spent_but_stand_in_no_path():
+    """They are measured on rows of their own."""
+    traces = [[point(2, 0.9)], [point(1, 0.3), point(2, 0.4)]]
+    path = whole_path([{"trace": trace, "shown": shown} for trace, shown in zip(traces, (False, True), strict=True)])
+    assert [(p["steps"], p["accuracy"]) for p in path] == [(3, 0.3), (4, 0.4)]
 
 
 def test_paths_and_methods(folder):

@@ -8,8 +8,9 @@ from transformers import set_seed
 
 from smt_hf import SmtForPreTraining
 from smt_hf.checkpoints import load_joint, load_student
-from smt_hf.comparison import run_student, runs
-from smt_hf.comparison.runs import first_difference, row_seed
+from smt_hf.comparison import run_shared_stages, run_student, runs
+from smt_hf.comparison.result_file import first_difference
+from smt_hf.comparison.runs import row_seed
 from smt_hf.comparison.trace import Trace
 from smt_hf.data.tasks import TaskDataset
 from smt_hf.errors import InputError
@@ -23,7 +24,8 @@ RUN = ("transformer", 12, 0)
 
 
 def stage_folder(folder, name):
-    return folder / "transformer" / "length-12" / "seed-0" / name
+    rows = "every-length" if name == "short" else "length-12"
+    return folder / "transformer" / rows / "seed-0" / name
 
 
 def untimed(results):
@@ -122,7 +124,6 @@ def test_killed_and_started_again_equals_uninterrupted(comparison_run, tmp_path,
             "stages.0.arguments.learning_rate: 0.003, now 0.01",
         ),
         ({"eval_rows": 32}, "eval_rows: 16, now 32"),
-        ({"cpu_seconds": [30]}, "cpu_seconds: 60.0, now 30"),
         ({"task_options": {"num_symbols": 5}}, "task_options.num_symbols: 4, now 5"),
         ({"student": {"num_hidden_layers": 2}}, "config.student_config.num_hidden_layers: 1, now 2"),
         ({"eval_factors": [1]}, r"eval_factors: \[1, 2\], now \[1\]"),
@@ -133,6 +134,11 @@ def test_other_settings_are_refused(changes, words, comparison_run):
         run_student(tiny(**changes), *RUN, str(comparison_run[0]))
 
 
+def test_another_budget_is_refused(comparison_run):
+    with pytest.raises(InputError, match="length-12/seed-0/smt/result.json' was made .* .cpu_seconds: 60.0, now 30"):
+        run_student(tiny(cpu_seconds=[30]), *RUN, str(comparison_run[0]))
+
+
 def test_other_stages_do_not_matter(comparison_run):
     folder, results = comparison_run
     stages = {name: fields for name, fields in TINY["stages"].items() if name != "finetune"}
@@ -140,6 +146,42 @@ def test_other_stages_do_not_matter(comparison_run):
     assert run_student(tiny(stages=stages, only=["dmt"]), *RUN, str(folder)) == results[:3]
     with pytest.raises(InputError, match="bptt/result.json.*stages.0.arguments.weight_decay: None, now 0.5"):
         run_student(tiny(stages=stages), *RUN, str(folder))
+
+
+def test_lengths_share_steps_with_rows_and_budget_of_their_own(comparison_run, tmp_path, monkeypatch):
+    """Trained first, or by another length, they are the same."""
+    folder, results = comparison_run
+    both = {"lengths": [16, 12], "cpu_seconds": [60, 60], "only": ["dmt"]}
+    assert untimed(run_shared_stages(tiny(**both), "transformer", 0, str(tmp_path))) == untimed(results[:1])
+    trained = []
+    run_stage = runs.run_stage
+    monkeypatch.setattr(runs, "run_stage", lambda run, stage: trained.append(stage.name) or run_stage(run, stage))
+    for length in (16, 12):
+        last = run_student(tiny(**both), "transformer", length, 0, str(tmp_path))
+    assert trained == ["smt", "dmt", "smt", "dmt"]
+    assert untimed(last) == untimed(results[:3])
+
+
+@pytest.mark.parametrize(
+    "changes, stage, shared",
+    [
+        ({}, "short", True),
+        ({}, "smt", False),  # rows of the comparison's length
+        ({"training": {}}, "short", False),  # a share of the budget, which may be each length's own
+        (
+            {"training": {}, "stages": {"short": {"trainer": "smt", "length": 8, "max_train_seconds": 5}}},
+            "short",
+            True,
+        ),
+        ({"training": {}, "stages": {"short": {"trainer": "smt", "length": 8, "max_steps": 5}}}, "short", True),
+        ({"stages": {"smt": {}, "dmt_8": {"trainer": "dmt", "length": 8, "after": "smt"}}}, "dmt_8", False),
+        ({"stages": {"short": {"trainer": "smt", "task_options": {"num_symbols": 3}}}}, "short", False),
+    ],
+)
+def test_what_lengths_share(changes, stage, shared):
+    comparison = tiny(**changes)
+    (found,) = [other for other in comparison.all_stages() if other.name == stage]
+    assert comparison.is_shared(found) == shared
 
 
 def test_where_settings_differ():
@@ -222,7 +264,7 @@ def test_a_loss_that_is_no_number_names_its_stage(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runs, "run_stage", diverged)
     with pytest.raises(
-        FloatingPointError, match="stage 'short' of transformer, length 12, seed 0: the loss became nan"
+        FloatingPointError, match="stage 'short' of transformer, every length, seed 0: the loss became nan"
     ):
         run_student(tiny(), *RUN, str(tmp_path))
 

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub.utils import disable_progress_bars
 from transformers.utils import logging
 
-from ..comparison import Comparison, run_student, write_plots, write_report
+from ..comparison import Comparison, run_shared_stages, run_student, write_plots, write_report
 from ..errors import InputError
 from .parsing import parse
 
@@ -47,14 +47,17 @@ def main(argv: Sequence[str]) -> str:
         raise InputError(f"num_processes={options.num_processes} must be at least 1")
     if Path(options.output_dir).is_file():
         raise InputError(f"output_dir={options.output_dir!r} is a file: give a folder")
-    runs = [
-        (comparison, cell, length, seed, options.output_dir)
-        for seed in comparison.seeds
-        for length in comparison.lengths
-        for cell in comparison.cells
-    ]
     if not options.report_only:
-        train(runs, options.num_processes)
+        shared = [
+            (comparison, cell, seed, options.output_dir) for seed in comparison.seeds for cell in comparison.cells
+        ]
+        runs = [
+            (comparison, cell, length, seed, options.output_dir)
+            for seed in comparison.seeds
+            for length in comparison.lengths
+            for cell in comparison.cells
+        ]
+        train([(run_shared_stages, shared), (run_student, runs)], options.num_processes)
     chance = comparison.load_task(comparison.lengths[0]).chance
     text = write_report(options.output_dir, chance)
     print(text)
@@ -65,17 +68,22 @@ def main(argv: Sequence[str]) -> str:
     return text
 
 
-def train(runs: list[tuple], num_processes: int) -> None:
-    """Goes through the runs, each the arguments of [`run_student`]. When one fails, those under way end, and no other begins."""
+def train(parts: list[tuple], num_processes: int) -> None:
+    """Goes through parts one after another, each a function and the runs' arguments to it, side by side.
+
+    When a run fails, those under way end, and no other begins.
+    """
     if num_processes == 1:
         quiet_and_single()
-        for run in runs:
-            run_student(*run)
+        for function, runs in parts:
+            for run in runs:
+                function(*run)
         return
     with ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=start_process) as pool:
         try:
-            for finished in as_completed([pool.submit(run_student, *run) for run in runs]):
-                finished.result()
+            for function, runs in parts:
+                for finished in as_completed([pool.submit(function, *run) for run in runs]):
+                    finished.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

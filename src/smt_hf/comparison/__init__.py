@@ -3,7 +3,7 @@
 from .plots import write_plots
 from .recipe import Comparison
 from .report import write_report
-from .runs import run_student
+from .runs import run_shared_stages, run_student
 from .stages import Stage
 
-__all__ = ["Comparison", "Stage", "run_student", "write_plots", "write_report"]
+__all__ = ["Comparison", "Stage", "run_shared_stages", "run_student", "write_plots", "write_report"]

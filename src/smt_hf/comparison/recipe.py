@@ -150,6 +150,17 @@ class Comparison:
         wanted = {stage.name for name in self.only for stage in ancestry(stages, name)}
         return [stage for stage in stages if stage.name in wanted]
 
+    def is_shared(self, stage: Stage) -> bool:
+        """Whether a stage is the same for all of `lengths`: it and those before it have rows and a budget of their own."""
+        return all(
+            earlier.length is not None
+            and (
+                earlier.arguments.get("max_train_seconds")
+                or (self.training | earlier.arguments).get("max_steps", -1) > 0
+            )
+            for earlier in ancestry(self.all_stages(), stage.name)
+        )
+
     def load_task(self, length: int) -> Task:
         """The task with rows of this length; raises as [`smt_hf.data.tasks.load_task`] does."""
         if "length" in self.task_options:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ..errors import InputError
-from .runs import RESULT
+from .result_file import RESULT
 
 BUDGETS = {
     "tokens": "tokens",
@@ -23,7 +23,7 @@ def read_results(output_dir: str) -> list[dict]:
     Raises:
         InputError: if there is none, or if they are of several tasks.
     """
-    files = sorted(Path(output_dir).glob(f"*/length-*/seed-*/*/{RESULT}"))
+    files = sorted(Path(output_dir).glob(f"*/*/seed-*/*/{RESULT}"))
     results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     for result in results:
         result |= {name: result["settings"][name] for name in ("cell", "length", "seed")}
@@ -41,25 +41,32 @@ def read_results(output_dir: str) -> list[dict]:
     by_run = {(*run_of(result), result["stages"][-1]): result for result in results}
     whole = []
     for result in results:
-        chain = [by_run.get((*run_of(result), name)) for name in result["stages"]]
-        if result["shown"] and None not in chain:
-            whole.append({**result, "path": whole_path([stage["trace"] for stage in chain])})
+        if not result["shown"]:
+            continue
+        every_length = run_of({**result, "length": None})
+        chain = [by_run.get((*run_of(result), name)) or by_run.get((*every_length, name)) for name in result["stages"]]
+        if None not in chain:
+            whole.append({**result, "path": whole_path(chain)})
     if not whole:
         raise InputError(f"{output_dir!r} holds no results: train first, or mend output_dir")
     return whole
 
 
 def run_of(result: dict) -> tuple:
-    """What all stages of one run have in common."""
+    """What all stages of one run have in common; without a length, those that runs of every length share."""
     return result["cell"], result["length"], result["seed"]
 
 
-def whole_path(traces: list[list[dict]]) -> list[dict]:
-    """The measurements of a chain of stages, with all that was spent up to each of them."""
+def whole_path(chain: list[dict]) -> list[dict]:
+    """The measurements of a chain of stages, with all that was spent up to each of them.
+
+    Steps of a curriculum are spent, but their measurements left out: they are of other rows.
+    """
     spent, path = dict.fromkeys(("steps", *BUDGETS), 0), []
-    for trace in traces:
-        path += [{**point, **{name: spent[name] + point[name] for name in spent}} for point in trace]
-        spent = {name: path[-1][name] for name in spent}
+    for result in chain:
+        points = [{**point, **{name: spent[name] + point[name] for name in spent}} for point in result["trace"]]
+        spent = {name: points[-1][name] for name in spent}
+        path += points if result["shown"] else []
     return path
 
 

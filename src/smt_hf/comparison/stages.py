@@ -24,7 +24,8 @@ class Stage:
         label: what tables call it; its name when empty.
         length: tokens a row it trains on; the comparison's own length when `None`.
         task_options: options of the task that it has otherwise. With rows of its own, by these or by the length, it is a step
-            of a curriculum, on the way to the stages after it, and stands in no table.
+            of a curriculum, on the way to the stages after it, and stands in no table. With a budget of its own besides, it is
+            trained once for all lengths.
         arguments: fields of the trainer's arguments.
 
     Raises:

@@ -34,6 +34,12 @@ def test_form_of_a_sample(name):
 
 
 @every_task
+def test_ids_do_not_depend_on_the_length(name):
+    """A comparison's lengths share models that were trained on short rows."""
+    assert len({load_task(name, length=length).vocab_size for length in (50, 51, 150)}) == 1
+
+
+@every_task
 def test_same_seed_gives_the_same_rows_everywhere(name):
     sample = load_task(name).sample(50, seed=3)
     data = b"".join(values.numpy().astype("<i8").tobytes() for values in sample.values())

@@ -36,7 +36,7 @@ class Task:
 
     @property
     def vocab_size(self) -> int:
-        """Ids of inputs and labels together; all are below it."""
+        """Ids of inputs and labels together; all are below it. The same for rows of every length."""
         raise NotImplementedError
 
     @property
