@@ -127,6 +127,7 @@ def test_killed_and_started_again_equals_uninterrupted(comparison_run, tmp_path,
         ({"task_options": {"num_symbols": 5}}, "task_options.num_symbols: 4, now 5"),
         ({"student": {"num_hidden_layers": 2}}, "config.student_config.num_hidden_layers: 1, now 2"),
         ({"eval_factors": [1]}, r"eval_factors: \[1, 2\], now \[1\]"),
+        ({"gradient_length": 24}, "gradient_length: 16, now 24"),
     ],
 )
 def test_other_settings_are_refused(changes, words, comparison_run):

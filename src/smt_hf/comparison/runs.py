@@ -89,6 +89,7 @@ class Run:
             "cpu_seconds": None if shared else comparison.cpu_seconds[comparison.lengths.index(length)],
             "eval_rows": comparison.eval_rows,
             "eval_factors": comparison.eval_factors,
+            "gradient_length": comparison.gradient_length,
         }
 
 
