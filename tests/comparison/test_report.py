@@ -6,7 +6,7 @@ import pytest
 
 from smt_hf.comparison import write_report
 from smt_hf.comparison.report import at_budget
-from smt_hf.comparison.results import read_results, whole_path
+from smt_hf.comparison.results import methods, read_results, whole_path
 from smt_hf.errors import InputError
 from tests.comparison.handmade import point, write_result, write_results
 
@@ -47,6 +47,13 @@ def test_paths_and_methods(folder):
     assert [p["steps"] for p in dmt["path"]] == [10, 20, 25, 30]
     assert dmt["path"][1]["accuracy"] == 0.6 and dmt["accuracy"] == pytest.approx(0.8)
     assert results["BPTT", 0]["path"][-1]["cpu_seconds"] == 32
+
+
+def test_the_order_of_methods():
+    """A step of a curriculum more does not move a method."""
+    names = ["SMT", "SMT → DMT", "SMT → DMT (detached)", "SMT → DMT → BPTT", "BPTT"]
+    found = methods([{"cell": cell, "method": name} for name in reversed(names) for cell in ("gru", "elman")])
+    assert found == [(cell, name) for cell in ("elman", "gru") for name in names]
 
 
 def test_the_csv(folder):

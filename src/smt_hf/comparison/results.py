@@ -71,9 +71,9 @@ def whole_path(chain: list[dict]) -> list[dict]:
 
 
 def methods(results: list[dict]) -> list[tuple[str, str]]:
-    """Cells and methods in the order of the recipe, as far as the results tell."""
-    found = {(result["cell"], result["method"]): len(result["stages"]) for result in results}
-    return sorted(found, key=lambda pair: (pair[0], "SMT" not in pair[1], found[pair], pair[1]))
+    """Cells and methods: SMT and what went on from it first, the shorter chains before the longer."""
+    found = {(result["cell"], result["method"]) for result in results}
+    return sorted(found, key=lambda pair: (pair[0], "SMT" not in pair[1], pair[1].count("→"), pair[1]))
 
 
 def chosen(results: list[dict], **values) -> list[dict]:
