@@ -239,6 +239,16 @@ class Visitor:
         self.page.click("text=How it writes")
 
 
+def test_an_open_page_does_not_keep_the_app(tmp_path, tokenizer):
+    """Every page listens to its heartbeat as long as it is open; the end is clean, and `served` waits for it."""
+    tiny_model(vocab_size=258, dtype=torch.float32).export_student().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with served(tmp_path) as url:
+        page = urllib.request.urlopen(f"{url}gradio_api/heartbeat/visitor", timeout=TIMEOUT)
+        assert b"ALIVE" in page.readline()
+    page.close()
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_a_visit(tmp_path, tokenizer):
     playwright = pytest.importorskip("playwright.sync_api")

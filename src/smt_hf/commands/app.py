@@ -3,6 +3,7 @@
 import importlib
 import os
 import socket
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -49,8 +50,14 @@ def main(argv: Sequence[str]) -> None:
         theme=interface.theme(),
         css=interface.CSS,
     )
+    # An open page keeps connections: `close` ends its heartbeat, which gradio's own `block_thread` waits for, and a text that is
+    # being written is cut off after so many seconds.
+    app.server.config.timeout_graceful_shutdown = 3
     print(f"The app is at {url} (Ctrl+C ends it).", flush=True)
-    app.block_thread()
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        app.close(verbose=False)
 
 
 def load_interface():
