@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -185,8 +186,12 @@ def served(folder):
     url = f"http://127.0.0.1:{port}/"
     command = [sys.executable, "-m", "smt_hf.commands.main", "app", "--model", str(folder), "--port", str(port)]
     log = folder / "app.log"
+    options = {"env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    options["preexec_fn"] = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # a shell's background ignores Ctrl+C
     with log.open("w") as file:
-        app = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        app = subprocess.Popen(command, stdout=file, stderr=file, **options)
     try:
         deadline = time.monotonic() + 90
         while url not in log.read_text():
