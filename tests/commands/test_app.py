@@ -186,12 +186,10 @@ def served(folder):
     url = f"http://127.0.0.1:{port}/"
     command = [sys.executable, "-m", "smt_hf.commands.main", "app", "--model", str(folder), "--port", str(port)]
     log = folder / "app.log"
-    options = {"env": {**os.environ, "OMP_NUM_THREADS": "1"}}
-    options["preexec_fn"] = partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # a shell's background ignores Ctrl+C
+    interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background ignores Ctrl+C
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("w") as file:
-        app = subprocess.Popen(command, stdout=file, stderr=file, **options)
+        app = subprocess.Popen(command, stdout=file, stderr=file, env=environment, preexec_fn=interruptible)
     try:
         deadline = time.monotonic() + 90
         while url not in log.read_text():

@@ -168,6 +168,7 @@ def test_lengths_share_steps_with_rows_and_budget_of_their_own(comparison_run, t
     [
         ({}, "short", True),
         ({}, "smt", False),  # rows of the comparison's length
+        ({"training": {"max_train_seconds": 5}}, "short", True),
         ({"training": {}}, "short", False),  # a share of the budget, which may be each length's own
         (
             {"training": {}, "stages": {"short": {"trainer": "smt", "length": 8, "max_train_seconds": 5}}},

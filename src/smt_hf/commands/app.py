@@ -3,7 +3,7 @@
 import importlib
 import os
 import socket
-import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -55,7 +55,8 @@ def main(argv: Sequence[str]) -> None:
     app.server.config.timeout_graceful_shutdown = 3
     print(f"The app is at {url} (Ctrl+C ends it).", flush=True)
     try:
-        threading.Event().wait()
+        while True:
+            time.sleep(1)  # Ctrl+C interrupts it on every system
     except KeyboardInterrupt:
         app.close(verbose=False)
 

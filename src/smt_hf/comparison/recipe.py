@@ -152,14 +152,14 @@ class Comparison:
 
     def is_shared(self, stage: Stage) -> bool:
         """Whether a stage is the same for all of `lengths`: it and those before it have rows and a budget of their own."""
-        return all(
-            earlier.length is not None
-            and (
-                earlier.arguments.get("max_train_seconds")
-                or (self.training | earlier.arguments).get("max_steps", -1) > 0
+
+        def is_own(earlier: Stage) -> bool:
+            chosen = self.training | earlier.arguments
+            return earlier.length is not None and (
+                bool(chosen.get("max_train_seconds")) or chosen.get("max_steps", -1) > 0
             )
-            for earlier in ancestry(self.all_stages(), stage.name)
-        )
+
+        return all(map(is_own, ancestry(self.all_stages(), stage.name)))
 
     def load_task(self, length: int) -> Task:
         """The task with rows of this length; raises as [`smt_hf.data.tasks.load_task`] does."""

@@ -43,8 +43,10 @@ def read_results(output_dir: str) -> list[dict]:
     for result in results:
         if not result["shown"]:
             continue
-        every_length = run_of({**result, "length": None})
-        chain = [by_run.get((*run_of(result), name)) or by_run.get((*every_length, name)) for name in result["stages"]]
+        cell, length, seed = run_of(result)  # no length: a stage that runs of every length share
+        chain = [
+            by_run.get((cell, length, seed, name)) or by_run.get((cell, None, seed, name)) for name in result["stages"]
+        ]
         if None not in chain:
             whole.append({**result, "path": whole_path(chain)})
     if not whole:
@@ -53,7 +55,7 @@ def read_results(output_dir: str) -> list[dict]:
 
 
 def run_of(result: dict) -> tuple:
-    """What all stages of one run have in common; without a length, those that runs of every length share."""
+    """What all stages of one run have in common."""
     return result["cell"], result["length"], result["seed"]
 
 
