@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from matplotlib import pyplot
+from matplotlib.colors import to_hex
 
 from smt_hf.comparison import plots, write_plots
 from smt_hf.errors import InputError
@@ -57,8 +58,42 @@ def test_no_results(tmp_path):
 def test_gradients_are_drawn_by_their_distance_to_the_loss(tmp_path):
     write_result(tmp_path, "smt", 0.5, [point(4, 0.5)])
     _, axes = pyplot.subplots(1, 2)
-    plots.gradients(axes, plots.read_results(str(tmp_path)))
+    results = plots.read_results(str(tmp_path))
+    plots.gradients(axes, results, plots.line_styles(results))
     (line,) = axes[0].get_lines()
     assert list(line.get_ydata()) == [0.1, 1e-2, 1e-3]  # after the labelled step there is none
     assert list(line.get_xdata()) == [0, 1, 2]
+    pyplot.close()
+
+
+def test_a_method_has_one_colour_and_one_entry_in_the_legend(tmp_path):
+    """Whatever panel it is in, and though some panels lack it."""
+    write_results(tmp_path)
+    results = plots.read_results(str(tmp_path))
+    lines = plots.line_styles(results)
+    colours = {line["label"]: to_hex(line["color"]) for line in lines.values()}
+    assert len(set(colours.values())) == len(lines) == len(plots.methods(results))
+    figure, axes = pyplot.subplots(1, len(plots.BUDGETS))
+    plots.budgets(axes, results, lines)
+    plots.legend(figure, axes)
+    (legend,) = figure.legends
+    assert sorted(text.get_text() for text in legend.get_texts()) == sorted(colours)
+    assert all(to_hex(line.get_color()) == colours[line.get_label()] for axis in axes for line in axis.get_lines())
+    pyplot.close()
+
+
+def test_many_methods_differ_in_colour():
+    results = [{"cell": "gru", "method": f"method {number}"} for number in range(11)]
+    assert len({line["color"] for line in plots.line_styles(results).values()}) == 11
+
+
+def test_losses_are_drawn_from_the_end_of_the_stage_before(tmp_path):
+    """A later stage does not hide the earlier ones."""
+    write_result(tmp_path, "smt", 0.5, [point(4, 0.5), point(8, 0.5)])
+    write_result(tmp_path, "dmt", 0.5, [point(2, 0.5)])
+    results = plots.read_results(str(tmp_path))
+    _, axes = pyplot.subplots(1, len(plots.BUDGETS))
+    plots.budgets(axes, results, plots.line_styles(results))
+    drawn = {line.get_label(): len(line.get_xdata()) for line in axes[0].get_lines()}
+    assert drawn == {"SMT": 2, "SMT → DMT": 2}
     pyplot.close()

@@ -32,29 +32,54 @@ def write_plots(output_dir: str, chance: float) -> list[Path]:
     longest = chosen(results, length=max(result["length"] for result in results))
     seed = min(result["seed"] for result in longest)
     one_seed = [r for cell, method in methods(longest) for r in chosen(longest, cell=cell, method=method, seed=seed)]
+    lines = line_styles(results)
     drawings = {
-        "accuracy": (1, lambda axes: accuracy(axes[0], results, chance)),
-        "budgets": (len(BUDGETS), lambda axes: budgets(axes, one_seed)),
-        "gradients": (2, lambda axes: gradients(axes, one_seed)),
-        "drift": (1, lambda axes: drift(axes[0], longest)),
-        "memory_space": (len(one_seed), lambda axes: memory_space(axes, one_seed)),
+        "accuracy": (1, lambda axes: accuracy(axes[0], results, lines, chance)),
+        "budgets": (len(BUDGETS), lambda axes: budgets(axes, one_seed, lines)),
+        "gradients": (2, lambda axes: gradients(axes, one_seed, lines)),
+        "drift": (1, lambda axes: drift(axes[0], longest, lines)),
+        "memory_space": (len(one_seed), lambda axes: memory_space(axes, one_seed, lines)),
     }
     files = []
     for name, (panels, draw) in drawings.items():
         figure, axes = pyplot.subplots(1, panels, figsize=(4.5 * panels + 1, 4), squeeze=False, layout="constrained")
         draw(axes[0])
+        legend(figure, axes[0])
         files.append(Path(output_dir) / f"{name}.png")
         figure.savefig(files[-1], dpi=110)
         pyplot.close(figure)
     return files
 
 
-def label_of(cell: str, method: str, results: list[dict]) -> str:
-    """The method, with its cell where there are several."""
-    return method if len({result["cell"] for result in results}) == 1 else f"{cell}: {method}"
+def line_styles(results: list[dict]) -> dict[tuple[str, str], dict]:
+    """By cell and method the label and the colour of its lines, the same in every picture."""
+    from matplotlib import colormaps
+
+    pairs = methods(results)
+    colours = colormaps["tab10" if len(pairs) <= 10 else "tab20"].colors
+    one_cell = len({cell for cell, _ in pairs}) == 1
+    return {
+        (cell, method): {
+            "label": method if one_cell else f"{cell}: {method}",
+            "color": colours[index % len(colours)],
+        }
+        for index, (cell, method) in enumerate(pairs)
+    }
 
 
-def accuracy(axis, results, chance) -> None:
+def legend(figure, axes) -> None:
+    """One for all panels, below them, where it hides nothing."""
+    handles = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=2 * len(axes), fontsize="x-small"
+        )
+
+
+def accuracy(axis, results, lines, chance) -> None:
     lengths = sorted({result["length"] for result in results})
     for cell, method in methods(results):
         values = [
@@ -62,55 +87,46 @@ def accuracy(axis, results, chance) -> None:
         ]
         known = [(length, found) for length, found in zip(lengths, values, strict=True) if found]
         x = [length for length, _ in known]
-        (line,) = axis.plot(x, [mean(found) for _, found in known], marker="o", label=label_of(cell, method, results))
-        axis.fill_between(
-            x, [min(f) for _, f in known], [max(f) for _, f in known], color=line.get_color(), alpha=0.12
-        )
+        line = lines[cell, method]
+        axis.plot(x, [mean(found) for _, found in known], marker="o", **line)
+        axis.fill_between(x, [min(f) for _, f in known], [max(f) for _, f in known], color=line["color"], alpha=0.12)
     axis.axhline(chance, color="grey", linestyle=":", label="chance")
     axis.set_xscale("log", base=2)
     axis.set_xticks(lengths, lengths)
     axis.set(xlabel="length", ylabel="accuracy", ylim=(-0.02, 1.02), title="Accuracy on own states")
-    axis.legend(fontsize="x-small")
 
 
-def budgets(axes, results) -> None:
+def budgets(axes, results, lines) -> None:
     for axis, (name, label) in zip(axes, BUDGETS.items(), strict=True):
         for result in results:
-            path, words = result["path"], label_of(result["cell"], result["method"], results)
-            axis.plot([p[name] for p in path], [p["loss"] for p in path], label=words)
-        axis.set(xlabel=label, title=f"Loss against {label}")
-        axis.set_xscale("log")
+            path = result["path"][-len(result["trace"]) - 1 :]  # its last stage, from where the one before ended
+            axis.plot([p[name] for p in path], [p["loss"] for p in path], **lines[result["cell"], result["method"]])
+        axis.set(xlabel=label, title=f"Loss against {label}", xlim=(0, None))
     axes[0].set_ylabel("loss of the labelled steps, nats")
-    axes[-1].legend(fontsize="x-small")
 
 
-def gradients(axes, results) -> None:
+def gradients(axes, results, lines) -> None:
     for result in results:
-        label = label_of(result["cell"], result["method"], results)
-        curves = {"gradient_norms": label, "initial_gradient_norms": f"{label}, new weights"}
-        for name, words in curves.items():
+        line = lines[result["cell"], result["method"]]
+        untrained = {**line, "label": f"{line['label']}, new weights", "linestyle": ":"}
+        for name, style in {"gradient_norms": line, "initial_gradient_norms": untrained}.items():
             if name in result:
                 norms = [norm for norm in result[name] if norm > 0]
-                axes[0].plot(range(len(norms)), norms[::-1], label=words)
+                axes[0].plot(range(len(norms)), norms[::-1], **style)
         if "transition_gradient_norms" in result:
-            axes[1].plot(result["transition_gradient_norms"], label=label)
+            axes[1].plot(result["transition_gradient_norms"], **line)
     axes[0].set(
         yscale="log", xlabel="steps from the memory to the loss", ylabel="norm of the gradient", title="BPTT: dL/dm_t"
     )
     axes[1].set(yscale="log", xlabel="step of the transition", title="SMT: dL_dyn/dm_t, one step away")
-    for axis in axes:
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize="x-small")
 
 
-def drift(axis, results) -> None:
+def drift(axis, results, lines) -> None:
     for cell, method in methods(results):
         curves = [r["drift"] for r in chosen(results, cell=cell, method=method) if "drift" in r]
         if curves:
             steps = range(1, len(curves[0]) + 1)
-            axis.plot(
-                steps, [mean(values) for values in zip(*curves, strict=True)], label=label_of(cell, method, results)
-            )
+            axis.plot(steps, [mean(values) for values in zip(*curves, strict=True)], **lines[cell, method])
     axis.set(
         xscale="log",
         yscale="log",
@@ -118,15 +134,13 @@ def drift(axis, results) -> None:
         ylabel="mean squared error",
         title="Drift from the teacher",
     )
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize="x-small")
 
 
-def memory_space(axes, results) -> None:
+def memory_space(axes, results, lines) -> None:
     for axis, result in zip(axes, results, strict=True):
         space = result["memory_space"]
         x, y = zip(*space["points"], strict=True)
         axis.scatter(x, y, c=space["labels"], cmap="tab20", s=8)
         axis.set_xlabel(f"{100 * space['explained'][0]:.0f} % of the variance", fontsize="small")
         axis.set_ylabel(f"{100 * space['explained'][1]:.0f} %", fontsize="small")
-        axis.set_title(label_of(result["cell"], result["method"], results), fontsize="small")
+        axis.set_title(lines[result["cell"], result["method"]]["label"], fontsize="small")
