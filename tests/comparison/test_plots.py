@@ -40,6 +40,15 @@ def test_partial_results(tmp_path):
     drawn(tmp_path)
 
 
+def test_more_methods_than_fit_side_by_side(tmp_path):
+    for cell in ("transformer", "gru"):
+        for name in ("smt", "dmt", "bptt"):
+            write_result(tmp_path, name, 0.5, [point(4, 0.5)], cell=cell)
+    drawn(tmp_path)
+    height, width = pyplot.imread(tmp_path / "memory_space.png").shape[:2]
+    assert width < plots.MAX_COLUMNS * height
+
+
 def test_a_stage_that_got_another_name(tmp_path):
     """Its results stay in the folder, and both are called the same."""
     write_result(tmp_path, "smt", 0.5, [point(4, 0.5)])
@@ -97,3 +106,10 @@ def test_losses_are_drawn_from_the_end_of_the_stage_before(tmp_path):
     drawn = {line.get_label(): len(line.get_xdata()) for line in axes[0].get_lines()}
     assert drawn == {"SMT": 2, "SMT → DMT": 2}
     pyplot.close()
+
+
+def test_the_length_that_is_shown_has_most_methods(tmp_path):
+    """Of several such lengths the longest."""
+    for name, length in (("smt", 8), ("bptt", 8), ("smt", 16), ("bptt", 16), ("smt", 32)):
+        write_result(tmp_path, name, 0.5, [point(4, 0.5)], length=length)
+    assert plots.shown_length(plots.read_results(str(tmp_path))) == 16

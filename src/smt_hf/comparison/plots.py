@@ -5,13 +5,15 @@ from statistics import mean
 
 from .results import BUDGETS, chosen, methods, read_results
 
+MAX_COLUMNS = 5  # panels side by side
+
 
 def write_plots(output_dir: str, chance: float) -> list[Path]:
     """Draws every picture for which there are results into a comparison's folder.
 
-    `accuracy.png`: accuracy against length. `budgets.png`: loss against each budget at the longest length.
-    `gradients.png`: the gradient norm at the memories against the distance to the loss. `drift.png`: drift against the step of
-    a rollout. `memory_space.png`: memories in two dimensions, coloured by the label of their step.
+    `accuracy.png`: accuracy against length. The others are of one length, see [`shown_length`]. `budgets.png`: loss against each
+    budget. `gradients.png`: the gradient norm at the memories against the distance to the loss. `drift.png`: drift against the
+    step of a rollout. `memory_space.png`: memories in two dimensions, coloured by the label of their step.
 
     Args:
         output_dir: the folder.
@@ -29,26 +31,38 @@ def write_plots(output_dir: str, chance: float) -> list[Path]:
     from matplotlib import pyplot
 
     results = read_results(output_dir)
-    longest = chosen(results, length=max(result["length"] for result in results))
-    seed = min(result["seed"] for result in longest)
-    one_seed = [r for cell, method in methods(longest) for r in chosen(longest, cell=cell, method=method, seed=seed)]
+    shown = chosen(results, length=shown_length(results))
+    seed = min(result["seed"] for result in shown)
+    one_seed = [r for cell, method in methods(shown) for r in chosen(shown, cell=cell, method=method, seed=seed)]
     lines = line_styles(results)
     drawings = {
         "accuracy": (1, lambda axes: accuracy(axes[0], results, lines, chance)),
         "budgets": (len(BUDGETS), lambda axes: budgets(axes, one_seed, lines)),
         "gradients": (2, lambda axes: gradients(axes, one_seed, lines)),
-        "drift": (1, lambda axes: drift(axes[0], longest, lines)),
+        "drift": (1, lambda axes: drift(axes[0], shown, lines)),
         "memory_space": (len(one_seed), lambda axes: memory_space(axes, one_seed, lines)),
     }
     files = []
     for name, (panels, draw) in drawings.items():
-        figure, axes = pyplot.subplots(1, panels, figsize=(4.5 * panels + 1, 4), squeeze=False, layout="constrained")
-        draw(axes[0])
-        legend(figure, axes[0])
+        columns, rows = min(panels, MAX_COLUMNS), -(-panels // MAX_COLUMNS)
+        figure, axes = pyplot.subplots(
+            rows, columns, figsize=(4.5 * columns + 1, 4 * rows), squeeze=False, layout="constrained"
+        )
+        draw(axes.flat[:panels])
+        legend(figure, axes.flat[:panels])
+        for axis in axes.flat[panels:]:
+            axis.remove()
         files.append(Path(output_dir) / f"{name}.png")
         figure.savefig(files[-1], dpi=110)
         pyplot.close(figure)
     return files
+
+
+def shown_length(results: list[dict]) -> int:
+    """The longest of the lengths with most methods: where others were stopped or left out, it shows them beside one another."""
+    return max(
+        {r["length"] for r in results}, key=lambda length: (len(methods(chosen(results, length=length))), length)
+    )
 
 
 def line_styles(results: list[dict]) -> dict[tuple[str, str], dict]:
