@@ -37,7 +37,7 @@ def test_next_targets_stop_at_documents_and_padding():
 
 def test_explicit_labels_are_aligned():
     labels = torch.tensor([[-100, 3, 4]])
-    assert next_targets(torch.tensor([[5, 6, 7]]), labels).tolist() == [[-100, -100, 3, 4]]
+    assert next_targets(torch.tensor([[5, 6, 7]]), shift_labels=labels).tolist() == [[-100, -100, 3, 4]]
 
 
 @pytest.mark.parametrize("with_labels", [False, True])
@@ -46,7 +46,7 @@ def test_future_targets_against_a_loop(with_labels):
     tokens = torch.randint(20, (4, 12), generator=generator)
     labels = torch.randint(20, (4, 12), generator=generator) if with_labels else None
     documents = torch.randint(2, (4, 12), generator=generator).cumsum(dim=1) // 3
-    targets = next_targets(tokens, labels, document_ids=documents)
+    targets = next_targets(tokens, shift_labels=labels, document_ids=documents)
     positions, horizon = torch.tensor([-1, 0, 4, 10, 11]), 5
     future = future_targets(targets, positions, horizon, document_ids=documents)
     for row in range(4):

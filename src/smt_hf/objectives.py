@@ -67,6 +67,7 @@ def uniformity(memory: torch.Tensor, num_samples: int = 512) -> torch.Tensor:
 def next_targets(
     input_ids: torch.Tensor,
     labels: torch.Tensor | None = None,
+    shift_labels: torch.Tensor | None = None,
     attention_mask: torch.Tensor | None = None,
     document_ids: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -74,8 +75,10 @@ def next_targets(
 
     Args:
         input_ids: `(B, T)`.
-        labels: explicit aligned targets `(B, T)`: label t is read from the memory after token t, -100 is ignored. Without
-            them the target is the next token.
+        labels: `(B, T)` token ids at their own positions, as everywhere in `transformers`: label t + 1 is read from the
+            memory after token t. -100 is ignored. `input_ids` themselves when `None`.
+        shift_labels: `(B, T)` targets that are aligned already: number t is read from the memory after token t, -100 is
+            ignored. They take the place of `labels`, and masks and documents do not change them.
         attention_mask: `(B, T)`, 0 for padding, which is no target.
         document_ids: `(B, T)`; the first token of a document is no target of the one before.
 
@@ -83,9 +86,9 @@ def next_targets(
         `(B, T + 1)`: entry t + 1 is the target of the state after position t, entry 0 that of the empty context.
     """
     ignored = input_ids.new_full((len(input_ids), 1), IGNORED)
-    if labels is not None:
-        return torch.cat([ignored, labels], dim=1)
-    targets = input_ids
+    if shift_labels is not None:
+        return torch.cat([ignored, shift_labels], dim=1)
+    targets = input_ids if labels is None else labels
     if attention_mask is not None:
         targets = targets.masked_fill(attention_mask == 0, IGNORED)
     begins = document_starts(input_ids, separate_padding(input_ids, attention_mask, document_ids))
@@ -94,15 +97,15 @@ def next_targets(
 
 
 def first_targets(
-    input_ids: torch.Tensor,
+    labels: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
     document_ids: torch.Tensor | None = None,
     continued: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The tokens that are read from the initial memory: the first of every window and of every document in it.
+    """The labels that are read from the initial memory: the first of every window and of every document in it.
 
     Args:
-        input_ids: `(B, T)`.
+        labels: `(B, T)` token ids at their own positions, such as `input_ids`; -100 is ignored.
         attention_mask: `(B, T)`, 0 for padding anywhere.
         document_ids: `(B, T)`; one document a row when `None`.
         continued: bool `(B,)`, rows whose first document began before the window.
@@ -110,13 +113,13 @@ def first_targets(
     Returns:
         `(B, T)`, -100 everywhere else.
     """
-    first = tokens_read(input_ids, attention_mask, document_ids) == 0
+    first = tokens_read(labels, attention_mask, document_ids) == 0
     if attention_mask is not None:
         first &= attention_mask != 0
     if continued is not None:
-        later = document_starts(input_ids, document_ids).cumsum(dim=1) > 1
+        later = document_starts(labels, document_ids).cumsum(dim=1) > 1
         first &= later | ~continued[:, None]
-    return input_ids.masked_fill(~first, IGNORED)
+    return labels.masked_fill(~first, IGNORED)
 
 
 def future_targets(
@@ -158,6 +161,7 @@ def smt_targets(
     horizon: int,
     segment_length: int = 1,
     labels: torch.Tensor | None = None,
+    shift_labels: torch.Tensor | None = None,
     attention_mask: torch.Tensor | None = None,
     document_ids: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
@@ -167,13 +171,13 @@ def smt_targets(
         input_ids: `(B, T)`.
         segment_starts: `(S,)`, decoded_ids: `(M,)`, horizon: T_f, segment_length: J, as given to `SmtForPreTraining`.
         positions: `(P,)`, the encoded positions.
-        labels, attention_mask, document_ids: `(B, T)`, see [`next_targets`].
+        labels, shift_labels, attention_mask, document_ids: `(B, T)`, see [`next_targets`].
 
     Returns:
         `decoding` `(B, M, T_f)`, `readout` `(B, P)`, `stream` `(B, last position + 1)` and `student` `(B, S, J)` target
         ids, -100 where there is none; `dynamics` `(B, S)`: -100 at segments that end in padding, 0 elsewhere.
     """
-    targets = next_targets(input_ids, labels, attention_mask, document_ids)
+    targets = next_targets(input_ids, labels, shift_labels, attention_mask, document_ids)
     padding = torch.zeros_like(input_ids)
     if attention_mask is not None:
         padding = padding.masked_fill(attention_mask == 0, IGNORED)

@@ -20,7 +20,7 @@ def naive(logits_of, task, num_rows, seed=EVALUATION_SEED):
     """Scores step by step; `logits_of` a row's first tokens gives those of the last of them."""
     rows = task.sample(num_rows, seed)
     right, whole, losses = [], [], []
-    for input_ids, labels in zip(rows["input_ids"], rows["labels"], strict=True):
+    for input_ids, labels in zip(rows["input_ids"], rows["shift_labels"], strict=True):
         row = []
         for t in range(task.length):
             if labels[t] != -100:
@@ -67,7 +67,7 @@ def test_the_teacher_against_encoding_every_prefix(joint, task, batch_size):
 
 def answering(student, monkeypatch, wrong_rows=0, num_rows=20):
     """A student that knows the answers, but for the last label of its first rows."""
-    labels = TASK.sample(num_rows, EVALUATION_SEED)["labels"].clone()
+    labels = TASK.sample(num_rows, EVALUATION_SEED)["shift_labels"].clone()
     labels[:wrong_rows, -1] = 0
     seen = iter(labels.clamp(min=0).split(8))
 

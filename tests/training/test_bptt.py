@@ -139,7 +139,7 @@ def test_labels_are_read_from_the_memory_after_their_token(exact, tokens):
     """The target differs from the input: the token two before."""
     labels = torch.cat([torch.full((3, 2), -100), tokens[:, :-2]], dim=1)
     trainer = exact(bptt_horizon=5)
-    items = [{"input_ids": x, "labels": y} for x, y in zip(tokens, labels, strict=True)]
+    items = [{"input_ids": x, "shift_labels": y} for x, y in zip(tokens, labels, strict=True)]
     loss, _ = loss_and_gradients(trainer, *items)
     logits = trainer.model(tokens).logits[:, 2:]
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, :-2].flatten())
@@ -156,7 +156,7 @@ class Recall(torch.utils.data.Dataset):
         tokens = torch.randint(1, 5, (6,), generator=torch.Generator().manual_seed(index))
         labels = torch.full((6,), -100)
         labels[-1] = tokens[0]
-        return {"input_ids": tokens, "labels": labels}
+        return {"input_ids": tokens, "shift_labels": labels}
 
 
 def test_only_a_gradient_that_reaches_back_learns_to_recall(make_bptt):
@@ -171,8 +171,9 @@ def test_only_a_gradient_that_reaches_back_learns_to_recall(make_bptt):
 def test_evaluation(make_bptt):
     trainer = make_bptt(bptt_horizon=8, eval_rollout_steps=24)
     trainer.eval_dataset = torch.utils.data.Subset(trainer.train_dataset, range(8))
-    metrics = trainer.evaluate()
-    assert metrics == pytest.approx(trainer.evaluate(), rel=0.999)  # but for the speed
+    metrics, again = trainer.evaluate(), trainer.evaluate()
+    losses = {name for name in metrics if not name.endswith(("_time", "_runtime", "_per_second"))}
+    assert {name: metrics[name] for name in losses} == {name: again[name] for name in losses}
     assert metrics["eval_readout"] == pytest.approx(metrics["eval_loss"], rel=1e-6)
     assert metrics["eval_cold_start_loss"] == pytest.approx(metrics["eval_loss"], rel=0.1)
 

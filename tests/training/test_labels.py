@@ -55,7 +55,7 @@ def test_the_evaluation_tells_the_accuracy_of_the_rollout(tmp_path):
     trainer = make(tmp_path, held_out, per_device_eval_batch_size=16, eval_rollout_batches=9, pinned_columns=[-1])
     metrics = trainer.evaluate()
     rows = [held_out[index] for index in range(48)]
-    input_ids, labels = (torch.stack([row[name] for row in rows]) for name in ("input_ids", "labels"))
+    input_ids, labels = (torch.stack([row[name] for row in rows]) for name in ("input_ids", "shift_labels"))
     student = trainer.student().eval()
     logits = student.readout(rollout(student, input_ids)[1])[:, -1]
     expected = (logits.argmax(dim=-1) == labels[:, -1]).float().mean().item()
@@ -80,7 +80,7 @@ def test_labels_that_training_never_reaches(tmp_path):
 
 def test_a_label_outside_the_vocabulary(tmp_path):
     trainer = make(tmp_path)
-    row = {"input_ids": torch.zeros(32, dtype=torch.long), "labels": torch.full((32,), TASK.vocab_size)}
+    row = {"input_ids": torch.zeros(32, dtype=torch.long), "shift_labels": torch.full((32,), TASK.vocab_size)}
     trainer.train_dataset = [row] * 8
-    with pytest.raises(InputError, match=f"label {TASK.vocab_size} is neither -100"):
+    with pytest.raises(InputError, match=f"shift_labels hold {TASK.vocab_size}, which is neither -100"):
         trainer.train()

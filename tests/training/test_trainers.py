@@ -113,7 +113,7 @@ class Labelled(torch.utils.data.Dataset):
         tokens = torch.randint(1, 5, (12,), generator=torch.Generator().manual_seed(index))
         labels = torch.full((12,), -100)
         labels[-1] = tokens[0]
-        return {"input_ids": tokens, "labels": labels}
+        return {"input_ids": tokens, "shift_labels": labels}
 
 
 def test_explicit_targets(make_smt, make_dmt):

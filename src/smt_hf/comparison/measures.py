@@ -27,7 +27,7 @@ def measured(comparison: Comparison, student, teacher, length: int, is_smt: bool
     states = rollout(student, sample["input_ids"])[1]
     result["effective_rank"] = effective_rank(states).item()
     result["uniformity"] = uniformity(states).item()
-    result["memory_space"] = memory_space(states, sample["labels"])
+    result["memory_space"] = memory_space(states, sample["shift_labels"])
     if teacher is not None:
         result["drift"] = drift(student, teacher, sample["input_ids"]).tolist()
     if is_smt:
@@ -43,7 +43,7 @@ def measured(comparison: Comparison, student, teacher, length: int, is_smt: bool
 def gradient_norms(comparison: Comparison, student) -> list[float]:
     """See [`bptt_gradient_norms`], over rows of `gradient_length` tokens."""
     rows = comparison.load_task(comparison.gradient_length).sample(GRADIENT_ROWS, EVALUATION_SEED)
-    return bptt_gradient_norms(student, rows["input_ids"], rows["labels"]).tolist()
+    return bptt_gradient_norms(student, rows["input_ids"], rows["shift_labels"]).tolist()
 
 
 def memory_space(states: torch.Tensor, labels: torch.Tensor, num_points: int = 512) -> dict:

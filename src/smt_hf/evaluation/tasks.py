@@ -46,8 +46,8 @@ def evaluate_teacher_on_task(
 
 
 def _scores(logits_of, rows: dict, device, batch_size: int) -> dict:
-    columns = (rows["labels"] != IGNORED).any(dim=0).nonzero()[:, 0]  # nothing is read elsewhere
-    labels, predictions, total, count = rows["labels"][:, columns], [], 0.0, 0
+    columns = (rows["shift_labels"] != IGNORED).any(dim=0).nonzero()[:, 0]  # nothing is read elsewhere
+    labels, predictions, total, count = rows["shift_labels"][:, columns], [], 0.0, 0
     for first in range(0, len(labels), batch_size):
         batch = slice(first, first + batch_size)
         logits = logits_of(rows["input_ids"][batch].to(device), columns.to(device))

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 
 from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
@@ -18,6 +19,9 @@ from .configuration_smt_rnn import SmtRnnConfig
 from .documents_smt import document_starts, packed_documents, tokens_read
 from .generation_smt_rnn import SmtRnnGenerationMixin
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
+
+# The stock Trainer shifts the labels of models in this table when it smooths them.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[SmtRnnConfig.model_type] = "SmtRnnForCausalLM"
 
 _RECOMPUTE = partial(checkpoint, use_reentrant=False)
 _BASE_MODEL = "modeling_smt_rnn.SmtRnnModel"  # where a saved folder keeps it, for `AutoModel`
@@ -366,6 +370,8 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         Args:
             labels: `(B, T)` token ids, usually `input_ids` themselves (they are shifted here), -100 is ignored. A label
                 that begins another document (see `document_ids`) is ignored too.
+            shift_labels: `(B, T)` targets that are aligned already, in place of `labels`: number t is read from the memory
+                after token t, -100 is ignored. Not in the signature, for the stock `Trainer` would take it for required.
             logits_to_keep: number of last positions (0: all) or a 1-D tensor of positions to compute logits for.
 
         The other arguments are those of [`SmtRnnModel.forward`].
@@ -376,7 +382,9 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         Raises:
             ValueError: if `labels` and `logits_to_keep` are given together, or as [`SmtRnnModel.forward`] does.
         """
-        if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+        shift_labels = kwargs.get("shift_labels")
+        has_labels = labels is not None or shift_labels is not None
+        if has_labels and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
             raise ValueError("labels need the logits of every position: leave logits_to_keep at 0")
         outputs = self.model(
             input_ids=input_ids,
@@ -397,10 +405,10 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         )
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None
-        if labels is not None:
-            if document_ids is None and cache is None and past_key_values is None:
+        if has_labels:
+            if shift_labels is None and document_ids is None and cache is None and past_key_values is None:
                 document_ids = packed_documents(position_ids, labels.shape, attention_mask)
-            if document_ids is not None:
+            if shift_labels is None and document_ids is not None:
                 begins = nn.functional.pad(document_ids[:, 1:] != document_ids[:, :-1], (1, 0))
                 labels = labels.masked_fill(begins, -100)
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)

@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import ProgressCallback, Trainer, get_scheduler
 
 from ..errors import InputError
-from ..evaluation.rollout import next_token_losses, rollout
+from ..evaluation.rollout import rollout
 from ..models.documents_smt import separate_padding
 from ..objectives import IGNORED, LossTerm, cross_entropy, effective_rank, memory_variance
 from ..sharing import write_card
@@ -95,7 +95,7 @@ class MemoryTrainer(Trainer):
         if not batch_samples:
             return None
         for batch in batch_samples:
-            check_token_ids(batch["input_ids"], batch.get("labels"), self.student().config.vocab_size)
+            check_token_ids(batch, self.student().config.vocab_size)
         counts = [self.count_items(batch, self._plan(batch)) for batch in batch_samples]
         total = torch.stack([sum(count[name] for count in counts) for name in counts[0]]).to(device)
         if self.args.world_size > 1:
@@ -171,21 +171,22 @@ class MemoryTrainer(Trainer):
         return loss.detach(), None, None
 
     def _cold_start_terms(self, inputs) -> dict[str, LossTerm]:
-        """Loss of the student's rollout from its initial memory, and with labels the share that it gets right."""
+        """Loss of the student's rollout from its initial memory, and with `shift_labels` the share that it gets right."""
         input_ids, documents = first_columns(inputs, self.args.eval_rollout_steps)
         student, length = self.student(), input_ids.shape[1]
         with self.accelerator.autocast():
             before, after = rollout(student, input_ids, document_ids=documents)
-            if "labels" in inputs:
-                logits, labels = student.readout(after), inputs["labels"][:, :length]
-                right = (logits.argmax(dim=-1) == labels).sum()
+            if "shift_labels" in inputs:
+                logits, targets = student.readout(after), inputs["shift_labels"][:, :length]
+                right = (logits.argmax(dim=-1) == targets).sum()
                 return {
-                    "cold_start_loss": cross_entropy(logits, labels),
-                    "cold_start_accuracy": LossTerm(right, (labels != IGNORED).sum()),
+                    "cold_start_loss": cross_entropy(logits, targets),
+                    "cold_start_accuracy": LossTerm(right, (targets != IGNORED).sum()),
                 }
-            losses = next_token_losses(student.readout, before, input_ids)
-        counted = torch.ones_like(losses) if documents is None else (documents >= 0).to(losses.dtype)
-        return {"cold_start_loss": LossTerm((losses * counted).sum(), counted.sum())}
+            labels = inputs.get("labels", inputs["input_ids"])[:, :length]
+            if documents is not None:
+                labels = labels.masked_fill(documents < 0, IGNORED)
+            return {"cold_start_loss": cross_entropy(student.readout(before), labels)}
 
     def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
         self._evaluated = defaultdict(list)
@@ -250,19 +251,29 @@ def first_columns(inputs: dict, length: int) -> tuple[torch.Tensor, torch.Tensor
     return inputs["input_ids"][:, :length], None if documents is None else documents[:, :length]
 
 
-def check_token_ids(input_ids: torch.Tensor, labels: torch.Tensor | None, vocab_size: int) -> None:
-    """Checks that every token id has an embedding, and every label a logit.
+def target_columns(inputs: dict) -> dict[str, torch.Tensor]:
+    """What [`smt_hf.objectives.next_targets`] makes the targets of a batch from."""
+    names = ("input_ids", "labels", "shift_labels", "attention_mask", "document_ids")
+    return {name: inputs[name] for name in names if inputs.get(name) is not None}
+
+
+def check_token_ids(inputs: dict, vocab_size: int) -> None:
+    """Checks that every token id of a batch has an embedding, and every label a logit.
 
     Raises:
         InputError: naming the id.
     """
-    if labels is not None:
+    for name in ("labels", "shift_labels"):
+        labels = inputs.get(name)
+        if labels is None:
+            continue
         wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= vocab_size))]
         if len(wrong):
             raise InputError(
-                f"label {int(wrong[0])} is neither {IGNORED} nor one of the model's {vocab_size} ids: mend the labels"
+                f"{name} hold {int(wrong[0])}, which is neither {IGNORED} nor one of the model's {vocab_size} ids: correct the "
+                "labels"
             )
-    low, high = (int(value) for value in torch.aminmax(input_ids))
+    low, high = (int(value) for value in torch.aminmax(inputs["input_ids"]))
     if low < 0 or high >= vocab_size:
         raise InputError(
             f"token id {low if low < 0 else high} is outside the model's vocabulary of {vocab_size} ids: use the "

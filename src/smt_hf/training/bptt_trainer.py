@@ -6,16 +6,17 @@ from torch.utils.data import SequentialSampler
 from ..errors import InputError
 from ..models.cache_smt_rnn import SmtRnnCache
 from ..objectives import IGNORED, LossTerm, cross_entropy, first_targets, next_targets
-from .base_trainer import MemoryTrainer
+from .base_trainer import MemoryTrainer, target_columns
 from .streams import CarriedMemory, TokenStreams
 
 
 class BpttTrainer(MemoryTrainer):
     """Trains an [`SmtRnnForCausalLM`] on the next token, from new weights or from a checkpoint: SMT's rival and finisher.
 
-    Data items are dictionaries of `input_ids` `(T,)` and, as needed, `labels` (explicit aligned targets: label t is read
-    from the memory after token t, -100 is ignored), `attention_mask` and `document_ids`, all `(T,)`. Documents start from
-    the initial memory; padding moves no memory.
+    Data items are dictionaries of `input_ids` `(T,)` and, as needed, `labels` (ids at their own positions, -100 is ignored:
+    what every language-modelling collator gives), `shift_labels` (targets that are aligned already: number t is read from the
+    memory after token t), `attention_mask` and `document_ids`, all `(T,)`. Documents start from the initial memory; padding
+    moves no memory.
 
     Args:
         model: the student.
@@ -44,24 +45,26 @@ class BpttTrainer(MemoryTrainer):
         return 1.0  # the next-token loss is all there is
 
     def draw_plan(self, inputs, generator):
-        if "labels" not in inputs and inputs["input_ids"].shape[1] < 2:
-            raise InputError("windows of 1 token have no next token: give longer ones, or labels")
+        if "shift_labels" not in inputs and inputs["input_ids"].shape[1] < 2:
+            raise InputError("windows of 1 token have no next token: give longer ones, or shift_labels")
         return {}
 
     def _read(self, inputs) -> tuple[dict, torch.Tensor, torch.Tensor | None]:
         """What the student reads, `(B, T')`, the target after each of these tokens, and the targets of the initial memory."""
-        masks = {name: inputs[name] for name in ("attention_mask", "document_ids") if name in inputs}
-        input_ids, labels = inputs["input_ids"], inputs.get("labels")
-        if labels is not None:
-            return {"input_ids": input_ids, **masks}, labels, None
-        targets = next_targets(input_ids, **masks)[:, 1:-1]
+        columns = target_columns(inputs)
+        read = {name: columns[name] for name in ("input_ids", "attention_mask", "document_ids") if name in columns}
+        targets = next_targets(**columns)[:, 1:]
+        if "shift_labels" in columns:
+            return read, targets, None
         first = None
         if self.args.train_start:
+            masks, labels = {**read}, columns.get("labels", read["input_ids"])
+            del masks["input_ids"]
             begins = inputs.get("begins")
-            first = first_targets(input_ids, **masks, continued=None if begins is None else ~begins)
+            first = first_targets(labels, **masks, continued=None if begins is None else ~begins)
             if begins is not None:
                 first[:, -1] = IGNORED  # the next segment's first token
-        return {name: ids[:, :-1] for name, ids in {"input_ids": input_ids, **masks}.items()}, targets, first
+        return {name: ids[:, :-1] for name, ids in read.items()}, targets[:, :-1], first
 
     def count_items(self, inputs, plan):
         _, targets, first = self._read(inputs)

@@ -8,6 +8,7 @@ from ..evaluation.rollout import teacher_states
 from ..models.cache_smt_rnn import SmtRnnCache
 from ..models.documents_smt import document_starts, separate_padding
 from ..objectives import IGNORED, cross_entropy, dynamics, next_targets
+from .base_trainer import target_columns
 from .rollouts import sequential_states, sweep_states
 from .taught_trainer import TaughtTrainer
 
@@ -15,7 +16,7 @@ from .taught_trainer import TaughtTrainer
 class DmtTrainer(TaughtTrainer):
     """Trains an [`SmtRnnForCausalLM`] against a frozen [`SmtTeacherModel`] (Kumar & Isola).
 
-    Every step encodes the windows with the teacher, brings the student to its own states along a rollout, runs it from
+    Data items are those of [`SmtTrainer`]. Every step encodes the windows with the teacher, brings the student to its own states along a rollout, runs it from
     them with a gradient, pulls where it gets towards the teacher's states, and trains the readout there.
 
     Args:
@@ -62,8 +63,7 @@ class DmtTrainer(TaughtTrainer):
         return {"num_sweeps": num_sweeps, "columns": columns + first}
 
     def _targets(self, inputs, columns):
-        masks = [inputs.get(name) for name in ("labels", "attention_mask", "document_ids")]
-        targets = next_targets(inputs["input_ids"], *masks)[:, columns + 1]
+        targets = next_targets(**target_columns(inputs))[:, columns + 1]
         mask = inputs.get("attention_mask")
         ends = columns[:, -1]
         valid = torch.ones_like(inputs["input_ids"][:, ends]) if mask is None else mask[:, ends]

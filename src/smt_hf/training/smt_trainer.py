@@ -4,7 +4,8 @@ import torch
 
 from ..errors import InputError
 from ..models.modeling_smt import encoded_positions
-from ..objectives import IGNORED, smt_losses, smt_targets, uniformity
+from ..objectives import IGNORED, next_targets, smt_losses, smt_targets, uniformity
+from .base_trainer import target_columns
 from .sampling import add_pinned, sample_decoded, sample_segments
 from .taught_trainer import TaughtTrainer
 
@@ -12,8 +13,8 @@ from .taught_trainer import TaughtTrainer
 class SmtTrainer(TaughtTrainer):
     """Trains an [`SmtForPreTraining`] with `L_smt` (Kumar & Isola) and the readout and stream losses.
 
-    Data items are dictionaries of `input_ids` `(T,)` and, as needed, `labels` (explicit aligned targets), `attention_mask`
-    and `document_ids`, all `(T,)`.
+    Data items are dictionaries of `input_ids` `(T,)` and, as needed, `labels` (ids at their own positions), `shift_labels`
+    (targets that are aligned already), `attention_mask` and `document_ids`, all `(T,)`; see [`smt_hf.objectives.next_targets`].
 
     Args:
         model: the [`SmtForPreTraining`].
@@ -46,9 +47,9 @@ class SmtTrainer(TaughtTrainer):
             raise InputError(
                 f"windows of {length} tokens are shorter than rollout_steps={args.rollout_steps}: lower it"
             )
-        if self.state.global_step == 0 and "labels" in inputs:
+        if self.state.global_step == 0 and {"labels", "shift_labels"} & set(inputs):
             reached = args.context_length + args.horizon
-            if not (inputs["labels"][:, :reached] != IGNORED).any():
+            if not (next_targets(**target_columns(inputs))[:, : reached + 1] != IGNORED).any():
                 raise InputError(
                     f"no label of the first batch stands in the first context_length + horizon = {reached} columns: raise "
                     "one of them"
@@ -70,10 +71,10 @@ class SmtTrainer(TaughtTrainer):
 
     def _targets(self, inputs, plan):
         model = self.accelerator.unwrap_model(self.model)
-        masks = {name: inputs[name] for name in ("attention_mask", "document_ids") if name in inputs}
-        input_ids = inputs["input_ids"]
-        positions = model.positions_for(input_ids, plan["segment_starts"], plan["segment_length"], **masks)
-        targets = smt_targets(input_ids, **plan, positions=positions, labels=inputs.get("labels"), **masks)
+        columns = target_columns(inputs)
+        masks = {name: columns[name] for name in ("attention_mask", "document_ids") if name in columns}
+        positions = model.positions_for(inputs["input_ids"], plan["segment_starts"], plan["segment_length"], **masks)
+        targets = smt_targets(**columns, **plan, positions=positions)
         if not self.args.student_weight:
             del targets["student"]
         if model.stream_head is None:

@@ -10,5 +10,5 @@ seeds = st.integers(0, 2**40)
 def rows_of(task, seed, num_rows=4):
     """The rows of a sample as pairs of lists: inputs and labels."""
     sample = task.sample(num_rows, seed)
-    assert sample["input_ids"].shape == sample["labels"].shape == (num_rows, task.length)
-    return list(zip(sample["input_ids"].tolist(), sample["labels"].tolist(), strict=True))
+    assert sample["input_ids"].shape == sample["shift_labels"].shape == (num_rows, task.length)
+    return list(zip(sample["input_ids"].tolist(), sample["shift_labels"].tolist(), strict=True))

@@ -35,7 +35,7 @@ def test_one_counter_of_two_is_parity():
 
 def test_every_token_and_every_value_is_equally_likely():
     sample = ModularCounter(length=20, num_counters=3, modulus=4).sample(2000, seed=0)
-    for values, number in ((sample["input_ids"], 12), (sample["labels"], 4), (sample["labels"][:, -1], 4)):
+    for values, number in ((sample["input_ids"], 12), (sample["shift_labels"], 4), (sample["shift_labels"][:, -1], 4)):
         found, counts = values.unique(return_counts=True)
         assert found.tolist() == list(range(number))
         assert (counts / values.numel() - 1 / number).abs().max() < 5 * (1 / number / values.numel()) ** 0.5

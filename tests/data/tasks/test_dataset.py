@@ -13,7 +13,7 @@ TASK = Stack(length=12)
 
 def take(dataset, epoch=0):
     dataset.set_epoch(epoch)
-    return torch.stack([torch.stack([item["input_ids"], item["labels"]]) for item in dataset])
+    return torch.stack([torch.stack([item["input_ids"], item["shift_labels"]]) for item in dataset])
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -23,7 +23,7 @@ def test_rows_are_those_of_the_blocks(name):
     rows.set_epoch(2)
     for i in (0, 255, 256, 599, -1):
         block = task.sample(256, (7, 2, range(600)[i] // 256))
-        for column in ("input_ids", "labels"):
+        for column in ("input_ids", "shift_labels"):
             assert rows[i][column].dtype == torch.int64
             assert rows[i][column].equal(block[column][range(600)[i] % 256])
 
@@ -59,7 +59,7 @@ def test_only_one_epoch_is_kept():
 def test_ids_above_16_bits():
     item = TaskDataset(Retrieval(length=64, num_symbols=10**6), 1)[0]
     assert item["input_ids"].max() > 1 << 16
-    assert item["labels"][-1] in item["input_ids"]
+    assert item["shift_labels"][-1] in item["input_ids"]
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
@@ -72,13 +72,13 @@ def test_persistent_workers_see_set_epoch(context):
         dataset.set_epoch(epoch)
         (batch,) = loader
         expected = take(dataset, epoch)
-        assert batch["input_ids"].equal(expected[:, 0]) and batch["labels"].equal(expected[:, 1])
+        assert batch["input_ids"].equal(expected[:, 0]) and batch["shift_labels"].equal(expected[:, 1])
 
 
 def test_default_data_collator_makes_the_batches():
     dataset = TaskDataset(TASK, 20)
     batch = default_data_collator([dataset[0], dataset[1]])
-    assert set(batch) == {"input_ids", "labels"}
+    assert set(batch) == {"input_ids", "shift_labels"}
     for name in batch:
         assert batch[name].equal(torch.stack([dataset[0][name], dataset[1][name]]))
 
@@ -86,7 +86,7 @@ def test_default_data_collator_makes_the_batches():
 @pytest.mark.parametrize("num_rows", [1, 256, 300])
 def test_to_datasets(num_rows):
     converted = to_datasets(TASK, num_rows, seed=4)
-    assert converted.column_names == ["input_ids", "labels"]
+    assert converted.column_names == ["input_ids", "shift_labels"]
     columns = [torch.tensor(converted[name][:]) for name in converted.column_names]
     assert torch.stack(columns, dim=1).equal(take(TaskDataset(TASK, num_rows, seed=4)))
 

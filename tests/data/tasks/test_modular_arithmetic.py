@@ -42,7 +42,7 @@ def test_chance_by_counting(modulus, coefficients):
 
 def test_x_and_the_map_are_uniform():
     sample = ModularArithmetic(length=4, modulus=5, num_coefficients=3).sample(50_000, seed=0)
-    x, y = sample["input_ids"][:, ::2], sample["labels"][:, ::2]
+    x, y = sample["input_ids"][:, ::2], sample["shift_labels"][:, ::2]
     assert (x.flatten().bincount() / 100_000 - 1 / 5).abs().max() < 5 * (1 / 5 / 100_000) ** 0.5
     zero_one = (x == x.new_tensor([0, 1])).all(1)  # f(0), f(1) give offset and slope
     offset, slope = y[zero_one, 0], (y[zero_one, 1] - y[zero_one, 0]) % 5

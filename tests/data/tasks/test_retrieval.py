@@ -23,7 +23,7 @@ def test_needles_and_columns_are_uniform(length):
     sample = Retrieval(length=length, num_symbols=5).sample(20_000, seed=0)
     columns = 1 + (sample["input_ids"][:, :-1] == 0).int().argmax(1)
     allowed = [t for t in range(1, length) if t < length / 2]
-    for values, expected in ((columns, allowed), (sample["labels"][:, -1], list(range(1, 6)))):
+    for values, expected in ((columns, allowed), (sample["shift_labels"][:, -1], list(range(1, 6)))):
         found, counts = values.unique(return_counts=True)
         assert found.tolist() == expected
         share = 1 / len(expected)

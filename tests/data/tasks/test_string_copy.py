@@ -37,7 +37,7 @@ def test_the_string_is_due_from_the_marker_on(string_length, waiting, num_symbol
 
 
 def test_symbols_are_uniform_and_independent():
-    labels = StringCopy(length=8, string_length=4, num_symbols=3).sample(20_000, seed=0)["labels"][:, 4:]
+    labels = StringCopy(length=8, string_length=4, num_symbols=3).sample(20_000, seed=0)["shift_labels"][:, 4:]
     strings, counts = (labels @ labels.new_tensor([1, 10, 100, 1000])).unique(return_counts=True)
     assert len(strings) == 81
     assert (counts / 20_000 - 1 / 81).abs().max() < 5 * (1 / 81 / 20_000) ** 0.5

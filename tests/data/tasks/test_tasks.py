@@ -25,11 +25,11 @@ SHA256_OF_SEED_3 = {
 def test_form_of_a_sample(name):
     task = load_task(name, length=150)
     sample = task.sample(20, seed=0)
-    assert set(sample) == {"input_ids", "labels"}
+    assert set(sample) == {"input_ids", "shift_labels"}
     for values in sample.values():
         assert values.shape == (20, 150) and values.dtype == torch.int64
     assert 0 <= sample["input_ids"].min() and sample["input_ids"].max() < task.vocab_size
-    labels = sample["labels"][sample["labels"] != -100]
+    labels = sample["shift_labels"][sample["shift_labels"] != -100]
     assert len(labels) and 0 <= labels.min() and labels.max() < task.vocab_size
 
 
@@ -63,7 +63,7 @@ def test_seeds(name):
 @every_task
 def test_no_constant_answer_beats_chance(name):
     task = load_task(name)
-    labels = torch.cat([task.sample(4000, seed)["labels"] for seed in range(3)])
+    labels = torch.cat([task.sample(4000, seed)["shift_labels"] for seed in range(3)])
     labels = labels[labels != -100]
     best = labels.bincount().max() / len(labels)
     assert task.chance - 0.02 < best < task.chance + 0.02

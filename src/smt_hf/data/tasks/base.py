@@ -1,4 +1,4 @@
-"""What the synthetic tasks share: seeded rows of inputs and aligned labels, and checks of options."""
+"""What the synthetic tasks share: seeded rows of inputs and aligned targets, and checks of options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +56,8 @@ class Task:
             seed: a number of at least 0, or several.
 
         Returns:
-            `{"input_ids": (N, length) int64, "labels": (N, length) int64}`
+            `{"input_ids": (N, length) int64, "shift_labels": (N, length) int64}`; the trainers' name for targets that are
+            aligned already.
 
         Raises:
             InputError: a number of rows or a seed out of range.
@@ -65,7 +66,7 @@ class Task:
         for number in seed if isinstance(seed, Sequence) else (seed,):
             check_integer("seed", number, 0)
         input_ids, labels = self.draw(np.random.default_rng(seed), num_rows)
-        return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
+        return {"input_ids": torch.from_numpy(input_ids), "shift_labels": torch.from_numpy(labels)}
 
     def unlabelled(self, num_rows: int) -> np.ndarray:
         """Labels `(num_rows, length)` that are all -100."""

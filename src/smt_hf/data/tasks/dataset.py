@@ -13,8 +13,8 @@ class TaskDataset(torch.utils.data.Dataset):
     """`num_rows` rows of a task, and others of the kind in every epoch.
 
     Row i is one of the rows of block `i // 256`, which depends only on the task, the seed, the epoch and its number: so
-    it is the same whatever the order, the process or `num_rows`. An item is `{"input_ids": (T,) int64, "labels": (T,)
-    int64}`. Blocks are generated when they are first asked for and kept, at 4 bytes a token, until the epoch changes.
+    it is the same whatever the order, the process or `num_rows`. An item is `{"input_ids": (T,) int64, "shift_labels":
+    (T,) int64}`. Blocks are generated when they are first asked for and kept, at 4 bytes a token, until the epoch changes.
 
     For validation take another seed: a data set whose epoch is not set stays in epoch 0, which is also the first epoch of
     the training.
@@ -63,7 +63,7 @@ class TaskDataset(torch.utils.data.Dataset):
 
 
 def to_datasets(task: Task, num_rows: int, seed: int = 0) -> datasets.Dataset:
-    """The rows of `TaskDataset(task, num_rows, seed)` in its epoch 0, with the columns `input_ids` and `labels`.
+    """The rows of `TaskDataset(task, num_rows, seed)` in its epoch 0, with the columns `input_ids` and `shift_labels`.
 
     Raises:
         InputError: a number of rows or a seed out of range.
