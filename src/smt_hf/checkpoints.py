@@ -5,6 +5,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from .errors import InputError
+from .folder_lock import LOCK
 from .models import SmtForPreTraining, SmtRnnForCausalLM, SmtTeacherModel, check_fit
 
 KINDS = {
@@ -95,7 +96,7 @@ def check_output_dir(output_dir: str, overwrite: bool = False) -> None:
     folder = Path(output_dir)
     if folder.is_file():
         raise InputError(f"output_dir={output_dir!r} is a file: give a folder")
-    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+    if not overwrite and folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
         raise InputError(
             f"output_dir={output_dir!r} is not empty: choose another, or pass --resume to go on with it or "
             "--overwrite to start over"

@@ -1,18 +1,88 @@
-"""The error that bad input raises, and the words of others' errors in one line."""
+"""The errors that end a command, and the words of others' errors in one line."""
+
+import errno
+import os
+import signal
 
 from huggingface_hub.errors import StrictDataclassError
 
 
 class InputError(ValueError):
-    """Input that cannot work: one line that names the offending value and the mend.
+    """Input that cannot work: one line that names the offending value, the reason and the remedy.
 
     The command line prints it without a traceback and exits with code 2.
     """
 
 
-def one_line(error: Exception) -> str:
+class Interrupted(BaseException):
+    """A signal ended a command.
+
+    Args:
+        number: the signal.
+        message: what is kept, and how to go on.
+    """
+
+    def __init__(self, number: int = signal.SIGINT, message: str = "interrupted"):
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
+REMEDIES = {
+    errno.ENOSPC: "free some space, or choose another place",
+    errno.EDQUOT: "free some space, or choose another place",
+    errno.EFBIG: "raise the limit on the size of files, or choose another place",
+    errno.EACCES: "choose a place that you may use, or change its permissions",
+    errno.EPERM: "choose a place that you may use, or change its permissions",
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a file stands where a folder should: choose another path",
+    errno.EEXIST: "a file stands where a folder should: choose another path",
+    errno.EISDIR: "a folder stands where a file should: choose another path",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
+
+# What brings an optional package.
+EXTRAS = {
+    "evaluate": "'smt-hf[evaluate]'",
+    "fastapi": "'smt-hf[serve]'",
+    "gradio": "'smt-hf[app]'",
+    "matplotlib": "'smt-hf[plot]'",
+    "peft": "'smt-hf[peft]'",
+    "trl": "'smt-hf[trl]'",
+    "uvicorn": "'smt-hf[serve]'",
+}
+
+
+def one_line(error: BaseException) -> str:
     """The message of an error without its line breaks and without the wrapping of strict configurations."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, StrictDataclassError) and len(lines) > 1:
         lines = lines[1:]
     return " ".join(lines).removeprefix("ValueError: ").removeprefix("TypeError: ")
+
+
+def explain(error: BaseException) -> str:
+    """Any error in one line, with a remedy where one is known: what the command line prints.
+
+    Errors of the system name the file; what nobody foresaw names its kind, so that it can be reported.
+    """
+    if isinstance(error, InputError):
+        return one_line(error)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{str(error.filename)!r}: " if error.filename is not None else ""
+        remedy = REMEDIES.get(error.errno)
+        return f"{where}{error.strerror}" + (f": {remedy}" if remedy else "")
+    text = one_line(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+        return f"there is not enough memory ({text or 'allocation failed'}): lower the sizes or the batch size"
+    for number in (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS):
+        if os.strerror(number) in text:  # of libraries that write files by themselves
+            return f"{text}: {REMEDIES[number]}"
+    if "file write failed" in text or "unexpected pos" in text:  # torch.save
+        return f"a file could not be written to its end ({text}): {REMEDIES[errno.ENOSPC]}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"the package {error.name!r} is missing: pip install {EXTRAS.get(error.name, error.name)}"
+    if isinstance(error, ValueError | RuntimeError | ImportError | OSError) and text:  # a library's own words
+        return text
+    return f"unexpected {type(error).__name__}: {text} (--debug shows where)"

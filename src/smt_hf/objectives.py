@@ -48,11 +48,13 @@ def dynamics(predicted: torch.Tensor, target: torch.Tensor, valid: torch.Tensor)
     return LossTerm((error * valid).sum(), valid.sum())
 
 
-def uniformity(memory: torch.Tensor, num_samples: int = 512) -> torch.Tensor:
+def uniformity(memory: torch.Tensor, num_samples: int = 512, generator: torch.Generator | None = None) -> torch.Tensor:
     """Uniformity loss `log mean exp(-2 ||u_a - u_b||^2)` over pairs of L2-normalised memory tokens (Kumar & Isola).
 
     Args:
-        memory: `(..., K, D)`; `num_samples` of its tokens are drawn with torch's global generator.
+        memory: `(..., K, D)`.
+        num_samples: how many of its tokens are drawn, all when there are no more.
+        generator: a CPU generator to draw them with; torch's global one when `None`.
 
     Returns:
         A scalar between -8 (no two tokens near each other) and 0 (all the same). It is no sum over items: with
@@ -60,7 +62,7 @@ def uniformity(memory: torch.Tensor, num_samples: int = 512) -> torch.Tensor:
     """
     tokens = F.normalize(memory.float().flatten(0, -2), dim=-1)
     if len(tokens) > num_samples:
-        tokens = tokens[torch.randperm(len(tokens), device=tokens.device)[:num_samples]]
+        tokens = tokens[torch.randperm(len(tokens), generator=generator)[:num_samples].to(tokens.device)]
     return torch.pdist(tokens).square().mul(-2).exp().mean().log()
 
 

@@ -88,7 +88,7 @@ def test_without_matplotlib(recipe, tmp_path, monkeypatch, capsys):
         (["--cells", "tape"], "cell_type='tape' is unknown"),
         (["--only", "dmt"], "there is no stage 'dmt': choose among smt, short, bptt"),
         (["--stages", '{"dmt": {}}'], "stage 'dmt' needs a teacher"),
-        (["--stages", "{"], "stages='{' is no JSON"),
+        (["--stages", "{"], "stages='{' is not JSON"),
         (["--training", '{"learnign_rate": 0.1}'], "training: unknown field 'learnign_rate'"),
         (["--lengths", "12", "24", "--cpu_seconds", "1", "2", "3"], "one for each of lengths=[12, 24]"),
         (["--num_processes", "0"], "num_processes=0 must be at least 1"),

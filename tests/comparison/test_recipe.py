@@ -58,21 +58,21 @@ def test_there_are_recipes():
         (stage(task_options=5), "stage 'smt': task_options=5 must be a mapping"),
         ({"seeds": []}, "seeds is empty"),
         ({"seeds": [0, 0]}, "0 stands there twice"),
-        ({"seeds": [-1]}, "-1 must be at least 0"),
+        ({"seeds": [-1]}, "-1 must be from 0 to 4294967295"),
         ({"cells": []}, "cells is empty"),
         ({"cells": "transformer"}, r"cells='transformer' must be a list: write \[transformer\]"),
         ({"cells": ["tape"]}, "cell_type='tape' is unknown: choose one of transformer"),
         ({"cells": ["lstm"], "student": {"num_hidden_layers": 2}}, "choose a multiple of 4"),
         ({"eval_factors": []}, "eval_factors is empty"),
         ({"eval_factors": [2, 4]}, "leaves out 1, the training length: add it"),
-        ({"eval_factors": [1, 0]}, "eval_factors: 0 times length 12: length is 0: give 3 or more"),
-        ({"eval_rows": 0}, "eval_rows=0 must be a whole number of at least 1"),
+        ({"eval_factors": [1, 0]}, r"eval_factors=\[1, 0\]: 0 must be at least 1"),
+        ({"eval_rows": 0}, "eval_rows=0 must be at least 1"),
         ({"trace_points": 0}, "trace_points=0"),
         ({"trace_points": "3"}, "trace_points='3'"),
         ({"gradient_length": 2}, "gradient_length: length is 2: give 3 or more"),
         ({"cpu_seconds": []}, "cpu_seconds is empty"),
         ({"cpu_seconds": 60}, r"cpu_seconds=60 must be a list: write \[60\]"),
-        ({"cpu_seconds": [0]}, r"cpu_seconds=\[0\] must be one positive number"),
+        ({"cpu_seconds": [0]}, r"cpu_seconds=\[0\]: 0 must be above 0"),
         (
             {"cpu_seconds": [1, 2]},
             r"cpu_seconds=\[1, 2\] must be one positive number, or one for each of lengths=\[12\]",
@@ -104,8 +104,8 @@ def test_there_are_recipes():
         (stage(after="smt"), "stage 'smt' goes on after 'smt', which is no earlier stage: mend `after`"),
         (stage(num_sweeps=[1]), "stage 'smt': unknown field 'num_sweeps'"),
         (stage(num_transitions=0), "stage 'smt' at length 12: num_transitions=0 must be at least 1"),
-        (stage(num_transitions="8"), "stage 'smt': num_transitions='8' is text: write it as a number"),
-        (stage(learning_rate="1e-3"), "learning_rate='1e-3' is text: write it as a number, such as 1.0e-3"),
+        (stage(num_transitions="8"), "stage 'smt' at length 12: num_transitions='8' must be a whole number"),
+        (stage(learning_rate="fast"), "learning_rate='fast' must be a number"),
         (
             stage(num_train_epochs=5),
             "num_train_epochs cannot be set here: give cpu_seconds and share, max_train_seconds",
@@ -226,3 +226,9 @@ def test_cells_have_options_of_their_own():
     assert layers == [1, 2]
     assert comparison.model_config("gru", 12).student_config.cell_type == "gru"
     assert comparison.model_config("gru", 12).teacher_config.vocab_size == 5
+
+
+def test_the_numbers_of_yaml():
+    """`1e-3`, without a point, is text in YAML and a number here."""
+    comparison = tiny(**stage(learning_rate="1e-3"))
+    assert comparison.arguments(comparison.all_stages()[0], 12, 0, "unused").learning_rate == 1e-3

@@ -9,7 +9,6 @@ from transformers import set_seed
 from smt_hf import SmtForPreTraining
 from smt_hf.checkpoints import load_joint, load_student
 from smt_hf.comparison import run_shared_stages, run_student, runs
-from smt_hf.comparison.result_file import first_difference
 from smt_hf.comparison.runs import row_seed
 from smt_hf.comparison.trace import Trace
 from smt_hf.data.tasks import TaskDataset
@@ -184,13 +183,6 @@ def test_what_lengths_share(changes, stage, shared):
     comparison = tiny(**changes)
     (found,) = [other for other in comparison.all_stages() if other.name == stage]
     assert comparison.is_shared(found) == shared
-
-
-def test_where_settings_differ():
-    assert first_difference({"a": [1, {"b": 2}]}, {"a": [1, {"b": 2}]}) is None
-    assert first_difference({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}) == "a.1.b: 2, now 3"
-    assert first_difference({"a": 1, "b": 2}, {"a": 1}) == "b: 2, now None"
-    assert first_difference({"a": [1]}, {"a": [1, 2]}) == "a: [1], now [1, 2]"
 
 
 def test_bptt_starts_from_the_weights_that_smt_starts_from(tmp_path, monkeypatch):

@@ -116,5 +116,5 @@ def test_bad_folders_are_named(tmp_path):
     with pytest.raises(InputError, match="is no report"):
         write_card(str(tmp_path))
     (tmp_path / "training.json").write_text("[1")
-    with pytest.raises(InputError, match="no training record"):
+    with pytest.raises(InputError, match="not a training record"):
         read_stages(str(tmp_path))

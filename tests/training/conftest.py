@@ -36,10 +36,11 @@ def model_for_bytes(**overrides):
 
 @pytest.fixture
 def make_smt(cache, tmp_path):
-    def make(model=None, dataset=None, **overrides):
+    def make(model=None, dataset=None, eval_dataset=None, **overrides):
         arguments = SmtTrainingArguments(output_dir=str(tmp_path / "smt"), **{**COMMON, **SMT, **overrides})
         dataset = TokenWindows(cache, arguments.window_length) if dataset is None else dataset
-        return SmtTrainer(model=model or model_for_bytes(), args=arguments, train_dataset=dataset)
+        data = {"train_dataset": dataset, "eval_dataset": eval_dataset}
+        return SmtTrainer(model=model or model_for_bytes(), args=arguments, **data)
 
     return make
 
@@ -59,7 +60,9 @@ def make_dmt(cache, tmp_path):
 @pytest.fixture
 def make_bptt(cache, tmp_path):
     def make(student=None, dataset=None, trainer=BpttTrainer, **overrides):
-        names = {name: overrides.pop(name) for name in ("data_collator", "eval_dataset") if name in overrides}
+        names = {
+            name: overrides.pop(name) for name in ("data_collator", "eval_dataset", "optimizers") if name in overrides
+        }
         arguments = BpttTrainingArguments(**{"output_dir": str(tmp_path / "bptt"), **COMMON, **overrides})
         dataset = TokenWindows(cache, arguments.window_length) if dataset is None else dataset
         student = student or model_for_bytes().export_student()

@@ -263,7 +263,7 @@ def test_carrying_needs_text_and_the_memory_of_its_checkpoint(make_bptt, cache, 
         make_bptt(carry_memory=True, bptt_horizon=8, per_device_train_batch_size=1_000_000)
     make_bptt(bptt_horizon=8, save_strategy="steps", save_steps=1, max_steps=1).train()
     trainer = make_bptt(carry_memory=True, bptt_horizon=8)
-    with pytest.raises(InputError, match="holds no carried_memory_0.pt: resume with carry_memory"):
+    with pytest.raises(InputError, match="carry_memory=False then, True now"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "bptt" / "checkpoint-1"))
 
 

@@ -43,7 +43,8 @@ def main(argv: Sequence[str]) -> BpttTrainer:
 
 def train_student(command: str, options, data, run, arguments) -> BpttTrainer:
     """What `bptt` and `finetune` do alike once their arguments are parsed: load or make the student, train it, save it."""
-    checkpoint = prepare(arguments, run)
+    stage = TrainingStage(command, [options, data, arguments], [options.student] if options.student else [])
+    resume = prepare(arguments, run, stage)
     set_seed(arguments.seed)
     tokenizer = load_tokenizer(options.student or options.tokenizer)
     config = None if options.student else options.student_config(tokenizer)
@@ -51,6 +52,5 @@ def train_student(command: str, options, data, run, arguments) -> BpttTrainer:
     student = SmtRnnForCausalLM(config) if config else load_student(options.student)
     check_vocabulary(student, tokenizer)
     trainer = BpttTrainer(model=student, args=arguments, processing_class=tokenizer, **datasets)
-    starts_from = [options.student] if options.student else []
-    train(trainer, run, checkpoint, TrainingStage(command, [options, data, arguments], starts_from))
+    train(trainer, run, resume, stage)
     return trainer

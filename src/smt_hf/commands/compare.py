@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ..comparison import Comparison, run_shared_stages, run_student, write_plots, write_report
 from ..errors import InputError
+from ..folder_lock import hold_folder
 from .parsing import parse
 
 DESCRIPTION = """Train the same student in several ways on a synthetic task, over lengths, seeds and cells, and lay the results side
@@ -43,11 +44,10 @@ class CompareOptions:
 def main(argv: Sequence[str]) -> str:
     """Runs the command and returns the tables."""
     options, comparison = parse([CompareOptions, Comparison], argv, "compare", DESCRIPTION, EXAMPLE)
-    if options.num_processes < 1:
-        raise InputError(f"num_processes={options.num_processes} must be at least 1")
     if Path(options.output_dir).is_file():
         raise InputError(f"output_dir={options.output_dir!r} is a file: give a folder")
     if not options.report_only:
+        hold_folder(options.output_dir)
         shared = [
             (comparison, cell, seed, options.output_dir) for seed in comparison.seeds for cell in comparison.cells
         ]

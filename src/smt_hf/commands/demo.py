@@ -8,6 +8,7 @@ import torch
 
 from ..checkpoints import check_output_dir, load_student
 from ..data.stories import write_stories
+from ..folder_lock import hold_folder
 from . import dmt, evaluate, smt
 from .generate import GenerateOptions, write
 from .parsing import parse
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     (options,) = parse([DemoOptions], argv, "demo", DESCRIPTION, EXAMPLE)
     folder = Path(options.output_dir)
     check_output_dir(options.output_dir, options.overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
+    hold_folder(folder)
     train, valid = str(folder / "stories_train.txt"), str(folder / "stories_valid.txt")
     print(f"Writing {options.num_stories} stories ...")
     write_stories(train, num_stories=options.num_stories, seed=0)

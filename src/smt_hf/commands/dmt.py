@@ -39,17 +39,14 @@ def main(argv: Sequence[str]) -> DmtTrainer:
     )
     if options.teacher is None:
         raise InputError("teacher is missing: give --teacher the folder of an SMT run")
-    checkpoint = prepare(arguments, run)
+    starts_from = [options.teacher, options.student or options.teacher]
+    stage = TrainingStage("dmt", [options, data, arguments], starts_from)
+    resume = prepare(arguments, run, stage)
     set_seed(arguments.seed)
     teacher, student = load_teacher(options.teacher), load_student(options.student or options.teacher)
     tokenizer = load_tokenizer(options.student or options.teacher)
     check_vocabulary(student, tokenizer)
     datasets = data.datasets(tokenizer, arguments.window_length, arguments)
     trainer = DmtTrainer(model=student, args=arguments, teacher=teacher, processing_class=tokenizer, **datasets)
-    train(
-        trainer,
-        run,
-        checkpoint,
-        TrainingStage("dmt", [options, data, arguments], [options.teacher, options.student or options.teacher]),
-    )
+    train(trainer, run, resume, stage)
     return trainer

@@ -9,7 +9,7 @@ from ..checkpoints import check_pair, check_vocabulary, load_student, load_teach
 from ..data import cached_tokens, load_tokenizer
 from ..errors import InputError
 from ..evaluation import evaluate_models, format_table, plot_report
-from ..sharing import write_card
+from ..sharing import public_name, weights_digest, write_card
 from .parsing import parse
 
 DESCRIPTION = """Measure a student on validation text: from a cold start (its initial memory) and, given the teacher, from a
@@ -44,9 +44,6 @@ def main(argv: Sequence[str]) -> dict:
     if options.student is None or options.dataset is None:
         missing = "student" if options.student is None else "dataset"
         raise InputError(f"{missing} is missing: give --{missing}")
-    for name in ("context_length", "rollout_steps", "num_windows", "batch_size"):
-        if getattr(options, name) < 1:
-            raise InputError(f"{name}={getattr(options, name)} must be at least 1")
     student, tokenizer = load_student(options.student).eval(), load_tokenizer(options.student)
     check_vocabulary(student, tokenizer)
     teacher = None
@@ -65,7 +62,8 @@ def main(argv: Sequence[str]) -> dict:
     report = evaluate_models(
         student, cache, teacher, options.context_length, options.rollout_steps, options.num_windows, options.batch_size
     )
-    report["dataset"] = Path(options.dataset).name if Path(options.dataset).exists() else options.dataset
+    report["dataset"] = public_name(options.dataset)
+    report["weights"] = weights_digest(Path(options.student).expanduser())
     print(json.dumps(report) if options.json else format_table(report))
     if options.output_dir is not None:
         write_report(report, options.output_dir)

@@ -51,8 +51,6 @@ def main(argv: Sequence[str]) -> None:
         raise InputError("prompt is empty: give at least one character, or a --memory or --text_file to go on from")
     if options.save_memory is not None and options.text_file is None and options.memory is None:
         raise InputError("save_memory has nothing to save: give --text_file")
-    if options.temperature < 0:
-        raise InputError(f"temperature={options.temperature} must not be negative")
     student, tokenizer = load_student(options.model).eval(), load_tokenizer(options.model)
     memory = read(student, tokenizer, options)
     if options.save_memory is not None:

@@ -71,7 +71,8 @@ class DataOptions:
         """`train_dataset` and `eval_dataset` of a trainer, the latter `None` if no validation text was named."""
         with arguments.main_process_first(desc="reading the text"):
             train, validation = self.train_tokens(tokenizer), self.eval_tokens(tokenizer)
-        datasets = {"train_dataset": TokenWindows(train, window_length, seed=arguments.seed), "eval_dataset": None}
+        seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+        datasets = {"train_dataset": TokenWindows(train, window_length, seed=seed), "eval_dataset": None}
         if validation is not None:
             windows = TokenWindows(validation, window_length, random_offset=False)
             datasets["eval_dataset"] = EvenlySpaced(windows, self.max_eval_windows)

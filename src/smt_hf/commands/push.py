@@ -9,7 +9,7 @@ from huggingface_hub import RepoUrl
 
 from ..checkpoints import KINDS, check_kind
 from ..errors import InputError
-from ..sharing import check_repo_id, share_folder, write_card
+from ..sharing import CARD, card_text, check_repo_id, share_folder
 from .parsing import parse
 
 DESCRIPTION = """Share a trained folder on the Hub: a student, a teacher, or both as SMT trained them. Everything in the folder
@@ -47,10 +47,12 @@ def main(argv: Sequence[str]) -> RepoUrl:
     folder = Path(options.folder).expanduser()
     kind = check_model_folder(folder)
     check_repo_id(options.repo_id)
-    write_card(str(folder), options.repo_id, options.license)
+    card = card_text(folder, options.repo_id, options.license)
     url = share_folder(
-        folder, options.repo_id, options.private, options.token, options.revision, options.commit_message
+        folder, options.repo_id, options.private, options.token, options.revision, options.commit_message, card
     )
+    if card is not None:  # not before it is on the Hub: a refused push changes nothing
+        (folder / CARD).write_text(card, encoding="utf-8")
     print(f"{KINDS[kind]} is at {url}\n")
     branch = "" if options.revision == "main" else f', revision="{options.revision}"'
     print(f'  {LOADERS[kind]}.from_pretrained("{url.repo_id}"{branch}, trust_remote_code=True)')

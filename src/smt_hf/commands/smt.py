@@ -25,7 +25,9 @@ def main(argv: Sequence[str]) -> SmtTrainer:
     model_options, data, run, arguments = parse(
         [ModelOptions, DataOptions, RunOptions, SmtTrainingArguments], argv, "smt", DESCRIPTION, EXAMPLE
     )
-    checkpoint = prepare(arguments, run)
+    starts_from = [model_options.model] if model_options.model else []
+    stage = TrainingStage("smt", [model_options, data, arguments], starts_from)
+    resume = prepare(arguments, run, stage)
     set_seed(arguments.seed)
     tokenizer = load_tokenizer(model_options.model or model_options.tokenizer)
     config = None if model_options.model else model_options.config(tokenizer)
@@ -33,10 +35,5 @@ def main(argv: Sequence[str]) -> SmtTrainer:
     model = SmtForPreTraining(config) if config else load_joint(model_options.model)
     check_vocabulary(model.teacher, tokenizer)
     trainer = SmtTrainer(model=model, args=arguments, processing_class=tokenizer, **datasets)
-    train(
-        trainer,
-        run,
-        checkpoint,
-        TrainingStage("smt", [model_options, data, arguments], [model_options.model] if model_options.model else []),
-    )
+    train(trainer, run, resume, stage)
     return trainer

@@ -1,11 +1,10 @@
 """Checks of what stands in a recipe, whose values nobody has converted."""
 
 import dataclasses
-import difflib
 import json
-import math
 
 from ..errors import InputError
+from ..typed import did_you_mean
 
 
 def mapping(name: str, value) -> dict:
@@ -61,19 +60,10 @@ def check_fields(where: str, values: dict, *classes: type, elsewhere: dict) -> N
         if name in elsewhere:
             raise InputError(f"{where}: {name} cannot be set here: {elsewhere[name]}")
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"see {', '.join(kind.__name__ for kind in classes)}"
+            hint = did_you_mean(name, known) or f"see {', '.join(kind.__name__ for kind in classes)}"
             raise InputError(f"{where}: unknown field {name!r}: {hint}")
 
 
 def is_number(value, kinds=(int, float)) -> bool:
     """Whether a value is a number of these kinds, and neither true nor false."""
     return isinstance(value, kinds) and not isinstance(value, bool)
-
-
-def is_number_as_text(value) -> bool:
-    """Whether a value is text that reads as a number, such as the 1e-3 of YAML, which lacks a point."""
-    try:
-        return isinstance(value, str) and math.isfinite(float(value))
-    except ValueError:
-        return False

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 from huggingface_hub.errors import StrictDataclassError
 
+from ..bounds import check_bounds
 from ..data.tasks import Task, load_task
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig, student_config_for
 from ..models.configuration_smt_rnn import CELL_TYPES
-from .checks import check_fields, check_list, is_number, is_number_as_text, mapping
+from ..typed import check_types
+from .checks import check_fields, check_list, is_number, mapping
 from .stages import TRAINERS, Stage, ancestry, read_stages
 
 # Fields of the trainers' arguments that a comparison decides itself, and where to say it instead.
@@ -86,14 +88,12 @@ class Comparison:
         check_list("cpu_seconds", self.cpu_seconds, (int, float), distinct=False)
         if self.only is not None:
             check_list("only", self.only, str)
-        if min(self.seeds) < 0:
-            raise InputError(f"seeds={self.seeds}: {min(self.seeds)} must be at least 0")
         if 1 not in self.eval_factors:
             raise InputError(f"eval_factors={self.eval_factors} leaves out 1, the training length: add it")
         for name in ("eval_rows", "trace_points", "gradient_length"):
-            value = getattr(self, name)
-            if not is_number(value, int) or value < 1:
-                raise InputError(f"{name}={value!r} must be a whole number of at least 1")
+            if not is_number(getattr(self, name), int):
+                raise InputError(f"{name}={getattr(self, name)!r} must be a whole number")
+        check_bounds(self)
         if len(self.cpu_seconds) == 1:
             self.cpu_seconds = self.cpu_seconds * len(self.lengths)
         if len(self.cpu_seconds) != len(self.lengths) or not all(0 < number < math.inf for number in self.cpu_seconds):
@@ -215,9 +215,6 @@ class Comparison:
         check_fields(str(stage), stage.arguments, kind, elsewhere=DECIDED)
         known = {field.name: field.default for field in dataclasses.fields(kind)}
         chosen = {name: value for name, value in self.training.items() if name in known} | stage.arguments
-        for name, value in chosen.items():
-            if not isinstance(known[name], str) and is_number_as_text(value):
-                raise InputError(f"{stage}: {name}={value!r} is text: write it as a number, such as 1.0e-3")
         lengths = {"context_length": rows}
         if stage.trainer == "smt":
             lengths |= {"horizon": rows}
@@ -239,6 +236,6 @@ class Comparison:
         try:
             if chosen.get("max_steps", -1) > 0:
                 fixed["max_train_seconds"] = None
-            return kind(**{**fixed, **lengths, **chosen})
+            return kind(**check_types(kind, {**fixed, **lengths, **chosen}))
         except (InputError, StrictDataclassError, TypeError, ValueError) as error:
             raise InputError(f"{stage} at length {length}: {one_line(error)}") from error

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+from ..differences import differences
 from ..errors import InputError
 
 RESULT = "result.json"
@@ -13,18 +14,33 @@ def read_result(folder: Path, settings: dict) -> dict | None:
     """The result of a finished stage, or `None`.
 
     Raises:
-        InputError: if it was made with other settings.
+        InputError: if it is damaged, or was made with other settings.
     """
     file = folder / RESULT
     if not file.is_file():
         return None
-    result = json.loads(file.read_text(encoding="utf-8"))
-    difference = first_difference(result["settings"], json.loads(json.dumps(settings)))
-    if difference is not None:
+    result = load_result(file)
+    found = differences(result["settings"], json.loads(json.dumps(settings)))
+    if found:
+        name, (old, new) = next(iter(found.items()))
         raise InputError(
-            f"{str(file)!r} was made with other settings ({difference}): choose another output_dir, or remove {str(folder)!r} "
-            "and what went on from it to train it anew"
+            f"{str(file)!r} was made with other settings ({name}: {old!r}, now {new!r}): choose another output_dir, or remove "
+            f"{str(folder)!r} and what went on from it to train it anew"
         )
+    return result
+
+
+def load_result(file: Path) -> dict:
+    """What a result file holds.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+        result["settings"]["stages"], result["trace"][-1]["steps"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise InputError(f"{str(file)!r} is damaged: remove {str(file.parent)!r} to train the stage anew") from error
     return result
 
 
@@ -35,15 +51,3 @@ def write_result(folder: Path, result: dict) -> dict:
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, folder / RESULT)
     return json.loads(text)
-
-
-def first_difference(old, new, name: str = "") -> str | None:
-    """Where two nested values of JSON first differ, and what stands there: `name: old, now new`; `None` if nowhere."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        pairs = {key: (old.get(key), new.get(key)) for key in [*new, *old]}
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = dict(enumerate(zip(old, new, strict=True)))
-    else:
-        return None if old == new else f"{name}: {old!r}, now {new!r}"
-    found = (first_difference(*pair, f"{name}.{key}".lstrip(".")) for key, pair in pairs.items())
-    return next(filter(None, found), None)

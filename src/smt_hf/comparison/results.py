@@ -1,10 +1,9 @@
 """The results in a comparison's folder: read, chosen, and what was spent on the way to them."""
 
-import json
 from pathlib import Path
 
 from ..errors import InputError
-from .result_file import RESULT
+from .result_file import RESULT, load_result
 
 BUDGETS = {
     "tokens": "tokens",
@@ -21,10 +20,10 @@ def read_results(output_dir: str) -> list[dict]:
     Left out are the steps of curricula, and results that lack that of an earlier stage, whose spending is unknown.
 
     Raises:
-        InputError: if there is none, or if they are of several tasks.
+        InputError: if there is none, one is damaged, or they are of several tasks.
     """
     files = sorted(Path(output_dir).glob(f"*/*/seed-*/*/{RESULT}"))
-    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    results = [load_result(file) for file in files]
     for result in results:
         result |= {name: result["settings"][name] for name in ("cell", "length", "seed")}
         result["stages"] = [stage["name"] for stage in result["settings"]["stages"]]

@@ -35,6 +35,16 @@ class TokenWindows(torch.utils.data.Dataset):
         self.random_offset = random_offset
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that persistent workers see set_epoch
 
+    def identity(self) -> dict:
+        """What tells these windows from others, for a resumed training to compare."""
+        return {
+            "kind": "TokenWindows",
+            "tokens": getattr(self.cache, "digest", self.cache.num_tokens),
+            "window_length": self.window_length,
+            "seed": self.seed,
+            "random_offset": self.random_offset,
+        }
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the offsets of this epoch (0 or more), also in data loader workers that are already running."""
         self._epoch.fill_(epoch)

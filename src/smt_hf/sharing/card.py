@@ -1,13 +1,17 @@
 """The model card of a trained folder, filled from what lies in it."""
 
+import html
 import json
+import re
 from pathlib import Path
 
+import xxhash
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from safetensors import safe_open
 from transformers import AutoConfig
 
+from ..digests import file_digest
 from ..errors import InputError
 from ..evaluation.report import format_table
 from .record import read_stages
@@ -38,11 +42,22 @@ def write_card(folder: str, name: str | None = None, license: str | None = None)
         InputError: if the folder holds no model of this package.
     """
     folder = Path(folder)
-    card = folder / CARD
-    if card.exists() and MARK not in card.read_text(encoding="utf-8"):
-        return False
-    card.write_text(str(make_card(folder, name, license)), encoding="utf-8")
-    return True
+    text = card_text(folder, name, license)
+    if text is not None:
+        (folder / CARD).write_text(text, encoding="utf-8")
+    return text is not None
+
+
+def card_text(folder: Path, name: str | None = None, license: str | None = None) -> str | None:
+    """What [`write_card`] writes, `None` where it leaves the card alone; raises as it does."""
+    if (folder / CARD).exists() and not is_own_card(folder / CARD):
+        return None
+    return str(make_card(folder, name, license))
+
+
+def is_own_card(card: Path) -> bool:
+    """Whether a card is there that this package wrote and nobody has made their own."""
+    return card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
 
 
 def make_card(folder: Path, name: str | None = None, license: str | None = None) -> ModelCard:
@@ -59,6 +74,8 @@ def make_card(folder: Path, name: str | None = None, license: str | None = None)
     student = {"smt_rnn": config, "smt": getattr(config, "student_config", None)}.get(config.model_type)
     stages = read_stages(str(folder))
     report, plot = find_evaluation(folder)
+    of_these_weights = report is None or report.get("weights") == weights_digest(folder)
+    report, plot = (report, plot) if of_these_weights else (None, None)
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation" if config.model_type == "smt_rnn" else None,
@@ -78,7 +95,7 @@ def make_card(folder: Path, name: str | None = None, license: str | None = None)
         num_parameters=count_parameters(folder),
         memory_numbers=sizes.num_memory_tokens * sizes.hidden_size,
         training="\n\n".join(describe_stage(stage) for stage in stages) or "No record of the training was kept.",
-        evaluation=describe_evaluation(report, plot),
+        evaluation=describe_evaluation(report, plot, of_these_weights),
         limits=describe_limits(stages, report),
     )
     return card
@@ -108,6 +125,14 @@ def find_evaluation(folder: Path) -> tuple[dict | None, str | None]:
     return None, None
 
 
+def weights_digest(folder: str | Path) -> str | None:
+    """What tells the weights in a folder from others, `None` where it holds none: an evaluation names those it measured."""
+    digest, files = xxhash.xxh3_128(), sorted(Path(folder).glob("*.safetensors"))
+    for file in files:
+        digest.update(file_digest(file).encode())
+    return digest.hexdigest() if files else None
+
+
 def count_parameters(folder: Path) -> int:
     """Numbers in the safetensors files of a folder."""
     total = 0
@@ -123,15 +148,25 @@ def count_parameters(folder: Path) -> int:
 
 def hub_datasets(stages: list[dict]) -> list[str]:
     """Hub ids among the training data: `owner/name`, as local files are recorded by their names alone."""
-    names = {stage["recipe"].get("dataset", "") for stage in stages}
-    return sorted(name for name in names if name.count("/") == 1)
+    names = {str(stage["recipe"].get("dataset", "")) for stage in stages}
+    return sorted(filter(is_hub_id, names))
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name is `owner/name`."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+
+
+def plain(value) -> str:
+    """What somebody else may have written, as one line of text that Markdown and HTML take for nothing else."""
+    return html.escape(" ".join(str(value).split())).replace("`", "'")
 
 
 def evaluation_results(stages: list[dict], report: dict | None) -> list[EvalResult]:
     """Loss, bits per byte and drift in the Hub's metadata format."""
     if report is None:
         return []
-    dataset = report.get("dataset", "validation text")
+    dataset = str(report.get("dataset", "validation text"))
     results = []
     cold = report["student_cold"]
     metrics = [
@@ -146,7 +181,7 @@ def evaluation_results(stages: list[dict], report: dict | None) -> list[EvalResu
         results.append(
             EvalResult(
                 task_type="text-generation",
-                dataset_type=dataset if dataset.count("/") == 1 else "text",
+                dataset_type=dataset if is_hub_id(dataset) else "text",
                 dataset_name=dataset,
                 metric_type=kind,
                 metric_name=label,
@@ -169,27 +204,33 @@ def describe_stage(stage: dict) -> str:
             f"{passes:.2f} times in windows of {data['window_length']} tokens"
         )
     lines = [
-        f"### {stage['command'].upper()}",
-        f"Data: `{source}`{size}. {stage['steps']:,} steps of {stage['windows_per_step']} windows in "
-        f"{stage['seconds']:,.0f} seconds on {stage['hardware']}.",
+        f"### {plain(stage['command']).upper()}",
+        f"Data: `{plain(source)}`{size}. {stage['steps']:,} steps of {stage['windows_per_step']} windows in "
+        f"{stage['seconds']:,.0f} seconds on {plain(stage['hardware'])}.",
     ]
     shown = {name: losses[name] for name in LOSS_TERMS if name in losses}
     shown |= {name: value for name, value in stage.get("evaluation", {}).items() if name in ("eval_cold_start_loss",)}
+    shown = {name: value for name, value in shown.items() if isinstance(value, int | float)}
+    for resumed in stage.get("resumed", ()):
+        lines.append(f"Resumed with other settings: `{plain(json.dumps(resumed))}`.")
     if shown:
         head = " | ".join(shown)
         values = " | ".join(f"{float(value):.4g}" for value in shown.values())
         lines.append(f"| {head} |\n|{'---|' * len(shown)}\n| {values} |")
     recipe = yaml.safe_dump(stage["recipe"], sort_keys=True).strip()
-    lines.append(f"<details><summary>Recipe</summary>\n\n```yaml\n{recipe}\n```\n\n</details>")
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", recipe)), default=0))  # which no text in it can close
+    lines.append(f"<details><summary>Recipe</summary>\n\n{fence}yaml\n{recipe}\n{fence}\n\n</details>")
     return "\n\n".join(lines)
 
 
-def describe_evaluation(report: dict | None, plot: str | None) -> str:
+def describe_evaluation(report: dict | None, plot: str | None, of_these_weights: bool = True) -> str:
     """The evaluation's table and plot in Markdown."""
+    if not of_these_weights:
+        return "The evaluation in this folder is of other weights. `smt-hf evaluate` measures these."
     if report is None:
         return "Not measured. `smt-hf evaluate` does it."
     text = (
-        f"{report['num_windows']} windows of `{report.get('dataset', 'validation text')}`, {report['rollout_steps']} steps of "
+        f"{report['num_windows']} windows of `{plain(report.get('dataset', 'validation text'))}`, {report['rollout_steps']} steps of "
         f"the student on its own states; the warm start has read {report['context_length']} tokens through the teacher:\n\n"
         f"```text\n{format_table(report)}\n```"
     )

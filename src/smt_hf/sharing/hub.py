@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import HfApi, RepoUrl, get_token
+from huggingface_hub import CommitOperationAdd, HfApi, RepoUrl, get_token
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils import HFValidationError, validate_repo_id
+from huggingface_hub.utils import HFValidationError, filter_repo_objects, validate_repo_id
 
 from ..errors import InputError
 
@@ -41,8 +41,11 @@ def share_folder(
     token: str | None = None,
     revision: str = "main",
     commit_message: str | None = None,
+    card: str | None = None,
 ) -> RepoUrl:
     """Uploads a model folder, without what training left in it, to a model repository that is made if need be.
+
+    Nothing in the folder changes.
 
     Args:
         folder: holds the weights, the configuration and whatever else belongs to the model.
@@ -51,6 +54,7 @@ def share_folder(
         token: with write access; by default the one of `hf auth login` or `$HF_TOKEN`.
         revision: the branch, made if need be, or the `refs/pr/N` of a pull request.
         commit_message: the title of the commit.
+        card: the text of `README.md`, in place of the folder's own.
 
     Returns:
         The address of the repository, with `repo_id` as an attribute.
@@ -63,14 +67,22 @@ def share_folder(
     with refusals_in_words(repo_id, api.endpoint):
         if revision != "main" and not revision.startswith("refs/"):
             api.create_branch(url.repo_id, branch=revision, exist_ok=True)
-        api.upload_folder(
-            repo_id=url.repo_id,
-            folder_path=folder,
-            revision=revision,
+        api.create_commit(
+            url.repo_id,
+            additions(Path(folder), card),
             commit_message=commit_message or "Upload model",
-            ignore_patterns=list(LEFTOVERS),
+            revision=revision,
         )
     return url
+
+
+def additions(folder: Path, card: str | None) -> list[CommitOperationAdd]:
+    """What is uploaded of a folder: all files but [`LEFTOVERS`], with another card if one is given."""
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    contents = {name: folder / name for name in filter_repo_objects(files, ignore_patterns=list(LEFTOVERS))}
+    if card is not None:
+        contents["README.md"] = card.encode()
+    return [CommitOperationAdd(name, content) for name, content in contents.items()]
 
 
 def make_repository(repo_id: str, private: bool = False, token: str | None = None) -> tuple[HfApi, RepoUrl]:

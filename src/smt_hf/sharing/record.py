@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ import transformers
 from transformers import TrainingArguments
 from transformers.utils import cached_file
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 
 RECORD = "training.json"
 # What says nothing of the model, or nothing that strangers should read.
@@ -34,13 +34,21 @@ class TrainingStage:
     command: str
     options: Sequence
     starts_from: Sequence[str] = ()
+    earlier: list[dict] = field(default_factory=list)
+
+    def read_earlier(self) -> None:
+        """Reads the records of the models that the run starts from: before it trains, since they may be damaged.
+
+        Raises:
+            InputError: if one is.
+        """
+        self.earlier = []
+        for path in self.starts_from:
+            self.earlier += [stage for stage in read_stages(path) if stage not in self.earlier]
 
     def write(self, trainer, metrics: dict) -> None:
         """Writes `training.json` into the trainer's output folder: the earlier stages, then this one."""
-        earlier = []
-        for path in self.starts_from:
-            earlier += [stage for stage in read_stages(path) if stage not in earlier]
-        record = json.dumps([*earlier, self._describe(trainer, metrics)], indent=1)
+        record = json.dumps([*self.earlier, self._describe(trainer, metrics)], indent=1)
         (Path(trainer.args.output_dir) / RECORD).write_text(record + "\n", encoding="utf-8")
 
     def _describe(self, trainer, metrics: dict) -> dict:
@@ -60,7 +68,8 @@ class TrainingStage:
             "data": describe_data(trainer.train_dataset),
             "steps": trainer.state.global_step,
             "windows_per_step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            "seconds": round(metrics.get("train_runtime", 0), 1),
+            "seconds": round(trainer.clock.elapsed, 1),
+            **({"resumed": trainer.changes} if trainer.changes else {}),
             "losses": logs[-1] if logs else {},
             "evaluation": {name: value for name, value in metrics.items() if name.startswith("eval_")},
             "hardware": f"{args.world_size} x {device}" if args.world_size > 1 else device,
@@ -74,18 +83,26 @@ def changed_fields(options) -> dict:
         type(options)(output_dir=options.output_dir) if isinstance(options, TrainingArguments) else type(options)()
     )
     changed = {}
-    for field in fields(options):
-        value = getattr(options, field.name)
-        if field.name.startswith("_") or field.name in _LEFT_OUT or value == getattr(reference, field.name, None):
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if option.name.startswith("_") or option.name in _LEFT_OUT or value == getattr(reference, option.name, None):
             continue
-        if isinstance(value, str) and (os.path.isabs(value) or os.path.exists(value)):
-            value = Path(value).name
+        value = public_name(value)
         try:
             json.dumps(value)
         except TypeError:
             value = str(value)
-        changed[field.name] = getattr(value, "value", value)
+        changed[option.name] = getattr(value, "value", value)
     return changed
+
+
+def public_name(value):
+    """A file or folder of this machine by its name alone; any other value as it is."""
+    if isinstance(value, str | os.PathLike):
+        text = os.fspath(value)
+        if text.startswith("~") or os.path.isabs(text) or os.path.exists(text) or text.startswith((".", "file:")):
+            return Path(text).name
+    return value
 
 
 def describe_data(dataset) -> dict:
@@ -99,6 +116,38 @@ def describe_data(dataset) -> dict:
         "bytes": cache.num_bytes,
         "window_length": dataset.window_length,
     }
+
+
+# What every stage of a record has, and what it may have.
+_NEEDED = {
+    "command": str,
+    "recipe": dict,
+    "steps": int,
+    "windows_per_step": int,
+    "seconds": int | float,
+    "hardware": str,
+}
+_OPTIONAL = {"data": dict, "losses": dict, "evaluation": dict, "versions": dict, "resumed": list}
+_DATA = {"tokens": int, "documents": int, "bytes": int, "window_length": int}
+
+
+def check_stage(stage) -> None:
+    """Checks that a stage of a record has what readers of it take for granted; it may come from anybody.
+
+    Raises:
+        ValueError: naming what is missing or of another type.
+    """
+    if not isinstance(stage, dict):
+        raise ValueError(f"a stage is {stage!r:.40}, no mapping")
+    parts = [(stage, _NEEDED), (stage, {name: kind for name, kind in _OPTIONAL.items() if name in stage})]
+    if stage.get("data"):
+        parts.append((stage["data"], _DATA))
+    for values, kinds in parts:
+        for name, kind in kinds.items():
+            if not isinstance(values, dict) or not isinstance(values.get(name), kind):
+                raise ValueError(f"a stage has no {name}, or not of the right type")
+    if stage.get("data") and min(stage["data"][name] for name in _DATA) < 1:
+        raise ValueError("a stage was trained on nothing")
 
 
 def read_stages(path: str) -> list[dict]:
@@ -115,6 +164,10 @@ def read_stages(path: str) -> list[dict]:
         return []
     try:
         stages = json.loads(Path(file).read_text(encoding="utf-8"))
-        return [dict(stage) for stage in stages]
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{file} is no training record: delete it, or restore it from the run") from error
+        for stage in stages if isinstance(stages, list) else [stages]:
+            check_stage(stage)
+        return stages
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{file} is not a training record ({one_line(error)}): delete it, or restore it from the run"
+        ) from error

@@ -4,7 +4,10 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from ..bounds import check_bounds
 from ..errors import InputError
+from ..typed import check_types
+from .supported import check_schedule, check_supported
 
 
 @dataclass
@@ -28,7 +31,7 @@ class MemoryTrainingArguments(TrainingArguments):
     )
     muon: bool = field(
         default=False,
-        metadata={"help": "Muon for the weight matrices of the Transformer blocks, AdamW for everything else."},
+        metadata={"help": "Muon for the hidden weight matrices, AdamW for everything else."},
     )
     max_train_seconds: float | None = field(
         default=None,
@@ -55,21 +58,33 @@ class MemoryTrainingArguments(TrainingArguments):
     collapse_rank: float = field(
         default=1.2, metadata={"help": "Warn when the effective_rank of the memories stays below this; 0: never."}
     )
+    accept_changes: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Settings that a resumed run may have otherwise than its checkpoint, such as 'seed' or 'data'; they are "
+            "recorded. Otherwise a changed setting is refused."
+        },
+    )
     use_cache: bool = field(default=True, metadata={"help": "Kept in the saved configuration, for generation."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Off: the models take what the data gives."})
 
     def __post_init__(self):
-        if self.max_train_seconds is not None:
-            if self.max_train_seconds <= 0:
-                raise InputError(f"max_train_seconds={self.max_train_seconds} must be positive")
-            if self.max_steps <= 0:
-                self.max_steps = 10_000_000  # the clock ends the training
+        if not self.output_dir:
+            raise InputError("output_dir is empty: give a folder for checkpoints and the trained model")
+        check_supported(self)
+        for name, value in check_types(type(self), dict(self.__dict__)).items():
+            setattr(self, name, value)
+        check_bounds(self)
         if self.train_clock not in ("wall", "cpu"):
             raise InputError(f"train_clock={self.train_clock!r} is unknown: choose 'wall' or 'cpu'")
-        for name in ("collapse_variance", "collapse_rank"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name}={getattr(self, name)} must not be negative: 0 turns the warning off")
+        if self.max_train_seconds is not None and self.max_steps <= 0:
+            self.max_steps = 10_000_000  # the clock ends the training
         super().__post_init__()
+        check_schedule(self)
+
+    def __getstate__(self) -> dict:
+        """What is pickled, into `training_args.bin` for one: everything but the token."""
+        return {**self.__dict__, "hub_token": None}
 
 
 @dataclass
@@ -82,12 +97,12 @@ class TaughtTrainingArguments(MemoryTrainingArguments):
     )
 
 
-def check_positive(arguments, *names: str) -> None:
-    """Checks that counts are at least 1.
+def check_something_to_train(arguments, *names: str) -> None:
+    """Checks that a training has a loss.
 
     Raises:
-        InputError: naming the first that is not.
+        InputError: if the weights of all terms are 0.
     """
-    for name in names:
-        if getattr(arguments, name) < 1:
-            raise InputError(f"{name}={getattr(arguments, name)} must be at least 1")
+    if not any(getattr(arguments, f"{name}_weight") for name in names):
+        weights = ", ".join(f"{name}_weight" for name in names)
+        raise InputError(f"{weights} are all 0, which leaves nothing to train on: raise one of them")

@@ -1,5 +1,6 @@
 """What all trainers share: exact averaging, a clock, logs of every term, rollouts at evaluation, a stop on NaN."""
 
+import json
 import logging
 import time
 from collections import defaultdict
@@ -16,7 +17,9 @@ from ..sharing import write_card
 from .callbacks import ClockProgress, DatasetEpoch, TrainClock
 from .collapse import CollapseWarning
 from .optimizer import MuonAndAdamW
+from .resume import STATE, check_settings, checkpoint_to_resume, settings_of, write_manifest
 from .sampling import step_generator
+from .supported import UNSUPPORTED, check_callables, schedule_options
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +34,14 @@ class MemoryTrainer(Trainer):
     counted = "transitions"  # what `num_transitions` counts, for the logs
     loss_is_scaled_for_ga = True  # every term is divided by its items in the whole accumulated batch
 
-    def __init__(self, model=None, args=None, **kwargs):
+    def __init__(self, model, args, **kwargs):
+        check_callables(kwargs, args.muon)
         super().__init__(model=model, args=args, **kwargs)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise InputError(f"accelerate is configured for FSDP or DeepSpeed: {UNSUPPORTED['fsdp']}")
+        self._given_schedule = self.lr_scheduler is not None
+        if self._given_schedule and args.max_train_seconds is not None:
+            raise InputError("optimizers: max_train_seconds has a schedule of its own: give the optimizer alone")
         if self.args.n_gpu > 1:
             logger.warning("using one of %d GPUs: start with `accelerate launch` to use them all", self.args.n_gpu)
             self.args._n_gpu = 1
@@ -50,6 +59,8 @@ class MemoryTrainer(Trainer):
         self._num_steps = 0
         self._last_memory = None
         self._last_inputs = None
+        self._settings = None  # of the run, for its checkpoints
+        self.changes = []  # what was changed when the run was resumed
 
     # ---- what a subclass defines -----------------------------------------------------------------------------------
 
@@ -77,9 +88,68 @@ class MemoryTrainer(Trainer):
         """The weight of a term in the loss."""
         return getattr(self.args, f"{name}_weight")
 
+    def further_settings(self) -> dict:
+        """What the outcome depends on besides the arguments, the model's sizes and the data, for resumed runs to compare."""
+        return {}
+
     def further_logs(self) -> dict[str, float]:
         """What is logged besides the terms, their speed, and the rank and the variance of the memories."""
         return {}
+
+    # ---- resuming ------------------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """As [`Trainer.train`]; a run goes on from a whole checkpoint and with its settings, or not at all.
+
+        Raises:
+            InputError: for a checkpoint that is damaged, incomplete or of other settings, each named.
+        """
+        self._settings = settings_of(self)
+        if not resume_from_checkpoint:
+            return super().train(None, *args, **kwargs)
+        folder, manifest = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
+        saved, accepted = manifest["settings"], self.args.accept_changes
+        changed = check_settings(folder, saved, self._settings, accepted)
+        step = json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"]
+        self.changes = manifest["changes"]
+        if changed:
+            self.changes = [*self.changes, {"step": step, "settings": changed}]
+            listed = ", ".join(f"{name}={new!r} (before: {old!r})" for name, (old, new) in changed.items())
+            logger.warning("resumed from step %d with %s", step, listed)
+        self._rate_change = self._settings["learning_rate"] / (saved["learning_rate"] or 1.0)
+        return super().train(str(folder), *args, **kwargs)
+
+    def _run_epoch(self, **kwargs):
+        finished = self.state.global_step >= self.state.max_steps or self.clock.progress() >= 1.0
+        if finished:  # resumed at its end: the library would train one step more
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self._rate_change != 1.0:
+            self._scale_learning_rate(self._rate_change)
+
+    def _scale_learning_rate(self, factor: float) -> None:
+        """Makes a restored schedule go on at `factor` times its learning rates."""
+        for group in self.optimizer.param_groups:
+            for name in ("lr", "initial_lr"):
+                if name in group:
+                    group[name] = group[name] * factor
+        for name in ("base_lrs", "_last_lr"):
+            if hasattr(self.lr_scheduler, name):
+                setattr(self.lr_scheduler, name, [rate * factor for rate in getattr(self.lr_scheduler, name)])
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        self.save_further_state(output_dir)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            write_manifest(output_dir, self._settings, self.changes)
+
+    def save_further_state(self, output_dir: str) -> None:
+        """Writes what else a resumed run needs into a checkpoint; called on every process."""
 
     # ---- the loss --------------------------------------------------------------------------------------------------
 
@@ -132,6 +202,8 @@ class MemoryTrainer(Trainer):
     # ---- logs ------------------------------------------------------------------------------------------------------
 
     def log(self, logs, start_time=None):
+        if "train_loss" in logs and self.state.global_step == self._initial_global_step:
+            return  # resumed at its end: nothing was trained
         if "loss" in logs and self._num_steps:
             steps, now = self._num_steps, time.monotonic()
             names = sorted(self._logged)
@@ -199,6 +271,16 @@ class MemoryTrainer(Trainer):
 
     # ---- sharing ---------------------------------------------------------------------------------------------------
 
+    def predict(self, *args, **kwargs):
+        """Not for these trainers.
+
+        Raises:
+            InputError: always; an evaluation here gathers losses and no predictions.
+        """
+        raise InputError(
+            "predict() cannot be honoured: use evaluate() for losses, or the student's own forward or generate()"
+        )
+
     def create_model_card(self, **kwargs):
         """Fills the card from the output folder, see [`smt_hf.sharing.write_card`]; called by `push_to_hub`."""
         if self.is_world_process_zero():
@@ -220,20 +302,22 @@ class MemoryTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps, optimizer=None):
+        if self._given_schedule:
+            return self.lr_scheduler
         timed = self.args.max_train_seconds is not None
         resolution = 100_000 if timed else num_training_steps  # with a clock: shares of the time instead of steps
-        options = self.args.lr_scheduler_kwargs or {}
-        options = {
-            name: int(value * resolution) if name.endswith("_steps") and 0 < value < 1 else value
-            for name, value in options.items()
-        }
         optimizer = self.optimizer if optimizer is None else optimizer
+        warmup_steps = self.args.get_warmup_steps(resolution)
+        if warmup_steps >= resolution and warmup_steps > 1:
+            raise InputError(
+                f"warmup_steps={self.args.warmup_steps:g} is as long as the training of {resolution} steps: lower it"
+            )
         self.lr_scheduler = get_scheduler(
             self.args.lr_scheduler_type,
             optimizer,
-            num_warmup_steps=self.args.get_warmup_steps(resolution),
+            num_warmup_steps=warmup_steps,
             num_training_steps=resolution,
-            scheduler_specific_kwargs=options,
+            scheduler_specific_kwargs=schedule_options(self.args.lr_scheduler_kwargs or {}, resolution),
         )
         if timed:
             factors = self.lr_scheduler.lr_lambdas

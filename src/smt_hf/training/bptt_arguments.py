@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from .arguments import MemoryTrainingArguments, check_positive
+from .arguments import MemoryTrainingArguments
 
 
 @dataclass
@@ -44,13 +44,9 @@ class BpttTrainingArguments(MemoryTrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        check_positive(self, "context_length")
         for name in ("bptt_horizon", "checkpoint_steps"):
             value = getattr(self, name)
-            if value is None:
-                continue
-            check_positive(self, name)
-            if value > self.context_length:
+            if value is not None and value > self.context_length:
                 raise InputError(
                     f"{name}={value} exceeds context_length={self.context_length}: lower it, or leave it out"
                 )

@@ -31,11 +31,11 @@ class BpttTrainer(MemoryTrainer):
 
     counted = "tokens"
 
-    def __init__(self, model=None, args=None, **kwargs):
+    def __init__(self, model, args, **kwargs):
         self.carried = None
         if args.carry_memory and kwargs.get("train_dataset") is not None:
             kwargs["train_dataset"] = streams(kwargs["train_dataset"], args)
-            self.carried = CarriedMemory(args.process_index)
+            self.carried = CarriedMemory()
         super().__init__(model=model, args=args, **kwargs)
 
     def student(self):
@@ -107,15 +107,14 @@ class BpttTrainer(MemoryTrainer):
             self.carried.rewind()
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
-    def _save_rng_state(self, output_dir):  # what every process saves for itself
-        super()._save_rng_state(output_dir)
+    def save_further_state(self, output_dir):
         if self.carried is not None:
-            self.carried.save(output_dir)
+            self.carried.save(output_dir, self.accelerator)
 
     def _load_rng_state(self, checkpoint):
         super()._load_rng_state(checkpoint)
         if self.carried is not None and checkpoint is not None:
-            self.carried.load(checkpoint, self.args.device)
+            self.carried.load(checkpoint, self.args)
 
 
 def streams(dataset, args) -> TokenStreams:
@@ -129,4 +128,5 @@ def streams(dataset, args) -> TokenStreams:
             f"carry_memory reads running text, not a {type(dataset).__name__}: give TokenWindows, or leave carry_memory out"
         )
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return TokenStreams(dataset.cache, args.bptt_horizon, rows, seed=args.seed)
+    seed = args.seed if args.data_seed is None else args.data_seed
+    return TokenStreams(dataset.cache, args.bptt_horizon, rows, seed=seed)

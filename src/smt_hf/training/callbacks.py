@@ -5,6 +5,7 @@ import time
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import SaveStrategy
 
 CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
 
@@ -41,6 +42,8 @@ class TrainClock(TrainerCallback, ExportableState):
         if self.progress() >= 1.0:
             control.should_training_stop = True
             control.should_log = True
+            if args.save_strategy == SaveStrategy.STEPS:  # as the library does at the last of max_steps
+                control.should_save = True
 
     def skip(self) -> None:
         """What went on since the last step is not counted."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from .arguments import TaughtTrainingArguments, check_positive
+from .arguments import TaughtTrainingArguments, check_something_to_train
 
 
 @dataclass
@@ -44,7 +44,6 @@ class DmtTrainingArguments(TaughtTrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        check_positive(self, "context_length", "rollout_length", "backprop_steps")
         if self.rollout not in ("sweeps", "sequential"):
             raise InputError(f"rollout={self.rollout!r} is unknown: choose 'sweeps' or 'sequential'")
         if self.rollout_length > self.context_length:
@@ -56,10 +55,9 @@ class DmtTrainingArguments(TaughtTrainingArguments):
                 f"backprop_steps={self.backprop_steps} does not divide rollout_length={self.rollout_length}: "
                 "choose a divisor"
             )
-        if not self.num_sweeps or min(self.num_sweeps) < 0:
-            raise InputError(f"num_sweeps={self.num_sweeps} must list numbers of at least 0")
-        if not 0 <= self.cold_start_probability <= 1:
-            raise InputError(f"cold_start_probability={self.cold_start_probability} must lie in [0, 1]")
+        if not self.num_sweeps:
+            raise InputError("num_sweeps is empty: list at least one number")
+        check_something_to_train(self, "dynamics", "readout")
 
     @property
     def window_length(self) -> int:

@@ -9,6 +9,7 @@ from ..models.cache_smt_rnn import SmtRnnCache
 from ..models.documents_smt import document_starts, separate_padding
 from ..objectives import IGNORED, cross_entropy, dynamics, next_targets
 from .base_trainer import target_columns
+from .resume import weights_identity
 from .rollouts import sequential_states, sweep_states
 from .taught_trainer import TaughtTrainer
 
@@ -30,9 +31,7 @@ class DmtTrainer(TaughtTrainer):
         FloatingPointError: when a loss is no finite number, before it reaches the weights.
     """
 
-    def __init__(self, model=None, args=None, teacher=None, **kwargs):
-        if teacher is None:
-            raise InputError("teacher=None: DMT needs the teacher that the student was trained with")
+    def __init__(self, model, args, teacher, **kwargs):
         check_pair(teacher, model)
         model.model.initial_memory.requires_grad_(False)  # a state of the teacher's
         super().__init__(model=model, args=args, **kwargs)
@@ -45,6 +44,9 @@ class DmtTrainer(TaughtTrainer):
 
     def teacher_model(self):
         return self.teacher
+
+    def further_settings(self):
+        return {"teacher": weights_identity(self.accelerator.unwrap_model(self.teacher))}
 
     def draw_plan(self, inputs, generator):
         args, (_, length), device = self.args, inputs["input_ids"].shape, inputs["input_ids"].device

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from .arguments import TaughtTrainingArguments, check_positive
+from .arguments import TaughtTrainingArguments, check_something_to_train
 
 
 @dataclass
@@ -58,7 +58,6 @@ class SmtTrainingArguments(TaughtTrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        check_positive(self, "context_length", "horizon", "num_transitions", "rollout_steps", "num_decoded")
         if self.rollout_steps > self.context_length:
             raise InputError(
                 f"rollout_steps={self.rollout_steps} exceeds context_length={self.context_length}: lower it"
@@ -78,9 +77,7 @@ class SmtTrainingArguments(TaughtTrainingArguments):
                 raise InputError(f"pinned_columns: {column} lies outside context_length={self.context_length}")
         if self.pinned_columns and self.full_context:
             raise InputError("full_context trains the last column of every context only: leave pinned_columns out")
-        for name in ("decoding", "dynamics", "uniformity", "readout", "stream", "student"):
-            if getattr(self, f"{name}_weight") < 0:
-                raise InputError(f"{name}_weight={getattr(self, f'{name}_weight')} must not be negative")
+        check_something_to_train(self, "decoding", "dynamics", "uniformity", "readout", "stream", "student")
 
     @property
     def window_length(self) -> int:

@@ -6,7 +6,7 @@ from ..errors import InputError
 from ..models.modeling_smt import encoded_positions
 from ..objectives import IGNORED, next_targets, smt_losses, smt_targets, uniformity
 from .base_trainer import target_columns
-from .sampling import add_pinned, sample_decoded, sample_segments
+from .sampling import add_pinned, sample_decoded, sample_segments, step_generator
 from .taught_trainer import TaughtTrainer
 
 
@@ -26,7 +26,7 @@ class SmtTrainer(TaughtTrainer):
         FloatingPointError: when a loss is no finite number, before it reaches the weights.
     """
 
-    def __init__(self, model=None, args=None, **kwargs):
+    def __init__(self, model, args, **kwargs):
         bidirectional = model.config.teacher_config.encoder_attention == "bidirectional"
         if bidirectional and args.stream_weight:
             raise InputError(
@@ -97,7 +97,8 @@ class SmtTrainer(TaughtTrainer):
             **plan,
         )
         states = output.memory[:, output.positions >= 0]
-        return smt_losses(output, self._targets(inputs, plan)), {"uniformity": uniformity(states)}, states
+        uniform = uniformity(states, generator=step_generator(*self._draw))
+        return smt_losses(output, self._targets(inputs, plan)), {"uniformity": uniform}, states
 
     # The student's initial memory is the teacher's empty context, which moves in training: rollouts begin from it as it is now.
 

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from ..data import TokenCache
 from ..data.windows import window_at
 from ..errors import InputError
+
+CARRIED_FILE = "carried_memory.safetensors"
 
 
 class TokenStreams(torch.utils.data.Dataset):
@@ -41,6 +44,16 @@ class TokenStreams(torch.utils.data.Dataset):
             )
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that persistent workers see set_epoch
 
+    def identity(self) -> dict:
+        """What tells these streams from others, see [`smt_hf.training.resume.data_identity`]."""
+        return {
+            "kind": "TokenStreams",
+            "tokens": getattr(self.cache, "digest", self.cache.num_tokens),
+            "segment_length": self.window_length,
+            "num_streams": self.num_streams,
+            "seed": self.seed,
+        }
+
     def set_epoch(self, epoch: int) -> None:
         """Chooses the beginnings of this epoch."""
         self._epoch.fill_(epoch)
@@ -66,8 +79,7 @@ class TokenStreams(torch.utils.data.Dataset):
 class CarriedMemory:
     """The memories `(B, K, D)` with which the accumulated batches of one process go on in the next optimiser step."""
 
-    def __init__(self, process_index: int):
-        self.file = f"carried_memory_{process_index}.pt"
+    def __init__(self):
         self.memories = []
         self.batch = 0
 
@@ -86,19 +98,28 @@ class CarriedMemory:
         self.memories[self.batch : self.batch + 1] = [memory.detach().clone()]
         self.batch += 1
 
-    def save(self, folder: str) -> None:
-        """Writes the memories of this process into a checkpoint."""
-        torch.save(self.memories, Path(folder) / self.file)
+    def save(self, folder: str, accelerator) -> None:
+        """Writes the memories of all processes into a checkpoint, in the order of the streams: `(streams, K, D)`."""
+        memories = [accelerator.gather(memory) for memory in self.memories]  # batch after batch, the processes in turn
+        if memories and accelerator.is_main_process:
+            save_file({"memory": torch.cat(memories).cpu().contiguous()}, Path(folder) / CARRIED_FILE)
 
-    def load(self, folder: str, device) -> None:
-        """Reads them again.
+    def load(self, folder: str, args) -> None:
+        """Reads those of this process again, however the streams were dealt out before.
 
         Raises:
-            InputError: if the checkpoint has none for this process.
+            InputError: if the checkpoint has none, or those of another number of streams.
         """
-        file = Path(folder) / self.file
+        file = Path(folder) / CARRIED_FILE
         if not file.is_file():
+            raise InputError(f"{folder!r} holds no {CARRIED_FILE}: resume without carry_memory, as it was saved")
+        memory = load_file(file)["memory"]
+        batches = memory.split(args.per_device_train_batch_size)
+        expected = args.gradient_accumulation_steps * args.world_size
+        if len(batches) != expected or len(batches[-1]) != args.per_device_train_batch_size:
             raise InputError(
-                f"{folder!r} holds no {self.file}: resume with carry_memory, and the number of processes, it was saved with"
+                f"{folder!r} carries the memories of {len(memory)} streams, a step has {expected} batches of "
+                f"{args.per_device_train_batch_size}: resume with as many rows a step"
             )
-        self.memories = torch.load(file, map_location=device, weights_only=True)
+        own = batches[args.process_index :: args.world_size]
+        self.memories = [batch.to(args.device) for batch in own]

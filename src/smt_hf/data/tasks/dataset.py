@@ -1,5 +1,7 @@
 """The rows of a task as data sets."""
 
+import dataclasses
+
 import datasets
 import numpy as np
 import torch
@@ -36,6 +38,11 @@ class TaskDataset(torch.utils.data.Dataset):
         self.seed = seed
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that persistent workers see set_epoch
         self._blocks, self._blocks_epoch = {}, 0
+
+    def identity(self) -> dict:
+        """What tells these rows from others, for a resumed training to compare."""
+        task = {"name": type(self.task).__name__, **dataclasses.asdict(self.task)}
+        return {"kind": "TaskDataset", "task": task, "num_rows": self.num_rows, "seed": self.seed}
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the rows of this epoch (0 or more), also in data loader workers that are already running."""

@@ -1,0 +1,149 @@
+"""What these trainers do not do though `transformers` has an option for it: refused by name, never passed over."""
+
+import inspect
+from dataclasses import MISSING, fields
+
+import torch
+from transformers import SchedulerType
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
+
+from ..errors import InputError, one_line
+
+_PREDICTIONS = "an evaluation here gathers losses and no predictions"
+_SHARDING = "these trainers run in one process or under DistributedDataParallel"
+
+# Fields of TrainingArguments whose default is the only value that can be honoured, and why.
+UNSUPPORTED = {
+    "label_smoothing_factor": "the losses are exact cross-entropies, by which students are compared",
+    "average_tokens_across_devices": "losses are averaged over the items of all processes, always",
+    "use_liger_kernel": "Liger has no kernels for these models",
+    "liger_kernel_config": "Liger has no kernels for these models",
+    "eval_accumulation_steps": _PREDICTIONS,
+    "eval_do_concat_batches": _PREDICTIONS,
+    "eval_use_gather_object": _PREDICTIONS,
+    "include_for_metrics": _PREDICTIONS,
+    "batch_eval_metrics": _PREDICTIONS,
+    "restore_callback_states_from_checkpoint": "what a resumed run needs of its callbacks is restored without it",
+    "ignore_data_skip": "a resumed run goes on in its data where it stopped",
+    "dataloader_in_order": "the order of the batches would depend on their timing",
+    "remove_unused_columns": "the losses read columns that the models' forward does not name",
+    "label_names": "targets are the columns labels or shift_labels",
+    "fsdp": _SHARDING,
+    "fsdp_config": _SHARDING,
+    "deepspeed": _SHARDING,
+    "parallelism_config": _SHARDING,
+}
+# With the memory carried on, row r of a step follows row r of the step before.
+CARRIED = {
+    "auto_find_batch_size": "the rows of a step would change",
+    "train_sampling_strategy": "the text is read in its order",
+    "accelerator_config": "its rows would be dealt out in another order",
+}
+# Muon takes the hidden matrices and AdamW the rest.
+MUON = {
+    "optim": "muon chooses the optimizers",
+    "optim_args": "muon chooses the optimizers",
+    "optim_target_modules": "muon takes every hidden matrix",
+}
+CLOCK = {
+    "num_train_epochs": "the clock ends the training: leave it out, or max_train_seconds",
+}
+# Arguments of `Trainer` itself.
+UNSUPPORTED_CALLABLES = {
+    "model_init": "give the model itself",
+    "compute_loss_func": "a loss here is the weighted sum of the method's terms",
+    "compute_metrics": _PREDICTIONS,
+    "preprocess_logits_for_metrics": _PREDICTIONS,
+}
+
+
+def check_supported(args) -> None:
+    """Checks the arguments of a trainer before the library changes any of them.
+
+    Raises:
+        InputError: naming the first that cannot be honoured, and why.
+    """
+    refuse(args, UNSUPPORTED, "")
+    if args.muon:
+        refuse(args, MUON, " with muon")
+    if args.max_train_seconds is not None:
+        refuse(args, CLOCK, " with max_train_seconds")
+    if getattr(args, "carry_memory", False):
+        refuse(args, CARRIED, " with carry_memory")
+
+
+def refuse(args, reasons: dict[str, str], where: str) -> None:
+    """Refuses fields that differ from their defaults; fields that a version of the library lacks are passed over."""
+    defaults = {
+        field.name: field.default_factory() if field.default is MISSING else field.default
+        for field in fields(args)
+        if field.default is not MISSING or field.default_factory is not MISSING
+    }
+    for name, reason in reasons.items():
+        if name in defaults and getattr(args, name) != defaults[name]:
+            value = getattr(args, name)
+            raise InputError(f"{name}={value!r} cannot be honoured{where}: {reason}")
+
+
+def check_callables(given: dict, muon: bool) -> None:
+    """Checks the arguments that a trainer's constructor hands on to `Trainer`; raises as [`check_supported`] does."""
+    reasons = dict(UNSUPPORTED_CALLABLES)
+    if muon:
+        reasons["optimizer_cls_and_kwargs"] = "muon chooses the optimizers: leave one of the two out"
+        if given.get("optimizers", (None, None))[0] is not None:
+            raise InputError("optimizers: muon chooses the optimizers: leave one of the two out")
+    for name, reason in reasons.items():
+        if given.get(name) is not None:
+            raise InputError(f"{name} cannot be honoured: {reason}")
+
+
+def check_schedule(args) -> None:
+    """Checks the learning rate schedule by making it for an optimizer of one number.
+
+    Raises:
+        InputError: for a schedule that is unknown, has an option that it does not know or lacks one that it needs, or cannot
+            follow a clock; for a warm-up as long as the training.
+    """
+    schedule, options = SchedulerType(args.lr_scheduler_type), args.lr_scheduler_kwargs or {}
+    if not isinstance(options, dict):
+        raise InputError(f"lr_scheduler_kwargs={options!r} must be a mapping of names to values")
+    takes = [
+        name for name in inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[schedule]).parameters if name != "optimizer"
+    ]
+    known = set(takes) - {"num_warmup_steps", "num_training_steps", "last_epoch"}
+    if schedule in (SchedulerType.CONSTANT, SchedulerType.CONSTANT_WITH_WARMUP):
+        known = set()
+    for name in options:
+        if name not in known:
+            choice = f"choose among {', '.join(sorted(known))}" if known else "it takes none"
+            raise InputError(f"lr_scheduler_kwargs: the schedule {schedule.value!r} has no option {name!r}: {choice}")
+    timed = args.max_train_seconds is not None
+    if timed and args.warmup_steps >= 1:
+        raise InputError(
+            f"warmup_steps={args.warmup_steps:g} cannot be honoured with max_train_seconds, which no number of steps is known "
+            "of: give a share of the training below 1"
+        )
+    if not timed and args.max_steps > 0 and args.warmup_steps >= args.max_steps:
+        raise InputError(
+            f"warmup_steps={args.warmup_steps:g} is as long as the training of max_steps={args.max_steps}: lower it, or give a "
+            "share below 1"
+        )
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
+    try:
+        made = get_scheduler(schedule, optimizer, 1, 100, schedule_options(options, 100))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"lr_scheduler_type={schedule.value!r} with lr_scheduler_kwargs={options} cannot work: {one_line(error)}"
+        ) from error
+    if timed and not hasattr(made, "lr_lambdas"):
+        raise InputError(
+            f"lr_scheduler_type={schedule.value!r} cannot follow the clock of max_train_seconds: choose another, such as 'cosine'"
+        )
+
+
+def schedule_options(options: dict, num_steps: int) -> dict:
+    """The options of a schedule; those named `..._steps` below 1 are shares of the training."""
+    return {
+        name: int(value * num_steps) if name.endswith("_steps") and 0 < value < 1 else value
+        for name, value in options.items()
+    }
