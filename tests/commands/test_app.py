@@ -1,5 +1,6 @@
 """The app: what its buttons do, and a visit in a real browser."""
 
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ pytest.importorskip("gradio")
 
 from smt_hf import SmtMemory
 from smt_hf.app import writing as writing_module
+from smt_hf.app.interface import MAX_CHARACTERS
 from smt_hf.app.memory_file import restore, save
 from smt_hf.app.panel import heat_map, key_value_bytes, page_html, panel_html, readable_bytes
 from smt_hf.app.sampling import Sampling
@@ -179,15 +181,15 @@ def test_a_command_that_cannot_work(monkeypatch, capsys, tmp_path):
 
 
 @contextmanager
-def served(folder):
-    """The address of the app in a process of its own."""
+def served(folder, end=signal.SIGINT):
+    """The address of the app in a process of its own, which a signal ends at last."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/"
     command = [sys.executable, "-m", "smt_hf.commands.main", "app", "--model", str(folder), "--port", str(port)]
     log = folder / "app.log"
     interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background ignores Ctrl+C
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(folder / "uploads")}
     with log.open("w") as file:
         app = subprocess.Popen(command, stdout=file, stderr=file, env=environment, preexec_fn=interruptible)
     try:
@@ -197,7 +199,7 @@ def served(folder):
             time.sleep(0.1)
         urllib.request.urlopen(url, timeout=TIMEOUT).close()
         yield url
-        app.send_signal(signal.SIGINT)
+        app.send_signal(end)
         assert app.wait(TIMEOUT) == 0, log.read_text()
         assert "Traceback" not in log.read_text(), log.read_text()
     finally:
@@ -250,6 +252,39 @@ def test_an_open_page_does_not_keep_the_app(tmp_path, tokenizer):
         page = urllib.request.urlopen(f"{url}gradio_api/heartbeat/visitor", timeout=TIMEOUT)
         assert b"ALIVE" in page.readline()
     page.close()
+
+
+def post(url, data, kind="application/json"):
+    request = urllib.request.Request(url, data, {"Content-Type": kind})
+    return urllib.request.urlopen(request, timeout=TIMEOUT).read()
+
+
+def test_what_a_page_would_not_send(tmp_path, tokenizer):
+    """The limits hold for who does without the page, and no upload outlives the app."""
+    tiny_model(vocab_size=258, dtype=torch.float32).export_student().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with served(tmp_path, signal.SIGTERM) as url:
+        functions = json.loads(urllib.request.urlopen(f"{url}config", timeout=TIMEOUT).read())["dependencies"]
+        (write,) = [each["id"] for each in functions if any(target[1] == "submit" for target in each["targets"])]
+        call = {
+            "data": ["a" * (MAX_CHARACTERS + 1), None, None, 0.7, 0.95, 1, 0],
+            "fn_index": write,
+            "session_hash": "s",
+        }
+        post(f"{url}gradio_api/queue/join", json.dumps(call).encode())
+        answer = b""
+        with urllib.request.urlopen(f"{url}gradio_api/queue/data?session_hash=s", timeout=TIMEOUT) as stream:
+            while b"process_completed" not in answer:
+                answer = stream.readline()
+        assert b"100,001 characters are too many" in answer and b'data-name=\\"tokens\\" data-value=\\"0' in answer
+        part = b'--B\r\nContent-Disposition: form-data; name="files"; filename="m.safetensors"\r\n\r\nabc\r\n--B--\r\n'
+        post(f"{url}gradio_api/upload", part, "multipart/form-data; boundary=B")
+        assert list((tmp_path / "uploads").rglob("m.safetensors"))
+    assert not [file for file in (tmp_path / "uploads").rglob("*") if file.is_file()]
+
+
+def test_half_an_emoji(student, tokenizer, write):
+    assert write(begin(student), "a \ud83d b", 1).page.passages[0].text.startswith("a \ufffd b")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

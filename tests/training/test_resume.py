@@ -237,14 +237,13 @@ def test_rows_dealt_out_otherwise(make_bptt, tmp_path):
         make(8, 1, 6).train(resume_from_checkpoint=str(tmp_path / "dealt" / "checkpoint-2"))
 
 
-def test_evaluations_change_nothing(make_smt):
+def test_evaluations_change_nothing(make_smt, cache):
     """What a step draws depends on the seed and the step alone, so that evaluating more or less often trains the same."""
+    held_out = torch.utils.data.Subset(TokenWindows(cache, 32), range(16))
 
     def train(**options):
-        trainer = make_smt(
-            model_for_bytes(seed=1), uniformity_weight=0.5, max_steps=4, per_device_train_batch_size=64, **options
-        )
-        trainer.eval_dataset = torch.utils.data.Subset(trainer.train_dataset, range(16))
+        options = {"uniformity_weight": 0.5, "max_steps": 4, "per_device_train_batch_size": 64, **options}
+        trainer = make_smt(model_for_bytes(seed=1), eval_dataset=held_out, **options)
         trainer.train()
         return weights(trainer)
 

@@ -107,8 +107,11 @@ def test_what_cannot_be_honoured(tmp_path, kind, name):
         ({"muon": True, "optim_args": "x=1"}, "optim_args"),
         ({"muon": True, "optim_target_modules": "all"}, "optim_target_modules"),
         ({"max_train_seconds": 5, "num_train_epochs": 2.0}, "num_train_epochs=2.0 cannot be honoured with max_train"),
-        ({"max_train_seconds": 5, "lr_scheduler_type": "reduce_lr_on_plateau"}, "cannot follow the clock"),
-        ({"max_train_seconds": 5, "lr_scheduler_type": "greedy"}, "cannot follow the clock"),
+        (
+            {"max_train_seconds": 5, "lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps"},
+            "cannot follow the clock",
+        ),
+        ({"max_train_seconds": 5, "lr_scheduler_type": "greedy", "eval_strategy": "steps"}, "cannot follow the clock"),
         ({"max_train_seconds": 5, "warmup_steps": 10}, "share of the training below 1"),
         ({"max_train_seconds": float("inf")}, "max_train_seconds=inf must be above 0"),
         ({"max_steps": 5, "warmup_steps": 5}, "as long as the training of max_steps=5"),

@@ -13,6 +13,7 @@ from .panel import heading_html, notice_html, page_html, panel_html
 from .sampling import MAX_SEED, Sampling
 from .writing import END, Writing, begin, go_on
 
+MAX_CHARACTERS = 100_000  # of words that a visitor hands over at once
 WRITERS = 8  # visitors for whom the student writes at once; more wait for their turn
 BEGIN_HINT = "A beginning, such as: Once upon a time"
 GO_ON_HINT = "Words of your own to go on from, or none"
@@ -50,7 +51,7 @@ def lay_out(student, blank: Writing) -> SimpleNamespace:
                 container=False,
                 placeholder=BEGIN_HINT,
                 max_lines=6,
-                max_length=100_000,
+                max_length=MAX_CHARACTERS,
                 elem_id="words",
             )
             with gr.Row():
@@ -98,6 +99,8 @@ def connect(ui: SimpleNamespace, student, tokenizer, blank: Writing) -> None:
     def write(words, writing, stop_request, *sampling) -> Iterator[dict]:
         num_before = writing.num_tokens
         try:
+            if len(words) > MAX_CHARACTERS:  # who does not use the page may send more
+                raise InputError(f"{len(words):,} characters are too many: give {MAX_CHARACTERS:,} at a time at most")
             steps = go_on(student, tokenizer, writing, words, Sampling(*sampling), lambda: stop_request.made)
             stop_request.made = False
             yield {**show(writing, busy=True), **allow(writing, busy=True)}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..text import readable
 from .sampling import Sampling, next_token
 
 READER, STUDENT, END = "reader", "student", "end"
@@ -91,7 +92,7 @@ def go_on(
         The writing, a dozen times a second and at the end.
     """
     sampling = sampling or Sampling()
-    word_ids = tokenizer(words, add_special_tokens=False).input_ids if words else []
+    word_ids = tokenizer(readable(words), add_special_tokens=False).input_ids if words else []
     ends = end_tokens(student)
     generator = torch.Generator().manual_seed(sampling.seed)
     if writing.seed == sampling.seed:

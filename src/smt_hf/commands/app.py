@@ -6,10 +6,12 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ..checkpoints import check_vocabulary, load_student
 from ..data import load_tokenizer
-from ..errors import InputError
+from ..errors import InputError, Interrupted
 from .parsing import parse
 
 DESCRIPTION = "Write with a trained student in the browser, and watch its memory, which never grows."
@@ -37,6 +39,16 @@ def main(argv: Sequence[str]) -> None:
     check_address(options.host, options.port)
     student, tokenizer = load_student(options.model).eval(), load_tokenizer(options.model)
     check_vocabulary(student, tokenizer)
+    place = os.environ.get("GRADIO_TEMP_DIR")
+    if place is not None:
+        Path(place).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="smt_hf-", dir=place) as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads  # memories that visitors restore: none stays when the app ends
+        serve(interface, student, tokenizer, options)
+
+
+def serve(interface, student, tokenizer, options: AppOptions) -> None:
+    """Runs the app until a signal ends it."""
     app = interface.build_app(student, tokenizer)
     _, url, _ = app.launch(
         server_name=options.host,
@@ -56,8 +68,10 @@ def main(argv: Sequence[str]) -> None:
     print(f"The app is at {url} (Ctrl+C ends it).", flush=True)
     try:
         while True:
-            time.sleep(1)  # Ctrl+C interrupts it on every system
-    except KeyboardInterrupt:
+            time.sleep(1)  # a signal interrupts it on every system
+    except (KeyboardInterrupt, Interrupted):
+        pass
+    finally:
         app.close(verbose=False)
 
 
