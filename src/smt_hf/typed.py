@@ -73,6 +73,8 @@ def _fit(name: str, value, choice) -> tuple[bool, object]:
         return whole, int(value) if whole else None
     if plain is dict and isinstance(value, str):
         value = _json_object(value)
+    if plain is dict and hasattr(value, "to_dict"):  # a mapping that the library has made an object of
+        return True, value
     if plain is list and isinstance(value, list | tuple):
         items = typing.get_args(choice)
         return True, [as_type(name, item, items[0]) for item in value] if items else list(value)

@@ -1,5 +1,6 @@
 """`smt-hf generate`: stream text to the terminal."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from ..checkpoints import load_student
 from ..data import load_tokenizer
 from ..errors import InputError
 from ..models import SmtMemory
+from ..text import readable
 from .parsing import parse
 
 DESCRIPTION = "Continue a text with a trained student and print it while it is written."
@@ -83,9 +85,11 @@ def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
 
 def write(student, tokenizer, options: GenerateOptions, memory: SmtMemory | None = None) -> None:
     """Streams `options.num_samples` continuations of the prompt to the terminal."""
-    inputs = {}
-    if options.prompt:
-        inputs = tokenizer(options.prompt, return_tensors="pt", add_special_tokens=False).to(student.device)
+    inputs, prompt = {}, readable(options.prompt)
+    if prompt != options.prompt:
+        print("note: the prompt holds bytes that are not UTF-8; they are read as U+FFFD", file=sys.stderr)
+    if prompt:
+        inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(student.device)
     sampling = {"do_sample": False}
     if options.temperature > 0:
         sampling = {"do_sample": True, "temperature": options.temperature, "top_p": options.top_p, "top_k": 0}

@@ -1,5 +1,6 @@
 """The command `smt-hf`."""
 
+import contextlib
 import importlib
 import os
 import signal
@@ -58,10 +59,9 @@ def run(command: str, argv: list[str]) -> int:
     keep_text(sys.stdout, sys.stderr)
     before = handle_sigterm()
     try:
-        importlib.import_module(f".{command}", __package__).main(argv)
+        with contextlib.suppress(SystemExit):  # --help
+            importlib.import_module(f".{command}", __package__).main(argv)
         sys.stdout.flush()
-    except SystemExit as end:  # --help
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write has no reader
         return 128 + signal.SIGPIPE

@@ -38,8 +38,8 @@ class OptionsParser(HfArgumentParser):
         if wrong:
             kind = {"int": "a whole number", "float": "a number", "string_to_bool": "true or false"}
             name, wanted, value = wrong.groups()
-            raise InputError(f"{name}={value} must be {kind.get(wanted, 'of type ' + wanted)}")
-        raise InputError(message.replace("argument --", "--"))
+            raise InputError(f"{name.replace('-', '_')}={value} must be {kind.get(wanted, 'of type ' + wanted)}")
+        raise InputError(re.sub(r"^argument (--[^/:]+)\S*:", r"\1:", message))
 
 
 def parse(dataclass_types: Sequence[type], argv: Sequence[str], command: str, description: str, example: str) -> tuple:
