@@ -74,8 +74,8 @@ def train(trainer, run, resume: bool, stage: TrainingStage) -> None:
         remove_earlier_run(folder)
     with StopAtSignal(trainer) as stop:
         result = trainer.train(resume_from_checkpoint=resume)
-        if stop.number is not None:
-            raise Interrupted(stop.number, what_is_kept(trainer))
+    if stop.number is not None:
+        raise Interrupted(stop.number, what_is_kept(trainer))
     trainer.save_model(_internal_call=True)  # shared below, with its card
     trainer.save_state()
     metrics = result.metrics

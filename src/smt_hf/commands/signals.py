@@ -11,8 +11,8 @@ from transformers.trainer_utils import SaveStrategy
 class StopAtSignal(TrainerCallback):
     """While it is entered, SIGINT and SIGTERM let a training finish its step, save a checkpoint and stop.
 
-    A second signal, one that comes between steps (in an evaluation, say), or one to a process of several, which would stop at
-    different steps, ends the training at once with what it has saved.
+    A second signal, one in an evaluation, or one to a process of several, which would stop at different steps, ends the
+    training at once with what it has saved.
 
     Attributes:
         number: the signal that came, or `None`.
@@ -21,7 +21,6 @@ class StopAtSignal(TrainerCallback):
     def __init__(self, trainer):
         self.trainer = trainer
         self.number = None
-        self._in_step = False
         self._before = {}
         self._parent = os.getpid()
 
@@ -46,16 +45,15 @@ class StopAtSignal(TrainerCallback):
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
-        if self.number is None and self._in_step and self.trainer.args.world_size == 1:
-            self.number = number
-        else:
+        if self.number is not None or self.trainer.args.world_size > 1:
             raise _Now(number)
+        self.number = number
 
-    def on_step_begin(self, args, state, control, **kwargs):
-        self._in_step = True
+    def on_prediction_step(self, args, state, control, **kwargs):
+        if self.number is not None:
+            raise _Now(self.number)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self._in_step = False
         if self.number is not None:
             control.should_training_stop = True
             control.should_evaluate = False

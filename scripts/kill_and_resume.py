@@ -1,0 +1,147 @@
+"""Kills trainings at random moments, resumes each, and counts those that end bit for bit as if nothing had happened.
+
+    python scripts/kill_and_resume.py --kills 200
+
+SMT, DMT and BPTT with carried memory are killed with SIGKILL anywhere between their start and their end, BPTT once more
+while it saves its final model. A resumed run must end with the very weights and logged losses of a run that nobody killed.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from smt_hf.commands import bptt, dmt, smt  # noqa: F401  imported once, for all runs
+from smt_hf.commands.main import main as smt_hf
+from smt_hf.data.stories import write_stories
+from smt_hf.training.resume import numbered_checkpoints
+
+STEPS = 12
+SIZES = "--hidden_size 32 --num_memory_tokens 2 --num_decoder_layers 1 --num_updater_layers 1 --num_attention_heads 2"
+COMMON = (
+    f"--max_steps {STEPS} --save_steps 2 --save_total_limit 2 --per_device_train_batch_size 4 --logging_steps 1 --use_cpu true "
+    "--learning_rate 3e-3 --report_to none --disable_tqdm true --num_threads 1 --context_length 24"
+)
+KINDS = {
+    "SMT": f"smt {SIZES} {COMMON} --num_encoder_layers 1 --horizon 8 --num_transitions 16 --rollout_steps 4 --num_decoded 2",
+    "DMT": f"dmt {COMMON} --rollout_length 16 --num_sweeps 0 1 2 --backprop_steps 4",
+    "BPTT, carried memory": f"bptt {SIZES} {COMMON} --bptt_horizon 8 --carry_memory true",
+    "BPTT, final save": f"bptt {SIZES} {COMMON} --muon true",
+}
+PROCESSES = multiprocessing.get_context("fork")
+
+
+def run(words: list[str], log: Path) -> None:
+    """One command in this process, its output in a file."""
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    sys.exit(smt_hf(words))
+
+
+def start(words: list[str], log: Path):
+    """The same in a process of its own."""
+    process = PROCESSES.Process(target=run, args=(words, log))
+    process.start()
+    return process
+
+
+def finish(words: list[str], log: Path) -> None:
+    """Runs a command to its end.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
+    process = start(words, log)
+    process.join()
+    if process.exitcode != 0:
+        raise RuntimeError(f"exit code {process.exitcode}: {log.read_text()[-2000:]}")
+
+
+def outcome(folder: Path) -> tuple:
+    """What a run must end with: its weights, and every loss that it logged."""
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    record = json.loads((folder / "training.json").read_text())[-1]
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(), losses, record["steps"]
+
+
+def kill(kind: str, words: list[str], folder: Path, log: Path, seconds: float, rng: random.Random) -> str | None:
+    """Starts a run and kills it; returns where it was, or `None` if it had ended before."""
+    process = start(words, log)
+    if kind.endswith("final save"):
+        last = folder / f"checkpoint-{STEPS}" / "trainer_state.json"
+        while not last.exists() and process.is_alive():
+            time.sleep(0.001)
+        process.join(rng.uniform(0, 0.25))
+    else:
+        process.join(rng.uniform(0, 1.1 * seconds))
+    alive = process.is_alive()
+    process.kill()
+    process.join()
+    if not alive:
+        return None
+    kept = numbered_checkpoints(folder)
+    return f"after {kept[0].name}" if kept else "before any checkpoint"
+
+
+def main() -> int:
+    """Runs the script; the exit code is 1 if a resumed run ended otherwise."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200, help="how many runs to kill (default: 200)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    work = Path(tempfile.mkdtemp(prefix="kill_and_resume-"))
+    write_stories(work / "train.txt", num_stories=60, seed=0)
+    data = ["--dataset", str(work / "train.txt"), "--cache_dir", str(work / "cache")]
+
+    commands, expected, seconds = {}, {}, {}
+    for kind, text in KINDS.items():
+        teacher = ["--teacher", str(work / "whole SMT")] if kind == "DMT" else []
+        commands[kind] = [*text.split(), *data, *teacher]
+        for _ in range(2):  # the first one builds the token cache
+            begun, folder = time.monotonic(), work / f"whole {kind}"
+            finish([*commands[kind], "--output_dir", str(folder), "--overwrite"], work / "log")
+            seconds[kind] = time.monotonic() - begun
+        expected[kind] = outcome(folder)
+        print(f"{kind}: {seconds[kind]:.1f} s uninterrupted", flush=True)
+
+    exact, killed, where = Counter(), Counter(), Counter()
+    while killed.total() < arguments.kills:
+        kind = list(KINDS)[killed.total() % len(KINDS)]
+        folder, log = work / "killed", work / "log"
+        shutil.rmtree(folder, ignore_errors=True)
+        log.unlink(missing_ok=True)
+        words = [*commands[kind], "--output_dir", str(folder)]
+        place = kill(kind, words, folder, log, seconds[kind], rng)
+        if place is None:
+            continue
+        finish([*words, "--overwrite" if place == "before any checkpoint" else "--resume"], log)
+        killed[kind] += 1
+        where[place] += 1
+        exact[kind] += outcome(folder) == expected[kind]
+        if exact.total() < killed.total():
+            print(f"{kind}, killed {place}: {outcome(folder)} instead of {expected[kind]}\n{log.read_text()[-2000:]}")
+            break
+    for kind in KINDS:
+        print(f"{kind}: {killed[kind]} killed, {exact[kind]} resumed bit for bit")
+    print("; ".join(f"{count} {place}" for place, count in sorted(where.items())))
+    print(f"{exact.total()} of {killed.total()} exact")
+    shutil.rmtree(work)
+    return int(exact.total() < arguments.kills)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
