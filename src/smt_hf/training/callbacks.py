@@ -22,12 +22,6 @@ class TrainClock(TrainerCallback, ExportableState):
         self.elapsed = elapsed
         self._since = None
 
-    def _tick(self, running: bool) -> None:
-        now = CLOCKS[self.clock]()
-        if self._since is not None:
-            self.elapsed += now - self._since
-        self._since = now if running else None
-
     def progress(self) -> float:
         """The share of the time that is used, between 0 and 1; 0 without a limit."""
         return 0.0 if self.max_seconds is None else min(self.elapsed / self.max_seconds, 1.0)
@@ -38,7 +32,9 @@ class TrainClock(TrainerCallback, ExportableState):
         self._since = CLOCKS[self.clock]()
 
     def on_step_end(self, args, state, control, **kwargs):
-        self._tick(running=True)
+        now = CLOCKS[self.clock]()
+        self.elapsed += now - self._since
+        self._since = now
         if self.progress() >= 1.0:
             control.should_training_stop = True
             control.should_log = True
@@ -51,9 +47,6 @@ class TrainClock(TrainerCallback, ExportableState):
 
     def on_evaluate(self, args, state, control, **kwargs):
         self.skip()
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self._tick(running=False)
 
     def state(self) -> dict:
         return {
