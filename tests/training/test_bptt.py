@@ -294,3 +294,25 @@ def test_windows_without_a_target(make_bptt, cache):
 def test_a_token_id_outside_the_vocabulary(make_bptt):
     with pytest.raises(InputError, match="token id 258 is outside the model's vocabulary"):
         make_bptt(model_for_bytes().export_student(), [{"input_ids": torch.full((9,), 258)}] * 8).train()
+
+
+def test_a_smaller_batch_than_asked_for_reads_on_where_it_stopped(make_bptt, cache):
+    """`auto_find_batch_size` begins the training again with fewer rows: the streams are as many as these."""
+    student, read = model_for_bytes().export_student(), []
+    forward = student.forward
+
+    def small_memory(*args, **kwargs):
+        if len(kwargs["input_ids"]) > 2:
+            raise RuntimeError("CUDA out of memory.")
+        read.append(kwargs["input_ids"])
+        return forward(*args, **kwargs)
+
+    student.forward = small_memory
+    options = {"auto_find_batch_size": True, "carry_memory": True, "bptt_horizon": 8, "per_device_train_batch_size": 8}
+    trainer = make_bptt(student, **options)
+    trainer.train()
+    assert trainer.train_dataset.num_streams == 2 and len(read) == 3
+    tokens = torch.from_numpy(cache.tokens.astype("int64"))
+    for stream in range(2):
+        text = torch.cat([step[stream] for step in read])
+        assert any(text.equal(tokens[start : start + 24]) for start in range(len(tokens) - 23))

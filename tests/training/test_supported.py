@@ -17,7 +17,7 @@ from smt_hf.training import (
     SmtTrainingArguments,
 )
 from smt_hf.training.resume import ASKED, DEALT, NEUTRAL
-from smt_hf.training.supported import CARRIED, CLOCK, MUON, UNSUPPORTED
+from smt_hf.training.supported import CARRIED, CLOCK, MUON, SHARDING, UNSUPPORTED, check_supported
 
 from .conftest import COMMON, model_for_bytes
 
@@ -67,9 +67,9 @@ REFUSED = {
 def test_every_field_of_the_library_is_known():
     """A field that a new version of transformers brings has to be looked at, and put into one of these sets."""
     names = {field.name for field in fields(TrainingArguments)}
-    assert names <= BY_THE_LIBRARY | FOR_SCRIPTS | set(UNSUPPORTED)
-    assert not BY_THE_LIBRARY & set(UNSUPPORTED)
-    assert set(UNSUPPORTED) == set(REFUSED)
+    assert names <= BY_THE_LIBRARY | FOR_SCRIPTS | {*UNSUPPORTED, *SHARDING}
+    assert not BY_THE_LIBRARY & {*UNSUPPORTED, *SHARDING}
+    assert {*UNSUPPORTED, *SHARDING} == set(REFUSED)
 
 
 def test_every_number_has_bounds():
@@ -97,7 +97,7 @@ def test_every_field_is_compared_on_resuming_or_known_to_change_nothing():
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_honoured(tmp_path, kind, name):
     with pytest.raises(InputError, match=f"{name}=.* cannot be honoured: "):
-        kind(str(tmp_path), use_cpu=True, **{name: REFUSED[name]})
+        check_supported(kind(str(tmp_path), use_cpu=True, **{name: REFUSED[name]}))
 
 
 @pytest.mark.parametrize(
@@ -134,25 +134,21 @@ def test_what_cannot_be_honoured(tmp_path, kind, name):
 )
 def test_values_that_cannot_work(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        SmtTrainingArguments(**{"output_dir": str(tmp_path), "use_cpu": True, **options})
+        check_supported(SmtTrainingArguments(**{"output_dir": str(tmp_path), "use_cpu": True, **options}))
 
 
-@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("name", [*CARRIED, "accelerator_config"])
 def test_what_a_carried_memory_cannot_have(tmp_path, name):
-    values = {
-        "auto_find_batch_size": True,
-        "train_sampling_strategy": "sequential",
-        "accelerator_config": {"split_batches": True},
-    }
+    values = {"train_sampling_strategy": "sequential", "accelerator_config": {"split_batches": True}}
     options = {"use_cpu": True, "bptt_horizon": 4, name: values[name]}
-    BpttTrainingArguments(str(tmp_path), **options)
-    with pytest.raises(InputError, match=f"{name}=.* cannot be honoured with carry_memory"):
-        BpttTrainingArguments(str(tmp_path), carry_memory=True, **options)
+    check_supported(BpttTrainingArguments(str(tmp_path), **options))
+    with pytest.raises(InputError, match=f"{name}.* cannot be honoured with carry_memory"):
+        check_supported(BpttTrainingArguments(str(tmp_path), carry_memory=True, **options))
 
 
 def test_the_reasons_name_fields():
     names = {field.name for kind in KINDS for field in fields(kind)}
-    assert {*UNSUPPORTED, *MUON, *CLOCK, *CARRIED} <= names
+    assert {*UNSUPPORTED, *SHARDING, *MUON, *CLOCK, *CARRIED} <= names
 
 
 @pytest.mark.parametrize(
@@ -173,7 +169,12 @@ def test_callables_that_nothing_would_call(tmp_path, given):
         ),
     )
     for make in trainers:
-        make()
+        trainer = make()
+        trainer.args.label_smoothing_factor = 0.5
+        with pytest.raises(InputError, match="label_smoothing_factor=0.5 cannot be honoured"):
+            type(trainer)(
+                trainer.model, trainer.args, **({"teacher": joint.teacher} if hasattr(trainer, "teacher") else {})
+            )
         with pytest.raises(InputError, match=f"{given} cannot be honoured"):
             make(**{given: lambda *_: None})
 

@@ -10,6 +10,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from ..bounds import bounds_of, check_bounds
 from ..errors import InputError, one_line
+from ..training.supported import check_supported
 from ..typed import check_types, did_you_mean
 from .recipe_file import read_recipe
 
@@ -86,6 +87,8 @@ def parse(dataclass_types: Sequence[type], argv: Sequence[str], command: str, de
         check_bounds(own)
         try:
             parsed.append(kind(**own))
+            if issubclass(kind, TrainingArguments):
+                check_supported(parsed[-1])
         except InputError:
             raise
         except (ValueError, TypeError, ImportError, StrictDataclassError) as error:

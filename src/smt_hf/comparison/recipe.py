@@ -11,6 +11,7 @@ from ..data.tasks import Task, load_task
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig, student_config_for
 from ..models.configuration_smt_rnn import CELL_TYPES
+from ..training.supported import check_supported
 from ..typed import check_types
 from .checks import check_fields, check_list, is_number, mapping
 from .stages import TRAINERS, Stage, ancestry, read_stages
@@ -236,6 +237,8 @@ class Comparison:
         try:
             if chosen.get("max_steps", -1) > 0:
                 fixed["max_train_seconds"] = None
-            return kind(**check_types(kind, {**fixed, **lengths, **chosen}))
+            arguments = kind(**check_types(kind, {**fixed, **lengths, **chosen}))
+            check_supported(arguments)
+            return arguments
         except (InputError, StrictDataclassError, TypeError, ValueError) as error:
             raise InputError(f"{stage} at length {length}: {one_line(error)}") from error

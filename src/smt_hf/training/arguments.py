@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 from ..bounds import check_bounds
 from ..errors import InputError
 from ..typed import check_types
-from .supported import check_schedule, check_supported
+from .supported import check_sharding
 
 
 @dataclass
@@ -71,7 +71,7 @@ class MemoryTrainingArguments(TrainingArguments):
     def __post_init__(self):
         if not self.output_dir:
             raise InputError("output_dir is empty: give a folder for checkpoints and the trained model")
-        check_supported(self)
+        check_sharding(self)
         for name, value in check_types(type(self), dict(self.__dict__)).items():
             setattr(self, name, value)
         check_bounds(self)
@@ -80,7 +80,6 @@ class MemoryTrainingArguments(TrainingArguments):
         if self.max_train_seconds is not None and self.max_steps <= 0:
             self.max_steps = 10_000_000  # the clock ends the training
         super().__post_init__()
-        check_schedule(self)
 
     def __getstate__(self) -> dict:
         """What is pickled, into `training_args.bin` for one: everything but the token."""

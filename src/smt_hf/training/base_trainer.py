@@ -19,7 +19,7 @@ from .collapse import CollapseWarning
 from .optimizer import MuonAndAdamW
 from .resume import STATE, check_settings, checkpoint_to_resume, settings_of, write_manifest
 from .sampling import step_generator
-from .supported import UNSUPPORTED, check_callables, schedule_options
+from .supported import SHARDING, check_callables, check_supported, schedule_options
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +35,11 @@ class MemoryTrainer(Trainer):
     loss_is_scaled_for_ga = True  # every term is divided by its items in the whole accumulated batch
 
     def __init__(self, model, args, **kwargs):
+        check_supported(args)
         check_callables(kwargs, args.muon)
         super().__init__(model=model, args=args, **kwargs)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise InputError(f"accelerate is configured for FSDP or DeepSpeed: {UNSUPPORTED['fsdp']}")
+            raise InputError(f"accelerate is configured for FSDP or DeepSpeed: {SHARDING['fsdp']}")
         self._given_schedule = self.lr_scheduler is not None
         if self._given_schedule and args.max_train_seconds is not None:
             raise InputError("optimizers: max_train_seconds has a schedule of its own: give the optimizer alone")

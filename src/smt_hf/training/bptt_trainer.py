@@ -32,9 +32,9 @@ class BpttTrainer(MemoryTrainer):
     counted = "tokens"
 
     def __init__(self, model, args, **kwargs):
-        self.carried = None
-        if args.carry_memory and kwargs.get("train_dataset") is not None:
-            kwargs["train_dataset"] = streams(kwargs["train_dataset"], args)
+        self.carried, self._windows = None, kwargs.get("train_dataset")
+        if args.carry_memory and self._windows is not None:
+            kwargs["train_dataset"] = streams(self._windows, args, args.per_device_train_batch_size)
             self.carried = CarriedMemory()
         super().__init__(model=model, args=args, **kwargs)
 
@@ -102,6 +102,12 @@ class BpttTrainer(MemoryTrainer):
             return super()._get_train_sampler(train_dataset)
         return SequentialSampler(self.train_dataset)
 
+    def _update_auto_batch_size(self, batch_size):
+        super()._update_auto_batch_size(batch_size)
+        if self.carried is not None:  # the training begins again, with fewer rows
+            self.train_dataset = streams(self._windows, self.args, batch_size)
+            self.carried = CarriedMemory()
+
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         if self.carried is not None:
             self.carried.rewind()
@@ -117,8 +123,8 @@ class BpttTrainer(MemoryTrainer):
             self.carried.load(checkpoint, self.args)
 
 
-def streams(dataset, args) -> TokenStreams:
-    """The text of `TokenWindows` in as many streams as an optimiser step has rows.
+def streams(dataset, args, batch_size: int) -> TokenStreams:
+    """The text of `TokenWindows` in as many streams as an optimiser step has rows, `batch_size` a process and batch.
 
     Raises:
         InputError: if the data are something else, or too short.
@@ -127,6 +133,6 @@ def streams(dataset, args) -> TokenStreams:
         raise InputError(
             f"carry_memory reads running text, not a {type(dataset).__name__}: give TokenWindows, or leave carry_memory out"
         )
-    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rows = batch_size * args.gradient_accumulation_steps * args.world_size
     seed = args.seed if args.data_seed is None else args.data_seed
     return TokenStreams(dataset.cache, args.bptt_horizon, rows, seed=seed)

@@ -28,16 +28,12 @@ UNSUPPORTED = {
     "dataloader_in_order": "the order of the batches would depend on their timing",
     "remove_unused_columns": "the losses read columns that the models' forward does not name",
     "label_names": "targets are the columns labels or shift_labels",
-    "fsdp": _SHARDING,
-    "fsdp_config": _SHARDING,
-    "deepspeed": _SHARDING,
-    "parallelism_config": _SHARDING,
 }
+# The same, of fields that the library acts on as soon as it sees them.
+SHARDING = dict.fromkeys(("fsdp", "fsdp_config", "deepspeed", "parallelism_config"), _SHARDING)
 # With the memory carried on, row r of a step follows row r of the step before.
 CARRIED = {
-    "auto_find_batch_size": "the rows of a step would change",
     "train_sampling_strategy": "the text is read in its order",
-    "accelerator_config": "its rows would be dealt out in another order",
 }
 # Muon takes the hidden matrices and AdamW the rest.
 MUON = {
@@ -57,11 +53,16 @@ UNSUPPORTED_CALLABLES = {
 }
 
 
+def check_sharding(args) -> None:
+    """Checks arguments before the library acts on them; raises as [`check_supported`] does."""
+    refuse(args, SHARDING, "")
+
+
 def check_supported(args) -> None:
-    """Checks the arguments of a trainer before the library changes any of them.
+    """Checks the arguments of a trainer.
 
     Raises:
-        InputError: naming the first that cannot be honoured, and why.
+        InputError: naming the first that cannot be honoured, by itself or with another, and why.
     """
     refuse(args, UNSUPPORTED, "")
     if args.muon:
@@ -70,6 +71,12 @@ def check_supported(args) -> None:
         refuse(args, CLOCK, " with max_train_seconds")
     if getattr(args, "carry_memory", False):
         refuse(args, CARRIED, " with carry_memory")
+        for name in ("split_batches", "dispatch_batches"):
+            if getattr(args.accelerator_config, name):
+                raise InputError(
+                    f"accelerator_config: {name} cannot be honoured with carry_memory: rows would be dealt out in another order"
+                )
+    check_schedule(args)
 
 
 def refuse(args, reasons: dict[str, str], where: str) -> None:
@@ -82,6 +89,7 @@ def refuse(args, reasons: dict[str, str], where: str) -> None:
     for name, reason in reasons.items():
         if name in defaults and getattr(args, name) != defaults[name]:
             value = getattr(args, name)
+            value = getattr(value, "value", value)
             raise InputError(f"{name}={value!r} cannot be honoured{where}: {reason}")
 
 
