@@ -18,6 +18,9 @@ import torch
 
 pytest.importorskip("gradio")
 
+from safetensors.torch import load
+from safetensors.torch import save as safetensors_bytes
+
 from smt_hf import SmtMemory
 from smt_hf.app import writing as writing_module
 from smt_hf.app.interface import MAX_CHARACTERS
@@ -28,6 +31,7 @@ from smt_hf.app.writing import END, READER, STUDENT, begin, go_on
 from smt_hf.commands.app import check_address
 from smt_hf.commands.main import main
 from smt_hf.errors import InputError
+from smt_hf.models.memory_smt_rnn import fingerprint
 from tests.conftest import tiny_model
 
 BEGINNING = "Once upon a time"
@@ -114,6 +118,31 @@ def test_files_that_are_refused(student, write, tmp_path):
     wide.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"the memory is \(3, 64\)"):
         restore(student, (tmp_path / "memory.safetensors").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "damage, reason",
+    [
+        ({"states": float("nan")}, "NaN or infinity"),
+        ({"states": float("-inf")}, "NaN or infinity"),
+        ({"num_tokens": torch.tensor([-5])}, "must not be negative"),
+        ({"num_tokens": torch.tensor([5.0])}, "whole numbers"),
+        ({"fingerprint": "0123456789abcdef"}, "read the text again"),
+    ],
+)
+def test_what_the_student_refuses_is_not_restored(student, write, damage, reason):
+    whole = load(save(student, write(begin(student), BEGINNING)))
+    states = torch.full_like(whole["states"], damage["states"]) if "states" in damage else whole["states"]
+    owner = {"fingerprint": damage.get("fingerprint", fingerprint(student))}
+    data = safetensors_bytes({"states": states, "num_tokens": damage.get("num_tokens", whole["num_tokens"])}, owner)
+    with pytest.raises(InputError, match=f"this file holds no memory to go on from: .*{reason}") as caught:
+        restore(student, data)
+    assert "\n" not in str(caught.value) and "tmp" not in str(caught.value)
+
+
+def test_no_file_is_no_memory(student):
+    with pytest.raises(InputError, match="no file was chosen"):
+        restore(student, None)
 
 
 def test_the_memory_does_not_grow(student, tokenizer, monkeypatch):

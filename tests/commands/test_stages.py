@@ -9,6 +9,7 @@ from dataclasses import fields
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from smt_hf.checkpoints import load_joint, load_student
 from smt_hf.commands import bptt, demo, finetune
@@ -177,3 +178,47 @@ def test_generate_from_a_kept_memory(dmt_run, smt_run, tmp_path, capsys):
     assert write("--memory", str(tmp_path / "none"))[0] == 2
     assert write("--prompt", "")[0] == 2
     assert write("--save_memory", kept)[0] == 2
+
+
+DAMAGED = {
+    "NaN": lambda memory: {"states": memory.states * float("nan")},
+    "infinity": lambda memory: {"states": memory.states + float("inf")},
+    "no row": lambda memory: {"states": memory.states[:0], "num_tokens": memory.num_tokens[:0]},
+    "two rows": lambda memory: {"states": memory.states.repeat(2, 1, 1), "num_tokens": memory.num_tokens.repeat(2)},
+    "negative": lambda memory: {"num_tokens": memory.num_tokens - 100},
+    "fractions": lambda memory: {"num_tokens": memory.num_tokens.float()},
+    "other width": lambda memory: {"states": memory.states[..., :-1].contiguous()},
+    "earlier version": lambda memory: {"fingerprint": "0123456789abcdef"},
+    "no fingerprint": lambda memory: {"fingerprint": None},
+}
+
+
+@pytest.mark.parametrize("name", [*DAMAGED, "garbage", "a folder"])
+def test_memories_that_generate_refuses(dmt_run, tmp_path, capsys, name):
+    memory = load_student(str(dmt_run)).read(torch.tensor([[1, 2, 3]]))
+    path = tmp_path / "memory.safetensors"
+    if name == "garbage":
+        path.write_bytes(b"garbage")
+    elif name == "a folder":
+        path.mkdir()
+    else:
+        values = {"states": memory.states, "num_tokens": memory.num_tokens, "fingerprint": memory.fingerprint}
+        values |= DAMAGED[name](memory)
+        owner = values.pop("fingerprint")
+        save_file(values, path, {"fingerprint": owner} if owner else {})
+    for prompt in ("The dog", ""):
+        argv = [
+            "generate",
+            "--model",
+            str(dmt_run),
+            "--memory",
+            str(tmp_path),
+            "--max_new_tokens",
+            "2",
+            "--prompt",
+            prompt,
+        ]
+        capsys.readouterr()
+        assert main(argv) == 2
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("smt-hf generate: error: ")]
+        assert len(errors) == 1 and "memor" in errors[0]

@@ -8,6 +8,9 @@ import torch
 pytest.importorskip("peft")
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+
+from smt_hf.models import fingerprint_smt_rnn
 
 EXACT = {"rtol": 0, "atol": 0}
 MERGED = {"rtol": 1e-4, "atol": 1e-4}  # float32: the merged weights are rounded
@@ -103,3 +106,79 @@ def test_the_initial_memory_trains_beside_the_adapters(small_student, tmp_path):
     logits = logits_of(model)
     model.merge_and_unload().save_pretrained(tmp_path)
     torch.testing.assert_close(logits_of(type(small_student).from_pretrained(tmp_path)), logits, **MERGED)
+
+
+def write(model, **options):
+    return model.generate(**options, max_new_tokens=4, do_sample=False, eos_token_id=None)
+
+
+def refused(model, memory):
+    with pytest.raises(ValueError, match="belongs to the student"):
+        write(model, memory=memory)
+    return True
+
+
+@pytest.mark.parametrize("targets", ["all-linear", UPDATER, READOUT, ["q_proj"], ["lm_head"], ["embed_tokens"]])
+def test_a_memory_belongs_to_the_active_adapter(small_student, targets):
+    """Also if the adapter moves the readout alone, and no memory."""
+    base = small_student.read(BATCH[:1])
+    model = lora(small_student, target_modules=targets, init_lora_weights=False).eval()
+    model.add_adapter("second", model.peft_config["default"])
+    memories = {}
+    for name in ("default", "second"):
+        model.set_adapter(name)
+        memories[name] = model.read(BATCH[:1])
+        assert refused(model, base)
+    assert refused(model, memories["default"])
+    model.set_adapter("default")
+    write(model, memory=memories["default"])
+    assert refused(model, memories["second"])
+    with model.disable_adapter():
+        write(model, memory=base)
+        assert refused(model, memories["default"])
+    write(model, memory=memories["default"])
+
+
+def test_an_adapter_that_was_hardly_trained_is_another_function(small_student):
+    base = small_student.read(BATCH[:1])
+    model = lora(small_student, target_modules="all-linear")
+    write(model.eval(), memory=base)  # a new adapter changes nothing
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    for _ in range(3):
+        model(BATCH, labels=BATCH).loss.backward()
+        optimizer.step()
+    trained = model.read(BATCH[:1])
+    assert refused(model, base)
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.set_scale("default", 2.0)
+    assert refused(model, trained)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_merged_weights_agree_with_their_adapter(small_student, dtype):
+    small_student = small_student.to(dtype)
+    base = small_student.read(BATCH[:1])
+    model = lora(small_student, target_modules="all-linear", init_lora_weights=False).eval()
+    adapted = model.read(BATCH[:1])
+    model.merge_adapter()
+    write(model, memory=adapted)
+    assert refused(model, base)
+    model.unmerge_adapter()
+    write(model, memory=adapted)
+    merged = model.merge_and_unload()
+    assert type(merged) is type(small_student)
+    write(merged, memory=adapted)
+    write(model, memory=merged.read(BATCH[:1]))
+    assert refused(merged, base)
+
+
+def test_the_fingerprint_of_an_adapter_is_computed_once(small_student, monkeypatch):
+    calls, probe = [], fingerprint_smt_rnn.probe
+    monkeypatch.setattr(fingerprint_smt_rnn, "probe", lambda student: calls.append(student) or probe(student))
+    model = lora(small_student, target_modules="all-linear", init_lora_weights=False).eval()
+    memory = model.read(BATCH[:1])
+    for _ in range(3):
+        write(model, memory=memory)
+        model.read(BATCH[:1], memory=memory)
+    assert len(calls) == 1

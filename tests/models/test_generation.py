@@ -26,10 +26,7 @@ every_mode = pytest.mark.parametrize("options", MODES.values(), ids=MODES.keys()
 
 
 def run(student, input_ids=None, seed=0, **kwargs):
-    """A generation that returns its cache; 8 new tokens and no end token unless asked for.
-
-    Without a mask generate() takes every pad token of the inputs for padding, so one is given.
-    """
+    """A generation that returns its cache; 8 new tokens and no end token unless asked for."""
     torch.manual_seed(seed)
     options = {"max_new_tokens": 8, "pad_token_id": PAD, "eos_token_id": None, "do_sample": False, **kwargs}
     if input_ids is not None and "cache" not in kwargs:

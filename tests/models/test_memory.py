@@ -1,7 +1,11 @@
 """A memory as an object: read once, kept in a file, gone on from as often as one likes."""
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from smt_hf import SmtMemory, SmtRnnCache
 from smt_hf.models.cache_smt_rnn import CACHE_NAME
@@ -112,10 +116,11 @@ def test_another_students_memory_is_refused_by_name(student, tokens, tmp_path):
         SmtMemory.cat([memory, student.read(tokens)])
 
 
-def test_a_student_has_one_fingerprint_in_float32_and_bfloat16(student, tokens):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_student_has_one_fingerprint_in_float32_and_in_half_of_it(student, tokens, dtype):
     student = student.float()
     memory = student.read(tokens)
-    half = student.to(torch.bfloat16)
+    half = student.to(dtype)
     assert write(half, memory=memory).shape == (3, 8)
     assert memory.to(torch.bfloat16).states.dtype == torch.bfloat16
 
@@ -159,3 +164,205 @@ def test_bad_input_is_named(joint, student, tokens):
         SmtMemory(torch.zeros(1, 5, 32), memory.fingerprint).to_cache(student)
     with pytest.raises(ValueError, match="one number for 2 states"):
         SmtMemory(torch.zeros(2, 3, 4), "0", num_tokens=[1])
+
+
+BAD_STATES = {
+    "NaN": lambda states: states * float("nan"),
+    "one NaN": lambda states: states.index_fill(0, torch.tensor([1]), float("nan")),
+    "infinity": lambda states: states.index_fill(2, torch.tensor([3]), -float("inf")),
+    "no row": lambda states: states[:0],
+    "no width": lambda states: states[..., :0],
+    "whole numbers": lambda states: states.long(),
+    "eight bits": lambda states: states.to(torch.float8_e4m3fn),
+    "one row alone": lambda states: states[0],
+    "more rows than counts": lambda states: states.repeat(2, 1, 1),
+}
+BAD_COUNTS = {
+    "negative": torch.tensor([1, -5, 2]),
+    "fractions": torch.tensor([1.0, 2.0, 3.0]),
+    "truth values": torch.tensor([True, True, False]),
+    "too few": torch.tensor([1, 2]),
+    "a table": torch.zeros(3, 1, dtype=torch.long),
+}
+
+
+@pytest.mark.parametrize("name", [*BAD_STATES, *BAD_COUNTS])
+def test_what_is_no_memory_is_refused(student, tokens, tmp_path, name):
+    """By the constructor and by the loading of a file, in one line."""
+    good = student.read(tokens)
+    states = BAD_STATES.get(name, lambda states: states)(good.states)
+    counts = BAD_COUNTS.get(name, good.num_tokens[:0] if name == "no row" else good.num_tokens)
+    with pytest.raises(ValueError) as caught:
+        SmtMemory(states, good.fingerprint, num_tokens=counts)
+    assert "\n" not in str(caught.value)
+    tensors = {"states": states.contiguous(), "num_tokens": counts}
+    save_file(tensors, tmp_path / "memory.safetensors", {"format": "pt", "fingerprint": good.fingerprint})
+    with pytest.raises(ValueError, match="memory.safetensors holds no memory to go on from: ") as from_file:
+        SmtMemory.from_pretrained(tmp_path)
+    assert str(from_file.value).endswith(str(caught.value))
+    for start in ({"memory": tmp_path}, {"memory": str(tmp_path)}):
+        with pytest.raises(ValueError, match="holds no memory to go on from"):
+            write(student, **start)
+
+
+def damage(folder, name, student, tokens):
+    """A folder whose memory file is damaged."""
+    student.read(tokens).save_pretrained(folder)
+    path = folder / "memory.safetensors"
+    whole = path.read_bytes()
+    contents = {
+        "empty": b"",
+        "garbage": b"\xff" * 100,
+        "text": b"no tensors",
+        "cut short": whole[:-10],
+        "cut in the head": whole[:50],
+        "a byte too many": whole + b"x",
+    }
+    tensors = {"states": torch.ones(1, 3, 32), "num_tokens": torch.ones(1, dtype=torch.long)}
+    metadata = {"fingerprint": fingerprint(student)}
+    if name in contents:
+        path.write_bytes(contents[name])
+    elif name == "a folder":
+        path.unlink()
+        path.mkdir()
+    elif name == "no states":
+        save_file({"num_tokens": tensors["num_tokens"]}, path, metadata)
+    elif name == "no counts":
+        save_file({"states": tensors["states"]}, path, metadata)
+    elif name == "no metadata":
+        save_file(tensors, path)
+    elif name == "no fingerprint":
+        save_file(tensors, path, {"format": "pt"})
+    else:
+        save_file(
+            tensors, path, {"fingerprint": {"an earlier version": "0123456789abcdef", "another": "1:float32:A"}[name]}
+        )
+
+
+DAMAGES = ["empty", "garbage", "text", "cut short", "cut in the head", "a byte too many", "a folder", "no states"]
+DAMAGES += ["no counts", "no metadata", "no fingerprint", "an earlier version", "another"]
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_files_are_refused_in_one_line(student, tokens, tmp_path, name):
+    damage(tmp_path, name, student, tokens)
+    with pytest.raises(ValueError, match="memory.safetensors") as caught:
+        SmtMemory.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert ("read the text again" in str(caught.value)) == (name in ("an earlier version", "another"))
+
+
+def test_places_without_a_memory_are_named(student, tokens, tmp_path, monkeypatch):
+    student.read(tokens).save_pretrained(tmp_path / "kept")
+    (tmp_path / "nothing").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(SmtMemory.from_pretrained("kept")) == len(SmtMemory.from_pretrained("~/kept")) == 3
+    places = [
+        tmp_path / "none",
+        str(tmp_path / "none" / "deeper"),
+        "./none",
+        "none/of/these",
+        "~/none",
+        "../no such folder",
+    ]
+    for place in places:
+        with pytest.raises(OSError, match="there is no folder") as caught:
+            SmtMemory.from_pretrained(place)
+        assert "Repo id" not in str(caught.value) and "\n" not in str(caught.value)
+    for place in ("nothing", "none", "none/here", tmp_path / "nothing"):
+        with pytest.raises(OSError, match="there is no memory 'memory.safetensors'") as caught:
+            SmtMemory.from_pretrained(place)
+        assert "\n" not in str(caught.value)
+    file = tmp_path / "kept" / "memory.safetensors"
+    with pytest.raises(OSError, match=r"is a file: give its folder, .*kept', and filename='memory.safetensors'"):
+        SmtMemory.from_pretrained(file)
+    assert len(SmtMemory.from_file(file)) == 3
+    with pytest.raises(OSError, match="book.safetensors"):
+        SmtMemory.from_pretrained("kept", filename="book.safetensors")
+
+
+INTEGERS = [
+    int,
+    np.int8,
+    np.int64,
+    np.uint16,
+    torch.tensor,
+    lambda row: torch.tensor(row, dtype=torch.int16),
+    np.array,
+]
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+def test_any_integer_chooses_a_row(student, tokens, kind):
+    memory = student.read(tokens)
+    rows = [0, 1, 2] if kind is np.uint16 else range(-3, 3)
+    for row in rows:
+        one = memory[kind(row)]
+        assert (
+            len(one) == 1 and one.states.equal(memory.states[[row]]) and one.num_tokens.equal(memory.num_tokens[[row]])
+        )
+        assert one.fingerprint == memory.fingerprint
+    for row in [3, 100] if kind is np.uint16 else [3, 100, -4]:
+        with pytest.raises(IndexError, match="of 3 rows"):
+            memory[kind(row)]
+
+
+@settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_rows_are_chosen_as_in_numpy(student, data):
+    """Slices of any step, lists, arrays and tensors of integers or of truth values."""
+    size = 5
+    states = torch.arange(size, dtype=torch.float32)[:, None, None].expand(size, 2, 3)
+    memory = SmtMemory(states, "0", num_tokens=torch.arange(size))
+    integers = st.lists(st.integers(-size, size - 1), min_size=1, max_size=7)
+    masks = st.lists(st.booleans(), min_size=size, max_size=size).filter(any)
+    rows = data.draw(st.one_of(st.slices(size), integers, masks, st.integers(-size, size - 1)))
+    expected = np.atleast_1d(np.arange(size)[rows]).tolist()
+    forms = [rows] if isinstance(rows, slice) else [rows, np.array(rows), torch.tensor(rows)]
+    for form in forms:
+        if not expected:
+            with pytest.raises(ValueError, match="at least one row"):
+                memory[form]
+            continue
+        chosen = memory[form]
+        assert chosen.num_tokens.tolist() == expected == chosen.states[:, 0, 0].long().tolist()
+
+
+@pytest.mark.parametrize("rows", [(0, 1), None, [[0, 1]], 1.0, "0", [0.5], [0, 7], [True, False], slice(0, 9, 0)])
+def test_what_chooses_no_rows(student, tokens, rows):
+    with pytest.raises((IndexError, ValueError)):
+        student.read(tokens)[rows]
+
+
+def test_rows_are_walked_through(student, tokens):
+    memory = student.read(tokens)
+    assert torch.cat([row.states for row in memory]).equal(memory.states)
+    nearest = memory.distance(memory[1]).argmin()
+    assert memory[nearest].states.equal(memory.states[1:2])
+
+
+def test_rows_that_do_not_fit_are_named(student, tokens):
+    memory = student.read(tokens)
+    with pytest.raises(ValueError, match="3 and 2 rows cannot be compared: give as many, or one"):
+        memory.distance(memory[:2])
+    for start in ({"input_ids": tokens[:1]}, {"inputs": tokens[:2]}):
+        with pytest.raises(ValueError, match=r"the memory has 3 rows, the inputs \d: give as many, or one"):
+            student.generate(**start, memory=memory, max_new_tokens=1)
+    with pytest.raises(ValueError, match="belong to 0 students"):
+        SmtMemory.cat([])
+
+
+def test_the_words_of_a_refusal(student, tokens):
+    memory = student.read(tokens)
+    with torch.no_grad():
+        student.lm_head.weight.mul_(-1)
+    with pytest.raises(ValueError) as caught:
+        memory.to_cache(student)
+    text = str(caught.value)
+    assert "differs by 200.00%, rounding explains 0.01%; read the text again" in text and "\n" not in text
+    assert len(text) < 400 and memory.fingerprint not in text and memory.fingerprint not in repr(memory)
+    with pytest.raises(ValueError, match="damaged or that of an earlier version: read the text again"):
+        SmtMemory(memory.states, "0123456789abcdef").to_cache(student)

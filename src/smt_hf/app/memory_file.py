@@ -17,18 +17,25 @@ def save(student, writing: Writing) -> bytes:
         return (Path(folder) / MEMORY_FILE).read_bytes()
 
 
-def restore(student, data: bytes) -> Writing:
+def restore(student, data: bytes | None) -> Writing:
     """An empty page whose memory is that of a file; the draws start from the seed again.
 
+    Args:
+        student: the [`SmtRnnForCausalLM`] that goes on from it.
+        data: the bytes of the file; `None` where the visitor chose none.
+
     Raises:
-        InputError: if the file holds no memory, more than one, or the memory of another student.
+        InputError: if there is no file, if it holds no memory or a damaged one, more than one, or that of another student.
     """
+    if data is None:
+        raise InputError("no file was chosen: choose one that Save memory wrote")
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / MEMORY_FILE).write_bytes(data)
+        path = Path(folder) / MEMORY_FILE
+        path.write_bytes(data)
         try:
-            memory = SmtMemory.from_pretrained(folder)
+            memory = SmtMemory.from_file(path)
         except ValueError as error:
-            raise InputError("this file holds no memory: choose one that Save memory wrote") from error
+            raise InputError(f"this file {error}") from error
     if len(memory) != 1:
         raise InputError(f"this file holds {len(memory)} memories: save one of them with memory[row].save_pretrained")
     try:

@@ -65,13 +65,17 @@ def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
     """What the student remembers before the prompt: `options.memory`, then `options.text_file`.
 
     Raises:
-        InputError: if there is no such memory or text, or the memory is another student's.
+        InputError: if there is no such memory or text, or the memory is damaged, another student's, or that of several texts.
     """
     memory = None
     try:
         if options.memory is not None:
             memory = SmtMemory.from_pretrained(options.memory)
             memory.to_cache(student)
+            if len(memory) != 1:
+                raise InputError(
+                    f"memory={options.memory!r} holds {len(memory)} memories: save one of them with memory[row].save_pretrained"
+                )
         if options.text_file is not None:
             text = Path(options.text_file).read_text(encoding="utf-8")
             inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False).to(student.device)

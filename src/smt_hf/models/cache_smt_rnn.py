@@ -13,6 +13,8 @@ CACHE_NAME = "cache" if "cache" in {field.name for field in fields(CausalLMOutpu
 class SmtMemoryLayer(CacheLayerMixin):
     """Holds the memory `(B, K, D)`, the columns seen so far, and the tokens `(B,)` that each row has read of them.
 
+    After `generate()`, `ends_in_padding` `(B,)` tells which rows had ended before the last column, which is not read yet.
+
     It answers the questions that `generate()` asks a key-value cache, though nothing in it grows.
     """
 
@@ -31,6 +33,7 @@ class SmtMemoryLayer(CacheLayerMixin):
         self.memory = memory
         self.num_columns = num_columns
         self.num_tokens = num_tokens
+        self.ends_in_padding = None
         if memory is not None and num_tokens is None:
             self.num_tokens = torch.full((len(memory),), num_columns, device=memory.device)
         self.is_initialized = memory is not None
@@ -48,7 +51,8 @@ class SmtMemoryLayer(CacheLayerMixin):
         self.num_columns += num_columns
         if self.num_tokens is None:
             self.num_tokens = torch.zeros(len(memory), dtype=torch.long, device=memory.device)
-        self.num_tokens = self.num_tokens + num_tokens
+        self.num_tokens = self.num_tokens.to(memory.device) + num_tokens
+        self.ends_in_padding = None
         self.is_initialized = True
 
     def get_seq_length(self) -> int:
@@ -62,6 +66,7 @@ class SmtMemoryLayer(CacheLayerMixin):
 
     def reset(self) -> None:
         self.memory, self.num_columns, self.num_tokens, self.is_initialized = None, 0, None, False
+        self.ends_in_padding = None
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         if self.memory is not None:
@@ -71,11 +76,15 @@ class SmtMemoryLayer(CacheLayerMixin):
         if self.memory is not None:
             self.memory = self.memory.repeat_interleave(repeats, dim=0)
             self.num_tokens = self.num_tokens.repeat_interleave(repeats)
+            if self.ends_in_padding is not None:
+                self.ends_in_padding = self.ends_in_padding.repeat_interleave(repeats)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         if self.memory is not None:
             self.memory = self.memory[indices]
             self.num_tokens = self.num_tokens[indices]
+            if self.ends_in_padding is not None:
+                self.ends_in_padding = self.ends_in_padding[indices]
 
     def crop(self, tokens_to_remove: int) -> None:
         raise NotImplementedError("a recurrent memory cannot forget its last tokens: keep a copy of the earlier cache")
@@ -121,6 +130,15 @@ class SmtRnnCache(Cache):
     def num_tokens(self) -> torch.Tensor | None:
         """Tokens `(B,)` that each row has read, padding left out; `None` before the first token."""
         return self.layers[0].num_tokens
+
+    @property
+    def ends_in_padding(self) -> torch.Tensor | None:
+        """Bool `(B,)`: rows that `generate()` had ended before the last column, which no row has read; else `None`."""
+        return self.layers[0].ends_in_padding
+
+    @ends_in_padding.setter
+    def ends_in_padding(self, rows: torch.Tensor | None) -> None:
+        self.layers[0].ends_in_padding = rows
 
     def write(self, memory: torch.Tensor, num_columns: int, num_tokens: torch.Tensor | int) -> None:
         """See [`SmtMemoryLayer.write`]."""

@@ -4,6 +4,32 @@ import torch
 from torch import nn
 
 
+def check_attention_mask(attention_mask: torch.Tensor, batch_size: int, length: int, earlier: int = 0) -> torch.Tensor:
+    """The mask of the columns at hand, bool `(B, T)`.
+
+    Args:
+        attention_mask: `(B, T)`, or `(B, earlier + T)`; 0 for padding.
+        batch_size: B.
+        length: T.
+        earlier: columns that were read before.
+
+    Raises:
+        ValueError: for a mask of another shape.
+    """
+    shape = tuple(getattr(attention_mask, "shape", ()))
+    if len(shape) != 2:
+        raise ValueError(
+            f"attention_mask has shape {shape}: only padding can be masked here, position by position; give "
+            f"{(batch_size, length)} with 0 for padding, and document_ids for documents that must not see each other"
+        )
+    if shape not in {(batch_size, length), (batch_size, earlier + length)}:
+        together = f", or {(batch_size, earlier + length)} with the {earlier} columns read before" if earlier else ""
+        raise ValueError(
+            f"attention_mask has shape {shape} and the inputs {(batch_size, length)}: give a mask of that shape{together}"
+        )
+    return attention_mask[:, shape[1] - length :].bool()
+
+
 def separate_padding(
     input_ids: torch.Tensor, attention_mask: torch.Tensor | None, document_ids: torch.Tensor | None
 ) -> torch.Tensor | None:
@@ -19,6 +45,7 @@ def separate_padding(
     """
     if attention_mask is None:
         return document_ids
+    check_attention_mask(attention_mask, *input_ids.shape)
     document_ids = torch.zeros_like(input_ids) if document_ids is None else document_ids
     return document_ids.masked_fill(attention_mask == 0, -1)
 

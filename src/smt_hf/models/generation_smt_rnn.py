@@ -1,12 +1,18 @@
 """What `generate()` needs to know of a recurrent memory, and reading without generating."""
 
 import os
+import warnings
 
 import torch
-from transformers.generation import GenerationMixin
+from torch import nn
+from transformers.generation import GenerationMixin, GenerationMode, StoppingCriteriaList
+from transformers.utils import logging
 
 from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
+from .documents_smt import check_attention_mask
 from .memory_smt_rnn import SmtMemory
+
+logger = logging.get_logger(__name__)
 
 
 class SmtRnnGenerationMixin(GenerationMixin):
@@ -18,33 +24,40 @@ class SmtRnnGenerationMixin(GenerationMixin):
 
         Args:
             inputs: `(B, T)` token ids; may be left out with `memory`, which then is continued as it stands, and only the new
-                tokens are returned.
+                tokens are returned. Options that look back, such as `repetition_penalty`, then see those alone.
             memory: an [`SmtMemory`] to start from, or where one was saved (folder or Hub id); it is left as it is, and every
                 token of `inputs` is new to it. One row serves any number of prompts.
             cache (`SmtRnnCache`): the cache of an earlier call, moved on in place. `inputs` is the full sequence with at least
                 one new token, or the new tokens only: fewer than the cache has read, or with an `attention_mask` as long as
                 all tokens together. Named `past_key_values` up to transformers 5.23.
+            attention_mask: `(B, T)`, 0 for padding. Without it every token is read, also one that equals the pad token;
+                after a `cache`, the padding with which a row of the earlier call ended is left out.
 
         Raises:
             ValueError: for a memory of another student; for `memory` and `cache` together; for a batch size that does not fit
-                the memory's; for inputs that the cache has read already.
+                the memory's; for inputs that the cache has read already; for an empty prompt without a memory; for a mask of
+                another shape; for an option that needs a prompt where there is none.
             TypeError: if `cache` is a cache of keys and values.
+            NotImplementedError: for continuous batching (`cache_implementation="paged"`).
         """
         cache = kwargs.pop("cache", None)
         cache = kwargs.pop("past_key_values", None) if cache is None else cache
         if cache is not None:
             check_cache(cache)
-        name = "inputs_embeds" if inputs is None and kwargs.get("inputs_embeds") is not None else "input_ids"
-        given = kwargs.get(name) if inputs is None else inputs
+        if kwargs.get("cache_implementation") == "paged":
+            self.generate_batch()
         if memory is not None:
             if cache is not None:
                 raise ValueError("memory and cache are two places to start from: give one of them")
             cache = _load(memory).to_cache(self)
-            if given is None:  # one step of padding, which moves no memory
-                kwargs["inputs_embeds"] = cache.memory.new_zeros(cache.batch_size, 1, cache.memory.shape[-1])
-                kwargs["attention_mask"] = torch.zeros(cache.batch_size, 1, dtype=torch.long, device=self.device)
-        elif cache is not None and given is not None:
-            kwargs["attention_mask"] = _mask_of_all_tokens(cache, given, kwargs.get("attention_mask"))
+        name = "inputs_embeds" if inputs is None and kwargs.get("inputs_embeds") is not None else "input_ids"
+        prompt = kwargs.get(name) if inputs is None else inputs
+        if memory is not None and (prompt is None or prompt.shape[1] == 0):
+            inputs, kwargs = None, _without_prompt(cache, prompt, **kwargs)
+        elif prompt is not None:
+            _check_prompt(prompt, cache, kwargs.get("attention_mask"))
+            if memory is None and cache is not None:
+                kwargs["attention_mask"] = _mask_of_all_tokens(cache, prompt, kwargs.get("attention_mask"))
         if cache is not None:
             kwargs[CACHE_NAME] = cache
         return super().generate(inputs, *args, **kwargs)
@@ -69,7 +82,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
 
         Raises:
             ValueError: for a memory of another student; for `memory` and `teacher` together; for a teacher whose memory has
-                another shape.
+                another shape; for a mask of another shape.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if teacher is not None:
@@ -78,6 +91,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
             sizes = [(model.config.num_memory_tokens, model.config.hidden_size) for model in (teacher, self)]
             if sizes[0] != sizes[1]:
                 raise ValueError(f"the teacher's memory is {sizes[0]}, the student's {sizes[1]}: give its own teacher")
+            mask = check_attention_mask(mask, *input_ids.shape).long()
             last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(dim=1, keepdim=True)
             last = last.masked_fill(mask.sum(dim=1, keepdim=True) == 0, -1)
             states = teacher.encode(input_ids, last, attention_mask)[:, 0].to(self.dtype)
@@ -85,79 +99,213 @@ class SmtRnnGenerationMixin(GenerationMixin):
         cache = SmtRnnCache()
         if memory is not None:
             cache = _fit_batch(_load(memory).to_cache(self), len(input_ids))
-        self.model(input_ids, mask, cache=cache, steps_to_keep=1)
+        self(input_ids, mask, cache=cache, logits_to_keep=1)  # not self.model: hooks of sharded weights begin here
         return SmtMemory.from_cache(self, cache)
+
+    def generate_batch(self, *args, **kwargs):
+        """Continuous batching shares out pages of keys and values, which a recurrent student does not have.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            "continuous batching (generate_batch, cache_implementation='paged') deals out pages of keys and values, and this "
+            "student has a memory of fixed size instead: call generate() with a left-padded batch and its attention_mask"
+        )
+
+    init_continuous_batching = continuous_batching_context_manager = generate_batch
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         return False
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, generation_mode, batch_size, *args):
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, generation_mode, batch_size, *args)
-        if generation_config.use_cache is False:
-            return
-        rows = batch_size * max(generation_config.num_beams, generation_config.num_return_sequences)
-        cache = model_kwargs.get(CACHE_NAME)
-        model_kwargs[CACHE_NAME] = SmtRnnCache() if cache is None else _fit_batch(cache, rows, batch_size)
-        pad, eos = generation_config._pad_token_tensor, generation_config._eos_token_tensor
-        if pad is not None and eos is not None:
-            model_kwargs["generated_padding"] = GeneratedPadding(pad, eos)
+    def _validate_generation_mode(self, generation_mode, generation_config, generation_mode_kwargs):
+        if generation_mode == GenerationMode.ASSISTED_GENERATION:
+            given = {**generation_config.to_dict(), **generation_mode_kwargs}
+            names = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
+            raise ValueError(
+                "assisted generation is not supported with stateful models, since a recurrent memory cannot take a wrong guess "
+                f"back: leave out {', '.join(name for name in names if given.get(name) not in (None, False))}"
+            )
+        super()._validate_generation_mode(generation_mode, generation_config, generation_mode_kwargs)
 
-    def prepare_inputs_for_generation(
-        self, input_ids, inputs_embeds=None, is_first_iteration=False, generated_padding=None, **kwargs
-    ):
-        model_inputs = super().prepare_inputs_for_generation(
-            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
-        )
-        if generated_padding is not None:
-            if is_first_iteration:
-                generated_padding.prompt_length = input_ids.shape[1]
-            else:
-                model_inputs["attention_mask"] = generated_padding.mask(input_ids)
+    def _prepare_attention_mask_for_generation(self, inputs_tensor, generation_config, model_kwargs):
+        """Every token is read: a token that equals the pad token may be an ordinary one."""
+        input_ids = model_kwargs.get("input_ids")
+        inputs = inputs_tensor if input_ids is None or input_ids.shape[1] == 0 else input_ids
+        pad, ends = generation_config._pad_token_tensor, generation_config._eos_token_tensor
+        if pad is not None and inputs.dtype in (torch.int, torch.long) and (ends is None or pad not in ends):
+            if (inputs == pad.to(inputs.device)).any():
+                logger.warning_once(
+                    f"The inputs hold the pad token {pad.item()} and no attention_mask was given: it is read like any other "
+                    "token. Give the attention_mask of the tokenizer where it is padding."
+                )
+        return torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, generation_mode, batch_size, *args):
+        if model_kwargs.get(CACHE_NAME) is not None:
+            generation_config.use_cache = True  # nothing but the cache knows what was read before
+            if generation_config.cache_implementation is not None:
+                logger.warning_once(
+                    f"cache_implementation={generation_config.cache_implementation!r} is ignored: a memory is kept as it is"
+                )
+                generation_config.cache_implementation = None
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, generation_mode, batch_size, *args)
+        cache = model_kwargs.get(CACHE_NAME)
+        if generation_config.use_cache is not False:
+            rows = batch_size * max(generation_config.num_beams, generation_config.num_return_sequences)
+            cache = SmtRnnCache() if cache is None else _fit_batch(cache, rows, batch_size)
+            model_kwargs[CACHE_NAME] = cache
+        if generation_config.num_beams == 1:  # running beams have not ended
+            model_kwargs["finished_rows"] = generation_config._finished_rows = FinishedRows(cache)
+
+    def _get_stopping_criteria(self, generation_config, *args, **kwargs):
+        criteria = super()._get_stopping_criteria(generation_config, *args, **kwargs)
+        finished_rows = getattr(generation_config, "_finished_rows", None)
+        if finished_rows is None:
+            return criteria
+        finished_rows.extend(criteria)
+        return finished_rows
+
+    def _get_logits_processor(self, generation_config, *args, encoder_input_ids=None, **kwargs):
+        with warnings.catch_warnings():
+            if encoder_input_ids is not None and encoder_input_ids.shape[1] == 0:
+                _check_options_without_prompt(generation_config, kwargs.get("negative_prompt_ids"))
+                warnings.filterwarnings("ignore", ".*with `inputs_embeds` and without `input_ids`")  # nobody gave any
+            return super()._get_logits_processor(
+                generation_config, *args, encoder_input_ids=encoder_input_ids, **kwargs
+            )
+
+    def prepare_inputs_for_generation(self, input_ids, inputs_embeds=None, finished_rows=None, **kwargs):
+        model_inputs = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
+        if finished_rows is not None and finished_rows.padding is not None:
+            if len(input_ids) > 1:
+                model_inputs["attention_mask"] = finished_rows.mask(input_ids, kwargs.get("attention_mask"))
+            if finished_rows.wait_for_others():  # the last token was read at the first of these steps, or is not to be
+                model_inputs.pop(CACHE_NAME, None)
+                model_inputs["use_cache"] = False
         return model_inputs
+
+    def heal_tokens(self, input_ids, tokenizer=None):
+        """As in the library, but row by row, which needs no padding inside."""
+        if input_ids.shape[1] == 0:
+            raise ValueError("token_healing rewrites the end of a prompt, and a memory alone has none: leave it out")
+        rows = [super(SmtRnnGenerationMixin, self).heal_tokens(row[None], tokenizer)[0] for row in input_ids]
+        return nn.utils.rnn.pad_sequence(rows, True, float(tokenizer.pad_token_id or 0), padding_side="left")
+
+
+class FinishedRows(StoppingCriteriaList):
+    """The stopping criteria of a run without beams, and what they have said so far.
+
+    Whatever stands after the end of a row is padding and moves no memory; a pad token before the end is a token.
+
+    Args:
+        cache: the cache of the run, or `None` if every step reads the whole sequence again.
+    """
+
+    def __init__(self, cache: SmtRnnCache | None = None):
+        super().__init__()
+        self.cache = cache
+        self.ended = None  # bool (B,): the rows that have ended
+        self.padding = None  # bool (B,): those that had ended before the last token
+        self.history = []  # the same for every generated token, where there is no cache
+
+    def __call__(self, input_ids: torch.LongTensor, scores, **kwargs) -> torch.BoolTensor:
+        ends = super().__call__(input_ids, scores, **kwargs)
+        self.padding = torch.zeros_like(ends) if self.ended is None else self.ended
+        self.ended = self.padding | ends
+        if self.cache is None:
+            self.history.append(self.padding)
+        else:
+            self.cache.ends_in_padding = self.padding
+        return ends
+
+    def mask(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """Bool mask of what is read next: the last token `(B, 1)` after a cache, else all `(B, T)`."""
+        if self.cache is not None:
+            return ~self.padding[:, None]
+        written = ~torch.stack(self.history, dim=1)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return torch.cat([mask[:, : -written.shape[1]].bool(), written], dim=1)
+
+    def wait_for_others(self) -> bool:
+        """Whether all rows have ended, and steps are only taken because other processes need them."""
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return distributed and bool(self.ended.all())
 
 
 def _load(memory: SmtMemory | str | os.PathLike) -> SmtMemory:
     return SmtMemory.from_pretrained(memory) if isinstance(memory, str | os.PathLike) else memory
 
 
-class GeneratedPadding:
-    """Tells padding that `generate()` appends to finished rows from tokens: padding must not move the memory.
+def _check_prompt(prompt: torch.Tensor, cache: SmtRnnCache | None, attention_mask: torch.Tensor | None) -> None:
+    if prompt.ndim < 2:
+        raise ValueError(f"the prompt has shape {tuple(prompt.shape)}: give (batch, tokens)")
+    if prompt.shape[1] == 0:
+        raise ValueError("the prompt is empty: give at least one token, or a memory to go on from")
+    if attention_mask is not None:
+        check_attention_mask(attention_mask, *prompt.shape[:2], 0 if cache is None else cache.get_seq_length())
 
-    Where the pad token is an end token too, padding is what follows a generated end token; else every generated pad token is.
 
-    Args:
-        pad_token_id: `()`.
-        eos_token_ids: `(E,)`.
-    """
+def _without_prompt(cache: SmtRnnCache, prompt: torch.Tensor | None, attention_mask=None, **kwargs) -> dict:
+    """Options for `generate()` that say: go on from the cache, one row for each of an empty prompt or of the cache."""
+    if attention_mask is not None and attention_mask.shape[-1] > 0:
+        raise ValueError(
+            "attention_mask is that of a prompt, and a memory alone has none: leave it out, or give the prompt"
+        )
+    kwargs.pop("input_ids", None)
+    rows = cache.batch_size if prompt is None else len(prompt)
+    return {**kwargs, "inputs_embeds": cache.memory.new_zeros(rows, 0, cache.memory.shape[-1])}
 
-    def __init__(self, pad_token_id: torch.Tensor, eos_token_ids: torch.Tensor):
-        self.pad_token_id = pad_token_id
-        self.eos_token_ids = eos_token_ids
-        self.pad_ends = bool(torch.isin(pad_token_id, eos_token_ids))
-        self.prompt_length = 0
 
-    def mask(self, input_ids: torch.LongTensor) -> torch.Tensor:
-        """Bool `(B, 1)`: whether the last token of `(B, T)` sequences is to be read."""
-        padding = input_ids[:, -1:] == self.pad_token_id
-        if self.pad_ends:
-            if input_ids.shape[1] < self.prompt_length + 2:
-                return torch.ones_like(padding)
-            padding = padding & torch.isin(input_ids[:, -2:-1], self.eos_token_ids)
-        return ~padding
+def _check_options_without_prompt(config, negative_prompt_ids: torch.Tensor | None) -> None:
+    """Refuses what means nothing without the tokens of a prompt."""
+    looks_back = "looks at the tokens of the prompt: leave it out"
+    refused = {
+        "guidance_scale": (
+            config.guidance_scale not in (None, 1) and negative_prompt_ids is None,
+            "compares with the last token of the prompt alone: give negative_prompt_ids too",
+        ),
+        "encoder_repetition_penalty": (config.encoder_repetition_penalty not in (None, 1), looks_back),
+        "encoder_no_repeat_ngram_size": (config.encoder_no_repeat_ngram_size not in (None, 0), looks_back),
+        "forced_bos_token_id": (
+            config.forced_bos_token_id is not None,
+            "forces what follows the first token of a prompt: leave it out",
+        ),
+    }
+    for name, (given, reason) in refused.items():
+        if given:
+            raise ValueError(
+                f"{name}={getattr(config, name)} {reason}, or give a prompt; a memory alone has no tokens"
+            )
 
 
 def _mask_of_all_tokens(cache: SmtRnnCache, inputs: torch.Tensor, attention_mask: torch.Tensor | None):
-    """The mask `(B, earlier + new)` that makes the library see which of the inputs are new; as given where it does already."""
+    """The mask `(B, earlier + new)` that makes the library see which of the inputs are new; as given where it does already.
+
+    Raises:
+        ValueError: if none is new.
+    """
     past, length = cache.get_seq_length(), inputs.shape[1]
-    if past == 0 or length > past or (attention_mask is not None and attention_mask.shape[1] > length):
+    if past == 0:
         return attention_mask
-    if length == past:
+    if length == past and (attention_mask is None or attention_mask.shape[1] == length):
         raise ValueError(
             f"the cache has read {past} tokens and the inputs are {length}: give the full sequence with at least one new "
             "token, or new tokens with an attention_mask as long as all tokens together"
         )
-    new = inputs.new_ones(inputs.shape[:2], dtype=torch.long) if attention_mask is None else attention_mask
+    if attention_mask is not None:
+        if length > past or attention_mask.shape[1] > length:
+            return attention_mask
+        return torch.cat([attention_mask.new_ones(len(inputs), past), attention_mask], dim=1)
+    new = torch.ones(len(inputs), length - past if length > past else length, dtype=torch.long, device=inputs.device)
+    if (
+        cache.ends_in_padding is not None
+    ):  # the last token of the earlier call is the first one that is new to the cache
+        padding = cache.ends_in_padding.to(new.device)
+        new[:, 0] = ~padding[:: max(1, len(padding) // len(new))].expand(
+            len(new)
+        )  # the cache may have a row for each beam
     return torch.cat([new.new_ones(len(new), past), new], dim=1)
 
 
@@ -178,4 +326,4 @@ def _fit_batch(cache: SmtRnnCache, rows: int, batch_size: int | None = None) -> 
     return repeated
 
 
-__all__ = ["GeneratedPadding", "SmtRnnGenerationMixin"]
+__all__ = ["FinishedRows", "SmtRnnGenerationMixin"]

@@ -1,29 +1,21 @@
 """A memory as an object: what a student has read, in one small file."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers.utils import PushToHubMixin, cached_file
 
 from .cache_smt_rnn import SmtRnnCache
+from .fingerprint_smt_rnn import difference, fingerprint, same_student, short
 
 MEMORY_FILE = "memory.safetensors"
-
-
-def fingerprint(student) -> str:
-    """A short hash of every weight of a student: whose memory is whose.
-
-    The weights are rounded to bfloat16 first, so that a student has one fingerprint in float32 and in bfloat16.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(student.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()[:16]
+STATE_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+COUNT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class SmtMemory(PushToHubMixin):
@@ -33,27 +25,38 @@ class SmtMemory(PushToHubMixin):
     goes on from it as often as you like: it never changes. The states mean something to one student only.
 
     Args:
-        states: `(B, K, D)`, cut from the autograd graph.
-        fingerprint: the student's, see [`fingerprint`].
+        states: `(B, K, D)`, B at least 1, cut from the autograd graph.
+        fingerprint: what the student makes of a fixed set of tokens, see [`fingerprint`].
         student_name: where the student was loaded from, for messages.
         num_tokens: `(B,)` tokens that each state has read.
 
     Raises:
-        ValueError: if `states` is not of shape `(B, K, D)` and floating point, or `num_tokens` not of shape `(B,)`.
+        ValueError: if `states` is not of shape `(B, K, D)`, has no row, or holds other than finite floating-point
+            numbers; if `num_tokens` is not of shape `(B,)`, or holds other than whole numbers from 0.
     """
 
     def __init__(self, states: torch.Tensor, fingerprint: str, student_name: str = "", num_tokens=None):
         if states.ndim != 3:
             raise ValueError(f"states have shape {tuple(states.shape)}: give (batch, memory tokens, width)")
-        if not states.is_floating_point():
-            raise ValueError(f"states have dtype {states.dtype}: give floating-point numbers")
+        if states.numel() == 0:
+            raise ValueError(f"states have shape {tuple(states.shape)} and hold nothing: give at least one row")
+        if states.dtype not in STATE_DTYPES:
+            raise ValueError(f"states have dtype {states.dtype}: give floating-point numbers of 16 bits or more")
+        if not states.isfinite().all():
+            raise ValueError(
+                "states hold NaN or infinity: read the text again with a student whose weights are finite"
+            )
         num_tokens = torch.zeros(len(states), dtype=torch.long) if num_tokens is None else torch.as_tensor(num_tokens)
         if num_tokens.shape != states.shape[:1]:
             raise ValueError(
                 f"num_tokens has shape {tuple(num_tokens.shape)}: give one number for {len(states)} states"
             )
+        if num_tokens.dtype not in COUNT_DTYPES:
+            raise ValueError(f"num_tokens has dtype {num_tokens.dtype}: give whole numbers")
+        if (num_tokens < 0).any():
+            raise ValueError(f"num_tokens={num_tokens.tolist()} must not be negative")
         self.states = states.detach()
-        self.num_tokens = num_tokens.cpu()
+        self.num_tokens = num_tokens.long().cpu()
         self.fingerprint = fingerprint
         self.student_name = student_name
 
@@ -62,10 +65,10 @@ class SmtMemory(PushToHubMixin):
         """A copy of what a run has in its cache.
 
         The cache that `generate(..., return_dict_in_generate=True)` returns has not read the last token of the sequence:
-        go on with `generate(sequences[:, -1:], memory=memory)`.
+        go on with `generate(sequences[:, -1:], memory=memory)`, and an `attention_mask` where that is padding.
 
         Raises:
-            ValueError: if the cache has read nothing.
+            ValueError: if the cache has read nothing, or its memory is not finite.
         """
         if cache.memory is None:
             raise ValueError("the cache is empty: run the student on at least one token first")
@@ -80,19 +83,21 @@ class SmtMemory(PushToHubMixin):
         Raises:
             ValueError: if the memory belongs to another student or has another shape.
         """
-        found = fingerprint(student)
-        if found != self.fingerprint:
+        relative, tolerance = difference(self.fingerprint, fingerprint(student))
+        if not relative <= tolerance:
             raise ValueError(
-                f"this memory belongs to the student {self.student_name or 'of unknown origin'!r} (fingerprint "
-                f"{self.fingerprint}), not to {student.name_or_path or 'this one'!r} ({found}): read the text again with "
-                "the student at hand, or load the student that read it"
+                f"this memory belongs to the student {self.student_name or 'of unknown origin'!r}, not to "
+                f"{student.name_or_path or 'this one'!r}, or to it with other weights or adapters: what the two make of the "
+                f"same tokens differs by {relative:.2%}, rounding explains {tolerance:.2%}; read the text again with the "
+                "student at hand, or load the student that read it"
             )
         sizes = (student.config.num_memory_tokens, student.config.hidden_size)
         if self.states.shape[1:] != sizes:
             raise ValueError(
                 f"the memory is {tuple(self.states.shape[1:])}, the student's {sizes}: its file is damaged"
             )
-        return SmtRnnCache(self.states.to(student.device, student.dtype), 0, self.num_tokens.to(student.device))
+        device = self.states.device if student.device.type == "meta" else student.device  # offloaded: hooks move it
+        return SmtRnnCache(self.states.to(device, student.dtype), 0, self.num_tokens.to(device))
 
     def save_pretrained(self, save_directory: str | os.PathLike, filename: str = MEMORY_FILE, **kwargs) -> None:
         """Writes one safetensors file into a folder; with `push_to_hub=True` and `repo_id=...` uploads it too."""
@@ -113,18 +118,37 @@ class SmtMemory(PushToHubMixin):
             kwargs: `revision`, `token`, `cache_dir` and what else `transformers.utils.cached_file` takes.
 
         Raises:
-            OSError: if there is no such file.
-            ValueError: if the file holds something else.
+            OSError: if there is no such folder, repository or file.
+            ValueError: if the file holds something else, or a memory that is damaged or of an earlier version.
         """
-        path = cached_file(name_or_path, filename, **kwargs)
+        path = _find(os.path.expanduser(name_or_path), filename, **kwargs)
+        try:
+            return cls.from_file(path)
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from error
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike) -> "SmtMemory":
+        """Loads a memory from one file.
+
+        Raises:
+            ValueError: if the file holds something else, or a memory that is damaged or of an earlier version; the message
+                goes on from the name of the file.
+        """
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 states, num_tokens = file.get_tensor("states"), file.get_tensor("num_tokens")
                 owner = metadata["fingerprint"]
         except (SafetensorError, KeyError) as error:
-            raise ValueError(f"{path} holds no memory: give a file that SmtMemory.save_pretrained wrote") from error
-        return cls(states, owner, metadata.get("student_name", ""), num_tokens)
+            raise ValueError("holds no memory: choose one that SmtMemory.save_pretrained wrote") from error
+        except OSError as error:
+            raise ValueError(f"cannot be read: {error}") from error
+        try:
+            difference(owner, owner)
+            return cls(states, owner, metadata.get("student_name", ""), num_tokens)
+        except ValueError as error:
+            raise ValueError(f"holds no memory to go on from: {error}") from error
 
     @classmethod
     def cat(cls, memories: Sequence["SmtMemory"]) -> "SmtMemory":
@@ -133,9 +157,13 @@ class SmtMemory(PushToHubMixin):
         Raises:
             ValueError: if there are none, or they belong to different students.
         """
-        owners = {memory.fingerprint: memory.student_name for memory in memories}
+        owners: list[SmtMemory] = []
+        for memory in memories:
+            if not any(same_student(memory.fingerprint, owner.fingerprint) for owner in owners):
+                owners.append(memory)
         if len(owners) != 1:
-            raise ValueError(f"the memories belong to {len(owners)} students ({owners}): give those of one student")
+            names = ", ".join(f"{owner.student_name!r} {short(owner.fingerprint)}" for owner in owners)
+            raise ValueError(f"the memories belong to {len(owners)} students ({names}): give those of one student")
         states = torch.cat([memory.states.to(memories[0].states) for memory in memories])
         num_tokens = torch.cat([memory.num_tokens for memory in memories])
         return cls(states, memories[0].fingerprint, memories[0].student_name, num_tokens)
@@ -144,10 +172,15 @@ class SmtMemory(PushToHubMixin):
         """Mean squared difference, the unit of drift: `(B,)`, or one of the two may have a single row.
 
         Raises:
-            ValueError: if the two belong to different students.
+            ValueError: if the two belong to different students, or have different numbers of rows, neither 1.
         """
-        if self.fingerprint != other.fingerprint:
-            raise ValueError(f"memories of two students ({self.fingerprint}, {other.fingerprint}) cannot be compared")
+        if not same_student(self.fingerprint, other.fingerprint):
+            owners = (
+                f"{self.student_name!r} {short(self.fingerprint)}, {other.student_name!r} {short(other.fingerprint)}"
+            )
+            raise ValueError(f"memories of two students ({owners}) cannot be compared: give those of one student")
+        if len(self) != len(other) and 1 not in (len(self), len(other)):
+            raise ValueError(f"{len(self)} and {len(other)} rows cannot be compared: give as many, or one")
         return (self.states.float() - other.states.to(self.states.device).float()).square().mean(dim=(-2, -1))
 
     def to(self, *args, **kwargs) -> "SmtMemory":
@@ -158,12 +191,54 @@ class SmtMemory(PushToHubMixin):
         return len(self.states)
 
     def __getitem__(self, rows) -> "SmtMemory":
-        rows = [rows] if isinstance(rows, int) else rows
-        return type(self)(self.states[rows], self.fingerprint, self.student_name, self.num_tokens[rows])
+        """Some of the rows: an integer of any type, a slice, a list or array of integers or of truth values.
+
+        Raises:
+            IndexError: for rows that there are not.
+            ValueError: if no row is left.
+        """
+        rows = rows.cpu().numpy() if isinstance(rows, torch.Tensor) else rows
+        try:
+            chosen = np.atleast_1d(np.arange(len(self))[rows])
+        except IndexError as error:
+            raise IndexError(f"memory[{rows}] of {len(self)} rows: {error}") from error
+        if chosen.ndim != 1:
+            raise IndexError(f"memory[{rows}] chooses more than rows: give an integer, a slice, or a list of integers")
+        chosen = torch.from_numpy(chosen.copy())
+        states = self.states[chosen.to(self.states.device)]
+        return type(self)(states, self.fingerprint, self.student_name, self.num_tokens[chosen])
 
     def __repr__(self) -> str:
         batch, tokens, width = self.states.shape
         return (
-            f"SmtMemory({batch} of {tokens} x {width}, {self.states[0].nbytes if batch else 0} bytes each, after "
-            f"{self.num_tokens.tolist()} tokens, student {self.student_name!r} {self.fingerprint})"
+            f"SmtMemory({batch} of {tokens} x {width}, {self.states[0].nbytes} bytes each, after "
+            f"{self.num_tokens.tolist()} tokens, student {self.student_name!r} {short(self.fingerprint)})"
         )
+
+
+def _find(name: str, filename: str, **kwargs) -> str:
+    """The path of a file in a folder, or in a repository of the Hub where there is no such folder.
+
+    Raises:
+        OSError: if there is none, in one line.
+    """
+    if os.path.isfile(name):
+        folder, file = os.path.split(os.path.abspath(name))
+        raise NotADirectoryError(f"{name} is a file: give its folder, {folder!r}, and filename={file!r}")
+    if os.path.isdir(name):
+        path = os.path.join(name, kwargs.get("subfolder") or "", filename)
+        if not os.path.exists(path):
+            raise FileNotFoundError(
+                f"there is no memory {filename!r} in {name!r}: give a folder that save_pretrained wrote"
+            )
+        return path
+    try:
+        validate_repo_id(name)
+        return cached_file(name, filename, **kwargs)
+    except HFValidationError as error:
+        raise FileNotFoundError(f"there is no folder {name!r}: give one that save_pretrained wrote") from error
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise OSError(
+            f"there is no memory {filename!r} in {name!r}, neither a folder nor on the Hub: {reason}"
+        ) from error

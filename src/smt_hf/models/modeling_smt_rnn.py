@@ -16,7 +16,7 @@ from transformers.utils.generic import can_return_tuple
 from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
 from .cells_smt_rnn import CELLS, init_cell
 from .configuration_smt_rnn import SmtRnnConfig
-from .documents_smt import document_starts, packed_documents, tokens_read
+from .documents_smt import check_attention_mask, document_starts, packed_documents, tokens_read
 from .generation_smt_rnn import SmtRnnGenerationMixin
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 
@@ -227,7 +227,8 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         Args:
             input_ids: `(B, T)`; or `inputs_embeds` `(B, T, D)`, exactly one of them.
             attention_mask: `(B, T)` or `(B, earlier + T)`, 0 for padding anywhere: the memory does not move there.
-            cache: an [`SmtRnnCache`] to continue from; it is updated in place.
+            cache: an [`SmtRnnCache`] to continue from; it is updated in place. After it the sequence may be empty: the
+                features are then those of its memory as it is, `(B, 1, D)`.
             use_cache: return the cache (created if none was given).
             document_ids: `(B, T)`; the memory starts afresh wherever the id changes within a row.
             output_memory: also return the memory after every kept token.
@@ -248,7 +249,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
 
         Raises:
             ValueError: if both or none of `input_ids` and `inputs_embeds` are given, both `cache` and `past_key_values`,
-                or the sequence is empty.
+                the sequence is empty, or `attention_mask` has another shape.
             TypeError: if `cache` is a cache of keys and values.
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -256,8 +257,6 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         batch_size, length = inputs_embeds.shape[:2]
-        if length == 0:
-            raise ValueError("the sequence is empty: give at least one token")
         if cache is not None and past_key_values is not None:
             raise ValueError("cache and past_key_values are two names of one argument: give one of them")
         cache = past_key_values if cache is None else cache
@@ -269,10 +268,12 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             cache = SmtRnnCache()
 
         memory = None if cache is None else check_cache(cache).memory
-        if memory is None:
-            memory = self.start_memory(batch_size)
+        if memory is None and length == 0:
+            raise ValueError("the sequence is empty: give at least one token")
         if attention_mask is not None:
-            attention_mask = attention_mask[:, -length:].bool()
+            earlier = 0 if cache is None else cache.get_seq_length()
+            attention_mask = check_attention_mask(attention_mask, batch_size, length, earlier)
+        memory = self.start_memory(batch_size) if memory is None else memory.to(inputs_embeds)
         if checkpoint_steps is None and self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             checkpoint_steps = math.ceil(math.sqrt(length))
         packed = None
@@ -281,7 +282,9 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         # The library's hidden states are those of every token, whatever is kept of the logits.
         steps_to_unroll = 0 if output_hidden_states else steps_to_keep
         whole = isinstance(steps_to_unroll, int) and steps_to_unroll == 0
-        if packed is not None and whole and attention_mask is None and bptt_horizon is None:
+        if length == 0:
+            states = memory[:, None]
+        elif packed is not None and whole and attention_mask is None and bptt_horizon is None:
             states, memory = self.unroll_side_by_side(inputs_embeds, packed, checkpoint_steps)
         else:
             states, memory = self.unroll(
