@@ -1,6 +1,6 @@
 """From text to training windows: tokenizer, documents, token cache, windows."""
 
-from .documents import iter_documents
+from .documents import iter_documents, iter_text_file
 from .token_cache import TokenCache, build_token_cache, cached_tokens
 from .tokenizer import byte_tokenizer, is_byte_tokenizer, load_tokenizer
 from .windows import TokenWindows, evenly_spaced_windows
@@ -14,5 +14,6 @@ __all__ = [
     "evenly_spaced_windows",
     "is_byte_tokenizer",
     "iter_documents",
+    "iter_text_file",
     "load_tokenizer",
 ]
