@@ -1,6 +1,7 @@
 """From text to training windows: tokenizer, documents, token cache, windows."""
 
 from .documents import iter_documents, iter_text_file
+from .encoding import encode_documents
 from .token_cache import TokenCache, build_token_cache, cached_tokens
 from .tokenizer import byte_tokenizer, is_byte_tokenizer, load_tokenizer
 from .windows import TokenWindows, evenly_spaced_windows
@@ -11,6 +12,7 @@ __all__ = [
     "build_token_cache",
     "byte_tokenizer",
     "cached_tokens",
+    "encode_documents",
     "evenly_spaced_windows",
     "is_byte_tokenizer",
     "iter_documents",
