@@ -1,5 +1,6 @@
 """From text to training windows: tokenizer, documents, token cache, windows."""
 
+from .collation import collate
 from .documents import iter_documents, iter_text_file
 from .encoding import encode_documents
 from .token_cache import TokenCache, build_token_cache, cached_tokens
@@ -12,6 +13,7 @@ __all__ = [
     "build_token_cache",
     "byte_tokenizer",
     "cached_tokens",
+    "collate",
     "encode_documents",
     "evenly_spaced_windows",
     "is_byte_tokenizer",

@@ -9,6 +9,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import ProgressCallback, Trainer, get_scheduler
 
+from ..data import collate
 from ..errors import InputError
 from ..evaluation.rollout import rollout
 from ..models.documents_smt import separate_padding
@@ -36,6 +37,7 @@ class MemoryTrainer(Trainer):
 
     def __init__(self, model, args, **kwargs):
         check_callables(kwargs, args.muon)
+        kwargs["data_collator"] = kwargs.get("data_collator") or collate
         super().__init__(model=model, args=args, **kwargs)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise InputError(f"accelerate is configured for FSDP or DeepSpeed: {UNSUPPORTED['fsdp']}")
