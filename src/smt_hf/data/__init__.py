@@ -4,7 +4,7 @@ from .collation import collate
 from .documents import iter_documents, iter_text_file
 from .encoding import encode_documents
 from .token_cache import TokenCache, build_token_cache, cached_tokens
-from .tokenizer import byte_tokenizer, is_byte_tokenizer, load_tokenizer
+from .tokenizer import byte_tokenizer, is_byte_tokenizer, load_tokenizer, without_special_tokens
 from .windows import TokenWindows, evenly_spaced_windows
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "iter_documents",
     "iter_text_file",
     "load_tokenizer",
+    "without_special_tokens",
 ]
