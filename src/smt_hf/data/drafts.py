@@ -11,14 +11,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-_name = re.compile(r"(\..+\.[0-9a-f]{32})(\.old|\.lock)?")
+_name = re.compile(r"(\..+\.[0-9a-f]{32})(\.old)?")
 
 
 @contextmanager
 def draft_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside `path`, hidden and locked; what is not published is removed in the end."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with FileLock(_lock(draft)):  # held as long as the writer lives
+    with FileLock(_lock(draft)):  # held before there is a draft and as long as the writer lives
         try:
             draft.mkdir()
             yield draft
