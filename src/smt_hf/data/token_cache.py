@@ -17,6 +17,7 @@ import xxhash
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
+from ..digests import file_digest
 from ..errors import InputError, one_line
 from .documents import find_source, iter_documents
 from .drafts import draft_folder, publish, remove_drafts
@@ -28,7 +29,6 @@ FORMAT_VERSION = 2
 META, TOKENS, STARTS = FILES = ("meta.json", "tokens.bin", "document_starts.bin")
 CHUNK_CHARACTERS = 1 << 22
 CHUNK_DOCUMENTS = 10_000
-READ_BYTES = 1 << 20
 
 logger = logging.getLogger(__name__)
 
@@ -280,15 +280,11 @@ def _meta_text(meta: dict) -> str:
 
 
 def _data_digest(path: Path) -> str:
-    state = xxhash.xxh3_128()
     try:
-        for name in (TOKENS, STARTS):
-            with open(path / name, "rb") as file:
-                while piece := file.read(READ_BYTES):
-                    state.update(piece)
+        digests = [file_digest(path / name) for name in (TOKENS, STARTS)]
     except OSError as error:
-        raise _damaged(path, one_line(error)) from error
-    return state.hexdigest()
+        raise _damaged(path, error.strerror or one_line(error)) from error
+    return xxhash.xxh3_128_hexdigest(" ".join(digests).encode())
 
 
 def _damaged(path: Path, reason: str) -> InputError:
