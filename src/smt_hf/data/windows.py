@@ -39,7 +39,7 @@ class TokenWindows(torch.utils.data.Dataset):
         """What tells these windows from others, for a resumed training to compare."""
         return {
             "kind": "TokenWindows",
-            "tokens": getattr(self.cache, "digest", self.cache.num_tokens),
+            "tokens": self.cache.digest,
             "window_length": self.window_length,
             "seed": self.seed,
             "random_offset": self.random_offset,
