@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import subprocess
@@ -6,7 +7,7 @@ import sys
 import datasets
 import pytest
 
-from smt_hf.data import documents, iter_documents
+from smt_hf.data import files, iter_documents, iter_text_file
 from smt_hf.errors import InputError
 
 
@@ -34,14 +35,14 @@ def test_text_file_without_separator_is_one_document(tmp_path):
 
 @pytest.mark.parametrize("characters", [1, 2, 3, 7, 1000])
 def test_separators_across_reads(tmp_path, monkeypatch, characters):
-    monkeypatch.setattr(documents, "READ_CHARACTERS", characters)
+    monkeypatch.setattr(files, "READ_CHARACTERS", characters)
     text = "a<|endoftext|>bc<|endoftext|<|endoftext|>" + "d" * 50 + "<|endoftext|>e<|"
     source = write(tmp_path / "a.txt", text)
     assert list(iter_documents(source)) == ["a", "bc<|endoftext|", "d" * 50, "e<|"]
 
 
 def test_text_is_read_lazily(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "READ_CHARACTERS", 1)
+    monkeypatch.setattr(files, "READ_CHARACTERS", 1)
     source = write(tmp_path / "a.txt", b"good<|endoftext|>" + b"x" * 100_000 + b"\xff")
     texts = iter_documents(source)
     assert next(texts) == "good"
@@ -69,7 +70,7 @@ def test_folder_of_json(tmp_path, streaming):
     write_rows(tmp_path / "test.jsonl", [{"text": "u"}])
     assert list(iter_documents(str(tmp_path), streaming=streaming)) == ["t"]
     assert list(iter_documents(str(tmp_path), split="test", streaming=streaming)) == ["u"]
-    with pytest.raises(InputError, match="'train', 'test'"):
+    with pytest.raises(InputError, match="has no split 'dev': give one of train, test"):
         iter_documents(str(tmp_path), split="dev", streaming=streaming)
 
 
@@ -111,6 +112,13 @@ def test_missing_column_and_wrong_type(tmp_path):
         ("a.jsonl", '{"text": "a"}\n{"text":', "JSON parse error"),
         ("a.parquet", "no", "cannot load"),
         ("a.csv", "text\na", "extension '.csv': give one of .txt, .jsonl, .json, .parquet"),
+        ("a.tar.gz", "", "extension '.tar.gz'"),
+        ("a.parquet.gz", "", "extension '.parquet.gz'"),
+        ("a", "a", "extension ''"),
+        ("a.txt.gz", "a", "Not a gzipped file"),
+        ("a.txt", b"\x1f\x8b\x08\0", "looks like a compressed .gz file"),
+        ("a.txt", b"\xff\xfea\0", "not UTF-8 .byte 0xff.: convert it, for example with iconv"),
+        ("a.jsonl", b'{"text": "\xff"}', "not UTF-8 .byte 0xff"),
     ],
 )
 def test_contents_that_cannot_work(tmp_path, name, content, message):
@@ -130,13 +138,87 @@ def test_options_out_of_range(tmp_path):
     source = write(tmp_path / "a.txt", "a")
     with pytest.raises(InputError, match="separator is empty"):
         iter_documents(source, separator="")
-    with pytest.raises(InputError, match="max_documents is 0"):
-        iter_documents(source, max_documents=0)
+    for number in (0, -1, 1.5, "2"):
+        with pytest.raises(InputError, match=f"max_documents is {number}: give a whole number of 1 or more"):
+            iter_documents(source, max_documents=number)
 
 
 def test_empty_folder(tmp_path):
     with pytest.raises(InputError, match="doesn't contain any data files"):
         iter_documents(str(tmp_path))
+
+
+def test_paths_of_all_kinds(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("one")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for source in (tmp_path / "a.txt", "a.txt", "./a.txt", "~/a.txt", tmp_path, "~", "."):
+        assert list(iter_documents(source)) == ["one"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["", None, 5, b"a.txt", ["a.txt"], "a\0.txt", "/" + "n" * 300 + ".txt", "~nobody-here/a.txt", "./gone", "gone/", "gone.txt.gz"],
+)  # fmt: skip
+def test_sources_that_cannot_be(source, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # which "" is not taken for
+    with pytest.raises(InputError) as caught:
+        iter_documents(source)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_path_is_no_hub_id(tmp_path):
+    with pytest.raises(InputError, match="there is no file or folder"):
+        iter_documents(tmp_path / "nobody")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_files_that_may_not_be_read(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("one")
+    file.chmod(0)
+    with pytest.raises(InputError, match="Permission denied"):
+        iter_documents(file)
+
+
+def test_dataset_objects():
+    dataset = datasets.Dataset.from_dict({"n": [1, 2, 3], "text": ["one\n", None, "two"]})
+    for given in (dataset, dataset.to_iterable_dataset(), dataset.with_format("numpy"), dataset.with_format("pandas")):
+        assert list(iter_documents(given)) == ["one", "two"]
+        assert list(iter_documents(given, max_documents=1)) == ["one"]
+    splits = datasets.DatasetDict(train=dataset, test=dataset.select([2]))
+    assert list(iter_documents(splits, split="test")) == ["two"]
+    assert list(iter_documents(datasets.IterableDatasetDict(test=dataset.to_iterable_dataset()), split="test")) == [
+        "one",
+        "two",
+    ]
+    with pytest.raises(InputError, match="the given DatasetDict has no split 'dev': give one of train, test"):
+        iter_documents(splits, split="dev")
+    with pytest.raises(InputError, match="the given Dataset has no column 'story': set text_column to one of n, text"):
+        iter_documents(dataset, text_column="story")
+    with pytest.raises(InputError, match="the given Dataset, row 1 holds int in column 'n'"):
+        iter_documents(dataset, text_column="n")
+
+
+def test_text_file_of_any_name(tmp_path):
+    texts = {"chapter": "one", "chapter.md": "one", "a.txt": "one", "a.jsonl": '{"text": "one"}'}
+    for name, text in texts.items():
+        assert list(iter_text_file(write(tmp_path / name, text))) == ["one"]
+    assert list(iter_text_file(write(tmp_path / "notes.md.gz", gzip.compress(b"one<|endoftext|>\ntwo")))) == [
+        "one",
+        "two",
+    ]
+    for content, message in {
+        b"\n": "holds no documents",
+        b"a\xff": "not UTF-8",
+        b"\x1f\x8b\x08": "looks like a compressed .gz",
+    }.items():
+        with pytest.raises(InputError, match=message) as caught:
+            list(iter_text_file(write(tmp_path / "b.bin", content)))
+        assert "b.bin" in str(caught.value)
+    for source in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(InputError, match="there is no file"):
+            iter_text_file(source)
 
 
 def test_hub_out_of_reach():

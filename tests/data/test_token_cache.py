@@ -1,13 +1,24 @@
 import json
 import os
 import pickle
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import datasets
+import filelock
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from smt_hf.data import TokenCache, build_token_cache, byte_tokenizer, cached_tokens, token_cache
+from smt_hf.data import TokenCache, build_token_cache, byte_tokenizer, cached_tokens, encoding, folders, token_cache
 from smt_hf.errors import InputError
 
 DOCUMENTS = ["héllo", "", "a <|endoftext|> b\x00", "x" * 300]
@@ -42,7 +53,7 @@ def test_chunks_do_not_change_the_cache(tmp_path, monkeypatch):
 
 def test_the_fast_path_equals_the_tokenizer(tmp_path, monkeypatch):
     fast = build_token_cache(DOCUMENTS, byte_tokenizer(), tmp_path / "fast")
-    monkeypatch.setattr(token_cache, "is_byte_tokenizer", lambda tokenizer: False)
+    monkeypatch.setattr(encoding, "is_byte_tokenizer", lambda tokenizer: False)
     general = build_token_cache(DOCUMENTS, byte_tokenizer(), tmp_path / "general")
     assert general.tokens.tolist() == fast.tokens.tolist()
     assert general.document_starts.tolist() == fast.document_starts.tolist()
@@ -162,11 +173,275 @@ def test_cached_tokens_is_rebuilt_when_something_changes(tmp_path):
     assert cached_tokens(source, byte_tokenizer(), tmp_path / "caches").tokens.tolist() == [*b"three", 256]
 
 
-def test_cached_tokens_mends_a_damaged_cache(tmp_path):
+@pytest.mark.parametrize("name", ["meta.json", "tokens.bin", "document_starts.bin"])
+@pytest.mark.parametrize("damage", ["flipped", "short", "empty", "gone"])
+def test_cached_tokens_rebuilds_a_damaged_cache(tmp_path, name, damage, caplog):
     source = text_file(tmp_path)
     cache = cached_tokens(source, byte_tokenizer(), tmp_path / "caches")
-    (cache.path / "tokens.bin").write_bytes(b"\0\0")
-    assert cached_tokens(source, byte_tokenizer(), tmp_path / "caches").num_tokens == 8
+    file = cache.path / name
+    data = bytearray(file.read_bytes())
+    if damage == "gone":
+        file.unlink()
+    else:
+        data[3] ^= 1
+        file.write_bytes({"flipped": data, "short": data[:-8], "empty": b""}[damage])
+    with pytest.raises(InputError, match="is damaged|is not a token cache") as caught:
+        TokenCache.open(cache.path)
+    assert str(cache.path) in str(caught.value) and "\n" not in str(caught.value)
+    again = cached_tokens(source, byte_tokenizer(), tmp_path / "caches")
+    assert (again.path, again.digest) == (cache.path, cache.digest)
+    assert again.tokens.tolist() == [*b"one", 256, *b"two", 256]
+    assert str(cache.path) in caplog.text and "built again" in caplog.text
+    assert TokenCache.open(cache.path).num_tokens == 8
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return build_token_cache(["one", "two", "é" * 20], byte_tokenizer(), tmp_path_factory.mktemp("whole") / "cache")
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_flipped_byte_is_noticed(whole, tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("flipped") / "cache"
+    shutil.copytree(whole.path, folder)
+    file = folder / data.draw(st.sampled_from(sorted(os.listdir(folder))))
+    content = bytearray(file.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="token cache"):
+        TokenCache.open(folder)
+
+
+def test_digest_is_of_the_data_alone(tmp_path):
+    one = build_token_cache(["one", "two"], byte_tokenizer(), tmp_path / "one", {"source": "here"})
+    two = build_token_cache(["one", "two"], byte_tokenizer(), tmp_path / "two", {"source": "there"})
+    joined = build_token_cache(["one<|endoftext|>two"], byte_tokenizer(), tmp_path / "joined")
+    assert one.digest == two.digest == TokenCache.open(one.path).digest == pickle.loads(pickle.dumps(one)).digest
+    assert len({one.digest, joined.digest}) == 2
+
+
+def test_unpickling_reads_no_tokens_but_knows_a_replaced_cache(tmp_path, monkeypatch):
+    cache = build_token_cache(["one"], byte_tokenizer(), tmp_path / "cache")
+    data = pickle.dumps(cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(token_cache, "_data_digest", None)
+        assert pickle.loads(data).tokens.tolist() == [*b"one", 256]
+    build_token_cache(["two"], byte_tokenizer(), tmp_path / "cache")
+    with pytest.raises(InputError, match="was replaced after it was opened"):
+        pickle.loads(data)
+
+
+def test_caches_of_another_format(tmp_path):
+    cache = build_token_cache(["one"], byte_tokenizer(), tmp_path / "cache")
+    meta = json.loads((cache.path / "meta.json").read_text())
+    (cache.path / "meta.json").write_text(json.dumps({**meta, "version": 1}))
+    with pytest.raises(InputError, match="is of format 1, not 2: build it again"):
+        TokenCache.open(cache.path)
+    assert build_token_cache(["two"], byte_tokenizer(), tmp_path / "cache").tokens.tolist() == [*b"two", 256]
+
+
+def test_a_read_only_cache_is_used(tmp_path, monkeypatch):
+    source = text_file(tmp_path)
+    cache = cached_tokens(source, byte_tokenizer(), tmp_path / "caches")
+
+    def read_only(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    for function in ("mkdir", "rename", "write_text"):
+        monkeypatch.setattr(Path, function, read_only)
+    monkeypatch.setattr(filelock.FileLock, "acquire", read_only)
+    assert cached_tokens(source, byte_tokenizer(), tmp_path / "caches").digest == cache.digest
+    (cache.path / "tokens.bin").write_bytes(b"")
+    with pytest.raises(InputError, match="cannot write the token cache .*Read-only file system"):
+        cached_tokens(source, byte_tokenizer(), tmp_path / "caches")
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "n" * 300, "/proc/caches"])
+def test_places_that_cannot_be_written(tmp_path, place):
+    source = text_file(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write the token cache") as caught:
+        cached_tokens(source, byte_tokenizer(), tmp_path / place)
+    assert "\n" not in str(caught.value) and "Errno" not in str(caught.value)
+
+
+def test_no_room(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match="cannot write the token cache"):
+            build_token_cache(["x" * 10_000] * 100, byte_tokenizer(), tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_users_own_errors_are_not_the_disks(tmp_path):
+    def documents():
+        yield "a"
+        raise OSError("the user's")
+
+    with pytest.raises(OSError, match="the user's"):
+        build_token_cache(documents(), byte_tokenizer(), tmp_path / "cache")
+    assert list(tmp_path.iterdir()) == []
+
+
+SLOW_BUILD = """
+import sys, time
+from smt_hf.data import build_token_cache, byte_tokenizer
+def documents():
+    for _ in range(1000):
+        yield "x" * 5_000_000
+        print("written", flush=True)
+        time.sleep(0.05)
+build_token_cache(documents(), byte_tokenizer(), sys.argv[1])
+"""
+
+
+def start(code, *arguments):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], env=environment, stdout=subprocess.PIPE
+    )
+
+
+def drafts(folder):
+    return [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+def test_drafts_of_killed_builds_are_removed_and_no_others(tmp_path):
+    for name in ("slow", "killed"):
+        (tmp_path / name).mkdir()
+    slow = start(SLOW_BUILD, tmp_path / "cache")
+    killed = start(SLOW_BUILD, tmp_path / "other")
+    try:
+        for process in (slow, killed):
+            process.stdout.readline()
+            process.stdout.readline()
+        killed.kill()
+        killed.wait()
+        kept = tmp_path / f".mine.{'0' * 32}"  # a user's folder of such a name
+        kept.mkdir()
+        (kept / "notes.txt").touch()
+        halfway = tmp_path / f".done.{'1' * 32}.old"  # killed while it replaced a cache
+        halfway.mkdir()
+        (halfway / "tokens.bin").touch()
+        assert any(".other." in name for name in drafts(tmp_path))
+        build_token_cache(["one"], byte_tokenizer(), tmp_path / "third")
+        left = drafts(tmp_path)
+        assert len(left) == 3 and kept.name in left  # the draft that is being written, and its lock
+        assert all(name == kept.name or ".cache." in name for name in left)
+        slow.stdout.readline()
+        assert slow.poll() is None
+    finally:
+        for process in (slow, killed):
+            process.kill()
+            process.wait()
+    build_token_cache(["one"], byte_tokenizer(), tmp_path / "third")
+    assert drafts(tmp_path) == [kept.name]
+
+
+def test_a_build_within_a_build(tmp_path):
+    def documents():
+        yield "a"
+        yield str(build_token_cache(["inner"], byte_tokenizer(), tmp_path / "inner").num_tokens)
+
+    assert build_token_cache(documents(), byte_tokenizer(), tmp_path / "outer").tokens.tolist() == [
+        *b"a",
+        256,
+        *b"6",
+        256,
+    ]
+    assert drafts(tmp_path) == []
+
+
+COUNTED_BUILD = """
+import sys, time
+from smt_hf.data import byte_tokenizer, cached_tokens, token_cache
+build = token_cache.build_token_cache
+def slow(*args):
+    print("built", flush=True)
+    time.sleep(1)
+    return build(*args)
+token_cache.build_token_cache = slow
+cache = cached_tokens(sys.argv[1], byte_tokenizer(), sys.argv[2])
+print(cache.num_tokens, cache.digest)
+"""
+
+
+def test_processes_share_one_build(tmp_path):
+    source = text_file(tmp_path)
+    processes = [start(COUNTED_BUILD, source, tmp_path / "caches") for _ in range(2)]
+    lines = [process.communicate(timeout=120)[0].decode().split("\n") for process in processes]
+    assert sum("built" in line for line in lines) == 1
+    assert len({line[-2] for line in lines}) == 1 and lines[0][-2].startswith("8 ")
+    assert [name for name in os.listdir(tmp_path / "caches") if not name.endswith(".lock")] == [
+        cached_tokens(source, byte_tokenizer(), tmp_path / "caches").path.name
+    ]
+
+
+def test_builds_of_one_path_at_once(tmp_path):
+    def build(text):
+        for _ in range(50):
+            assert (
+                bytes(build_token_cache([text], byte_tokenizer(), tmp_path / "cache").tokens[:3].tolist())
+                == text.encode()
+            )
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(build, ("one", "two", "abc")))
+    assert TokenCache.open(tmp_path / "cache").num_tokens == 4
+    assert os.listdir(tmp_path) == ["cache"]
+
+
+def test_sources_of_all_kinds(tmp_path, monkeypatch):
+    source = text_file(tmp_path)
+    tokenizer, caches = byte_tokenizer(), tmp_path / "caches"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    digests = {
+        cached_tokens(given, tokenizer, caches).digest
+        for given in (source, Path(source), "~/corpus.txt", "corpus.txt")
+    }
+    dataset = datasets.Dataset.from_dict({"text": ["one", "two"]})
+    given = cached_tokens(dataset, tokenizer, caches)
+    digests.add(given.digest)
+    assert len(digests) == 1
+    assert cached_tokens(datasets.Dataset.from_dict({"text": ["one", "two"]}), tokenizer, caches).path == given.path
+    assert cached_tokens(datasets.DatasetDict(test=dataset), tokenizer, caches, split="test").digest == given.digest
+    assert cached_tokens(dataset.select([1]), tokenizer, caches).tokens.tolist() == [*b"two", 256]
+    dataset.save_to_disk(tmp_path / "saved")
+    assert cached_tokens(tmp_path / "saved", tokenizer, caches).digest == given.digest
+    with pytest.raises(InputError, match="an IterableDataset has nothing to know it by"):
+        cached_tokens(dataset.to_iterable_dataset(), tokenizer, caches)
+
+
+def test_defaults_given_or_not_are_one_cache(tmp_path):
+    source = text_file(tmp_path)
+    options = {"split": "train", "max_documents": None, "text_column": "text", "streaming": True}
+    paths = {cached_tokens(source, byte_tokenizer(), tmp_path / "caches", **given).path for given in ({}, options)}
+    assert len(paths) == 1
+
+
+def test_a_cache_within_its_folder(tmp_path):
+    source = text_file(tmp_path)
+    first = cached_tokens(tmp_path, byte_tokenizer(), tmp_path / "caches")
+    assert cached_tokens(tmp_path, byte_tokenizer(), tmp_path / "caches").path == first.path
+    Path(source).write_text("three")
+    assert cached_tokens(tmp_path, byte_tokenizer(), tmp_path / "caches").path != first.path
+
+
+def test_the_split_that_is_read_is_said_though_the_cache_is_there(tmp_path, caplog):
+    for name in ("train.txt", "test.txt"):
+        (tmp_path / name).write_text(name)
+    for _ in range(2):
+        folders.say_once.cache_clear()  # as in another process
+        caplog.clear()
+        cached_tokens(tmp_path, byte_tokenizer(), tmp_path / "caches")
+        assert caplog.text.count("'test.txt' is left out") == 1
 
 
 def test_cached_tokens_of_a_folder(tmp_path):

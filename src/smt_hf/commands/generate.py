@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import TextStreamer, set_seed
 
 from ..checkpoints import load_student
-from ..data import load_tokenizer
+from ..data import encode_documents, iter_text_file, load_tokenizer
 from ..errors import InputError
 from ..models import SmtMemory
 from ..text import readable
@@ -28,7 +28,7 @@ class GenerateOptions:
 
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
     prompt: str = field(default="Once upon a time", metadata={"help": "The beginning; may be '' after a memory."})
-    text_file: str | None = field(default=None, metadata={"help": "Text to read before the prompt."})
+    text_file: str | None = field(default=None, metadata={"help": "File of text to read before the prompt."})
     memory: str | None = field(
         default=None,
         metadata={"help": "Memory to start from: a folder or Hub id that --save_memory or SmtMemory wrote."},
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
-    """What the student remembers before the prompt: `options.memory`, then `options.text_file`.
+    """What the student remembers before the prompt: `options.memory`, then `options.text_file`, read as in training.
 
     Raises:
         InputError: if there is no such memory or text, or the memory is damaged, another student's, or that of several texts.
@@ -77,12 +77,11 @@ def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
                     f"memory={options.memory!r} holds {len(memory)} memories: save one of them with memory[row].save_pretrained"
                 )
         if options.text_file is not None:
-            text = Path(options.text_file).read_text(encoding="utf-8")
-            inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False).to(student.device)
-            if inputs["input_ids"].numel() == 0:
-                raise InputError(f"text_file={options.text_file!r} is empty: give a file with text in it")
-            memory = student.read(inputs["input_ids"], memory=memory)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+            documents = list(iter_text_file(options.text_file))
+            ids, *_ = encode_documents(documents, tokenizer)
+            ids = torch.from_numpy(ids[:-1].astype(np.int64))[None]  # the last document goes on
+            memory = student.read(ids.to(student.device), memory=memory)
+    except (OSError, ValueError) as error:
         raise error if isinstance(error, InputError) else InputError(str(error).splitlines()[0]) from error
     return memory
 

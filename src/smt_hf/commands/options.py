@@ -1,11 +1,11 @@
 """Options that several commands share: the data, and the sizes of a new model."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 
 from ..data import TokenCache, TokenWindows, cached_tokens
+from ..data.files import local_path
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig
 
@@ -50,8 +50,9 @@ class DataOptions:
 
         A single training file has no splits: `eval_split` alone would measure on what was trained.
         """
-        if self.eval_dataset is None and (self.eval_split is None or Path(self.dataset).is_file()):
-            return None
+        if self.eval_dataset is None:
+            if self.eval_split is None or ((path := local_path(self.dataset)) is not None and path.is_file()):
+                return None
         split = self.eval_split or self.train_split
         return self._tokens(self.eval_dataset or self.dataset, tokenizer, split=split)
 

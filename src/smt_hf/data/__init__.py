@@ -1,8 +1,10 @@
 """From text to training windows: tokenizer, documents, token cache, windows."""
 
-from .documents import iter_documents
+from .collation import collate
+from .documents import iter_documents, iter_text_file
+from .encoding import encode_documents
 from .token_cache import TokenCache, build_token_cache, cached_tokens
-from .tokenizer import byte_tokenizer, is_byte_tokenizer, load_tokenizer
+from .tokenizer import byte_tokenizer, is_byte_tokenizer, load_tokenizer, without_special_tokens
 from .windows import TokenWindows, evenly_spaced_windows
 
 __all__ = [
@@ -11,8 +13,12 @@ __all__ = [
     "build_token_cache",
     "byte_tokenizer",
     "cached_tokens",
+    "collate",
+    "encode_documents",
     "evenly_spaced_windows",
     "is_byte_tokenizer",
     "iter_documents",
+    "iter_text_file",
     "load_tokenizer",
+    "without_special_tokens",
 ]

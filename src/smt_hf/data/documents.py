@@ -1,159 +1,167 @@
-"""Reading the documents of a corpus one by one: text, JSON and Parquet files, folders, Hub datasets."""
+"""Reading the documents of a corpus one by one: from files, folders, Hub datasets and `datasets` objects."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import datasets
-from datasets.packaged_modules.text.text import TextConfig
 
-from ..errors import InputError
+from ..errors import InputError, one_line
+from .files import EXPECTED, FORMATS, OPENERS, READ_ROWS, TEXT, file_texts, local_path, row_texts
+from .folders import folder_files
 
-DATASETS_LOADERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-EXTENSIONS = (".txt", *DATASETS_LOADERS)
-READ_CHARACTERS = 1 << 20
-READ_ROWS = 1000
+SPLITS = (datasets.DatasetDict, datasets.IterableDatasetDict)
+DATASETS = (datasets.Dataset, datasets.IterableDataset)
+SEPARATOR = "<|endoftext|>"
 
 
 def iter_documents(
-    source: str,
+    source: str | os.PathLike | datasets.Dataset | datasets.IterableDataset | datasets.DatasetDict,
     *,
     split: str = "train",
     text_column: str = "text",
     config_name: str | None = None,
     streaming: bool = False,
-    separator: str = "<|endoftext|>",
+    separator: str = SEPARATOR,
     max_documents: int | None = None,
 ) -> Iterator[str]:
     """Return an iterator over the documents of a corpus, in order, without holding the corpus in memory.
 
-    Newlines at either end of a document are stripped, and empty documents are dropped.
+    Newlines at either end of a document are stripped, and empty and null documents are dropped; all else is read as it
+    stands, or refused. Only a `.json` file that is no JSON lines is held in memory.
 
     Args:
-        source: a `.txt`, `.jsonl`, `.json` or `.parquet` file, a folder of these or one written by `save_to_disk`,
-            or the id of a Hub dataset.
-        split: the split of a folder or a Hub dataset; a single file has no splits and is read whole.
-        text_column: the column that holds the text (all but `.txt`).
-        config_name: the configuration of the dataset, where it has several.
+        source: one of
+            - a `.txt`, `.jsonl`, `.json` (an array or lines) or `.parquet` file; all but the last may be compressed
+              (`.gz`, `.bz2`, `.xz`, `.zst`);
+            - a folder of these, see [`folder_files`], or one written by `save_to_disk`;
+            - the id of a Hub dataset;
+            - a `Dataset`, an `IterableDataset`, or a dictionary of them by split.
+        split: the split of a folder, a Hub dataset or a dictionary; a file or a `Dataset` is read whole.
+        text_column: the column that holds the text (all but `.txt`), the only one that is looked at.
+        config_name: the configuration of a folder or Hub dataset that has several.
         streaming: read a Hub dataset while it downloads instead of downloading it first.
         separator: what stands between the documents of a `.txt` file; a file without it is one document.
         max_documents: stop after this many documents.
 
     Raises:
-        InputError: at the call, for a source, split or column that is not there or a Hub that cannot be reached;
-            on iteration, for contents that cannot be read or hold no document.
+        InputError: at the call, for a source, split or column that is not there, a Hub that cannot be reached, and a
+            source without documents; on iteration, for contents that cannot be read, naming the file and the row.
     """
     if not separator:
         raise InputError("separator is empty: give the text that stands between documents, or leave it out")
-    if max_documents is not None and max_documents < 1:
-        raise InputError(f"max_documents is {max_documents}: give 1 or more, or None for all")
-    path = Path(source).expanduser()
-    if path.is_file():
-        if path.suffix == ".txt":
-            texts = _text_documents(path, separator)
-        elif path.suffix in DATASETS_LOADERS:
-            if not path.stat().st_size:
-                raise InputError(f"{source!r} is empty: give a file that holds documents")
-            loader, files = DATASETS_LOADERS[path.suffix], {"train": str(path)}
-            dataset = _load(source, datasets.load_dataset, loader, data_files=files, split="train", streaming=True)
-            texts = _column(dataset, text_column, source)
-        else:
-            raise InputError(f"{source!r} has the extension {path.suffix!r}: give one of {', '.join(EXTENSIONS)}")
-    elif path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
-        texts = _column(_saved_split(path, split, source), text_column, source)
-    elif path.is_dir() and (text_files := _text_files(path, split, config_name, source)):
-        texts = itertools.chain.from_iterable(_text_documents(Path(file), separator) for file in text_files)
-    elif not path.is_dir() and (path.suffix in EXTENSIONS or path.is_absolute() or source.count("/") > 1):
+    if max_documents is not None and (not isinstance(max_documents, int) or max_documents < 1):
         raise InputError(
-            f"there is no file or folder {source!r} here: mend the path (a Hub dataset id is 'owner/name')"
+            f"max_documents is {max_documents}: give a whole number of 1 or more, or leave it out for all"
         )
+    found = find_source(source, split, config_name)
+    if isinstance(found, str):
+        found = _load(found, datasets.load_dataset, found, name=config_name, split=split, streaming=streaming)
+    if isinstance(found, DATASETS):
+        texts = _column(found, text_column, source)
     else:
-        options = {"name": config_name, "split": split, "streaming": streaming}
-        texts = _column(_load(source, datasets.load_dataset, str(path), **options), text_column, source)
-    return _documents(texts, source, max_documents)
+        texts = itertools.chain.from_iterable(file_texts(file, text_column, separator) for file in found)
+    return itertools.islice(_documents(texts, source), max_documents)
 
 
-def _documents(texts: Iterable[str | None], source: str, max_documents: int | None) -> Iterator[str]:
-    stripped = (text.strip("\r\n") for text in texts if text)
-    documents = itertools.islice(filter(None, stripped), max_documents)
+def iter_text_file(path: str | os.PathLike, *, text_column: str = "text", separator: str = SEPARATOR) -> Iterator[str]:
+    """Return an iterator over the documents of one file, read as [`iter_documents`] reads it; whatever its name, it may
+    be text.
+
+    Raises:
+        InputError: at the call, for a file that is not there or holds no documents; on iteration, for contents that
+            cannot be read.
+    """
+    file = local_path(path)
+    if file is None or file.is_dir():
+        raise InputError(f"there is no file {str(path)!r} here: mend the path")
+    return _documents(file_texts(file, text_column, separator, default=TEXT), path)
+
+
+def _documents(texts: Iterable[str | None], source) -> Iterator[str]:
+    """The texts without newlines at either end, empty and null ones left out; the first is read at the call."""
+    documents = filter(None, (text.strip("\r\n") for text in texts if text))
     first = next(documents, None)
     if first is None:
-        raise InputError(f"{source!r} holds no documents: every text in it is empty")
-    yield first
-    yield from documents
+        raise InputError(f"{describe(source)} holds no documents: every text in it is empty")
+    return itertools.chain([first], documents)
 
 
-def _text_documents(path: Path, separator: str) -> Iterator[str]:
-    """Split a text file at the separator, reading a piece at a time."""
-    pieces, tail = [], ""  # of the document being read: what is done with, and what may hold half a separator
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            while text := file.read(READ_CHARACTERS):
-                *ended, rest = (tail + text).split(separator)
-                for last_piece in ended:
-                    yield "".join([*pieces, last_piece])
-                    pieces = []
-                cut = max(len(rest) - len(separator) + 1, 0)
-                pieces.append(rest[:cut])
-                tail = rest[cut:]
-    except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise InputError(
-            f"{str(path)!r} is not UTF-8 (byte {byte:#04x}): convert it, for example with iconv"
-        ) from error
-    yield "".join([*pieces, tail])
+def find_source(source, split: str, config_name: str | None) -> list[Path] | datasets.Dataset | str:
+    """What a source is: the files to read, in order, a dataset, or the id of one on the Hub.
+
+    Raises:
+        InputError: as `iter_documents` does at the call.
+    """
+    if isinstance(source, SPLITS):
+        return _split_of(source, split, source)
+    if isinstance(source, DATASETS):
+        return source
+    if not isinstance(source, (str, os.PathLike)) or not str(source):
+        raise InputError(f"{source!r} is no source: give a path, the id of a Hub dataset, or a Dataset")
+    path = local_path(source)
+    if path is None:
+        if isinstance(source, os.PathLike) or _is_path(source):
+            raise InputError(
+                f"there is no file or folder {str(source)!r} here: mend the path (a Hub dataset id is 'owner/name')"
+            )
+        return source
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{str(source)!r} is neither file nor folder: give {EXPECTED}, or a folder of these")
+    saves = ("dataset_dict.json",), ("state.json", "dataset_info.json")
+    if any(all((path / name).exists() for name in names) for names in saves):
+        saved = _load(source, datasets.load_from_disk, str(path))
+        return _split_of(saved, split, source) if isinstance(saved, dict) else saved  # else one split, saved by itself
+    return folder_files(path, split, config_name)
 
 
-def _text_files(path: Path, split: str, config_name: str | None, source: str) -> list[str]:
-    """The `.txt` files of a folder's split, as `datasets` assigns files to splits; none if it holds another format."""
-    config = _load(source, datasets.load_dataset_builder, str(path), name=config_name).config
-    if not isinstance(config, TextConfig) or not config.data_files:
-        return []
-    return list(_split_of(config.data_files, split, source))
+def _is_path(name: str) -> bool:
+    """Whether a name that is no file or folder here was meant to be one."""
+    return (
+        name.startswith(("/", ".", "~"))
+        or name.endswith(("/", *FORMATS, *filter(None, OPENERS)))
+        or os.path.isabs(name)
+        or name.count("/") > 1
+    )
 
 
-def _saved_split(path: Path, split: str, source: str) -> datasets.Dataset:
-    saved = _load(source, datasets.load_from_disk, str(path))
-    return _split_of(saved, split, source) if isinstance(saved, dict) else saved  # else one split, saved by itself
+def describe(source) -> str:
+    """A source in words for an error: its name in quotes, or its kind."""
+    return repr(str(source)) if isinstance(source, (str, os.PathLike)) else f"the given {type(source).__name__}"
 
 
-def _split_of(splits: dict, split: str, source: str):
+def _split_of(splits: dict, split: str, source):
     if split not in splits:
-        raise InputError(f"{source!r} has no split {split!r}: give one of {', '.join(map(str, splits))}")
+        raise InputError(f"{describe(source)} has no split {split!r}: give one of {', '.join(map(str, splits))}")
     return splits[split]
 
 
-def _load(source: str, load: Callable, *arguments, **options):
+def _load(source, load, *arguments, **options):
+    """What a function of `datasets` returns, with its errors, of whatever kind, in one line."""
     try:
         return load(*arguments, **options)
-    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
-        raise _load_error(source, error) from error
+    except Exception as error:
+        reason = one_line(error.__cause__ or error)[:300]
+        if isinstance(error, ConnectionError):
+            mend = "the Hub cannot be reached; go online or give a local file or folder"
+        elif not isinstance(source, str) or local_path(source) is not None:
+            mend = "check its contents, split and config_name"
+        else:
+            mend = "check its id, split and config_name, or give the path of a local file or folder"
+        raise InputError(f"cannot load {describe(source)}: {mend} ({reason})") from error
 
 
-def _load_error(source: str, error: Exception) -> InputError:
-    reason = " ".join(str(error.__cause__ or error).split())[:300]
-    if isinstance(error, ConnectionError):
-        mend = "the Hub cannot be reached; go online or give a local file or folder"
-    elif Path(source).expanduser().exists():
-        mend = "check its contents, split and config_name"
-    else:
-        mend = "check its id, split and config_name, or give the path of a local file or folder"
-    return InputError(f"cannot load {source!r}: {mend} ({reason})")
-
-
-def _column(dataset: datasets.Dataset | datasets.IterableDataset, text_column: str, source: str) -> Iterator[str]:
+def _column(dataset: datasets.Dataset | datasets.IterableDataset, text_column: str, source) -> Iterator[str | None]:
     """The texts of a column; the column is checked at the call."""
+    dataset, name = dataset.with_format(None), describe(source)
     names = dataset.column_names or list(_load(source, next, iter(dataset), {}))
     if names and text_column not in names:
-        raise InputError(f"{source!r} has no column {text_column!r}: set text_column to one of {', '.join(names)}")
+        raise InputError(f"{name} has no column {text_column!r}: set text_column to one of {', '.join(names)}")
     batches = dataset.select_columns([text_column]).iter(batch_size=READ_ROWS) if names else iter(())
-    rows = iter(lambda: _load(source, next, batches, None), None)
-    return itertools.chain.from_iterable(_strings(row[text_column], text_column, source) for row in rows)
-
-
-def _strings(texts: list, text_column: str, source: str) -> list[str]:
-    for text in texts:
-        if text is not None and not isinstance(text, str):
-            kind = type(text).__name__
-            raise InputError(f"{source!r} holds {kind} in column {text_column!r}: give a column of strings")
-    return texts
+    loaded = iter(lambda: _load(source, next, batches, None), None)
+    texts = itertools.chain.from_iterable(batch[text_column] for batch in loaded)
+    rows = ((f"row {number}", {text_column: text}) for number, text in enumerate(texts, 1))
+    return row_texts(rows, text_column, name)

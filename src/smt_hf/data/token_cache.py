@@ -1,27 +1,36 @@
 """A corpus as token ids on disk, built once and memory-mapped from then on."""
 
 import hashlib
-import itertools
+import inspect
 import json
+import logging
 import os
 import re
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import datasets
 import numpy as np
+import xxhash
 from filelock import FileLock
-from transformers import PreTrainedTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
-from ..errors import InputError
-from .documents import iter_documents
-from .tokenizer import is_byte_tokenizer, tokenizer_content
+from ..digests import file_digest
+from ..errors import InputError, one_line
+from .documents import find_source, iter_documents
+from .drafts import draft_folder, publish, remove_drafts
+from .encoding import check_eos_token, encode_documents
+from .files import local_path
+from .tokenizer import tokenizer_content
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+META, TOKENS, STARTS = FILES = ("meta.json", "tokens.bin", "document_starts.bin")
 CHUNK_CHARACTERS = 1 << 22
 CHUNK_DOCUMENTS = 10_000
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +43,7 @@ class TokenCache:
         document_starts: (num_documents,) int64, where each document starts in `tokens`.
         num_bytes: UTF-8 bytes of the text, and one for each eos token (the divisor of bits per byte).
         vocab_size: `len(tokenizer)`, above every token id.
+        digest: of `tokens` and `document_starts`, the same for the same data wherever it lies.
     """
 
     path: Path
@@ -41,6 +51,7 @@ class TokenCache:
     document_starts: np.memmap
     num_bytes: int
     vocab_size: int
+    digest: str
 
     @property
     def num_tokens(self) -> int:
@@ -52,25 +63,34 @@ class TokenCache:
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "TokenCache":
-        """Open the cache in the folder `path`.
+        """Open the cache in the folder `path`, all of which is read once to compare it with its digest.
 
         Raises:
-            InputError: the folder is not a token cache, or is a damaged one.
+            InputError: the folder is not a token cache, is one of another format, or a damaged one.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
+        cache = cls._map(path)
+        if _data_digest(path) != cache.digest:
+            raise _damaged(path, "its tokens are not those that were written")
+        return cache
+
+    @classmethod
+    def _map(cls, path: Path, digest: str | None = None) -> "TokenCache":
+        """The cache as its `meta.json` describes it, which is checked; the tokens are not."""
+        meta = _read_meta(path)
+        if digest not in (None, meta["digest"]):
+            raise InputError(f"the token cache {str(path)!r} was replaced after it was opened: open it again")
         try:
-            meta = json.loads((path / "meta.json").read_text())
-            tokens = np.memmap(path / "tokens.bin", dtype=meta["dtype"], mode="r")
-            starts = np.memmap(path / "document_starts.bin", dtype=np.int64, mode="r")
-            lengths = (meta["version"], meta["num_tokens"], meta["num_documents"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{str(path)!r} is not a token cache: build it with build_token_cache") from error
-        if lengths != (FORMAT_VERSION, len(tokens), len(starts)):
-            raise InputError(f"the token cache {str(path)!r} is damaged or of another version: delete the folder")
-        return cls(path, tokens, starts, meta["num_bytes"], meta["vocab_size"])
+            tokens = np.memmap(path / TOKENS, dtype=meta["dtype"], mode="r")
+            starts = np.memmap(path / STARTS, dtype=np.int64, mode="r")
+        except (OSError, ValueError) as error:
+            raise _damaged(path, one_line(error)) from error
+        if (len(tokens), len(starts)) != (meta["num_tokens"], meta["num_documents"]):
+            raise _damaged(path, "its files are too short or too long")
+        return cls(path, tokens, starts, meta["num_bytes"], meta["vocab_size"], meta["digest"])
 
     def __reduce__(self):
-        return TokenCache.open, (self.path,)
+        return TokenCache._map, (self.path, self.digest)  # a data loader's workers need not check it again
 
 
 def build_token_cache(
@@ -82,7 +102,8 @@ def build_token_cache(
     """Encode documents into a token cache, in one pass and in bounded memory.
 
     The text of a special token inside a document is encoded as plain text; lone surrogates become `?`. The folder
-    appears complete or not at all, and replaces a token cache that was there.
+    appears complete or not at all, and replaces a token cache that was there. What killed builds left in the folder
+    around it is removed.
 
     Args:
         documents: the texts.
@@ -91,68 +112,42 @@ def build_token_cache(
         fingerprint: JSON-ready values that say what the cache was made from, kept in its `meta.json`.
 
     Raises:
-        InputError: no documents, no eos token, a token id outside the vocabulary, or a `path` that is something else.
+        InputError: no documents, no eos token, a token id outside the vocabulary, a `path` that is something else, or
+            one that cannot be written.
     """
-    path = Path(path)
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"the tokenizer {tokenizer.name_or_path!r} has no eos token: set tokenizer.eos_token")
-    if path.exists() and not (path / "meta.json").exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{str(path)!r} exists and is not a token cache: give another folder")
-    vocab_size = len(tokenizer)
-    dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
-    encode = _encode_bytes if is_byte_tokenizer(tokenizer) else _encode
-    num_tokens = num_documents = num_bytes = 0
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    draft.mkdir(parents=True)
-    try:
-        with (draft / "tokens.bin").open("wb") as token_file, (draft / "document_starts.bin").open("wb") as start_file:
-            for chunk in _chunks(documents):
-                texts = [document.encode("utf-8", "replace") for document in chunk]
-                ids, lengths = encode(texts, tokenizer)
-                if (largest := int(ids.max())) >= vocab_size:
-                    raise InputError(
-                        f"the tokenizer {tokenizer.name_or_path!r} gives the id {largest} but has only {vocab_size} "
-                        "tokens: use one whose ids are below its length"
-                    )
-                ids.astype(dtype, copy=False).tofile(token_file)
-                (num_tokens + np.cumsum(lengths) - lengths).tofile(start_file)
-                num_tokens += len(ids)
-                num_documents += len(texts)
-                num_bytes += sum(map(len, texts)) + len(texts)
-        if not num_documents:
-            raise InputError(f"there are no documents to write to {str(path)!r}: give at least one")
-        meta = {
-            "version": FORMAT_VERSION,
-            "dtype": dtype.name,
-            "num_tokens": num_tokens,
-            "num_documents": num_documents,
-            "num_bytes": num_bytes,
-            "vocab_size": vocab_size,
-            "fingerprint": fingerprint or {},
-        }
-        (draft / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
-        if path.exists():
-            old = draft.with_name(draft.name + ".old")
-            path.rename(old)
-            draft.rename(path)
-            shutil.rmtree(old)
-        else:
-            draft.rename(path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return TokenCache.open(path)
+    path = Path(path).expanduser()
+    check_eos_token(tokenizer)
+    with ExitStack() as stack:
+        with _writing(path):
+            if not _may_replace(path):
+                raise InputError(f"{str(path)!r} exists and is not a token cache: give another folder")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_drafts(path.parent, FILES)
+            folder = stack.enter_context(draft_folder(path))
+        meta = _write_tokens(documents, tokenizer, folder, path)
+        with _writing(path):
+            meta |= {"digest": _data_digest(folder), "fingerprint": fingerprint or {}}
+            (folder / META).write_text(_meta_text(meta), encoding="utf-8")
+            cache = replace(TokenCache._map(folder), path=path)
+            publish(folder, path)
+    return cache
 
 
 def cached_tokens(
-    source: str, tokenizer: PreTrainedTokenizerBase, cache_dir: str | os.PathLike | None = None, **options
+    source: str | os.PathLike | datasets.Dataset | datasets.DatasetDict,
+    tokenizer: PreTrainedTokenizerBase,
+    cache_dir: str | os.PathLike | None = None,
+    **options,
 ) -> TokenCache:
     """Return the token cache of a corpus, built on the first call and reused while nothing it depends on changes.
 
-    Those are the source (for a local one its path and the size and time of each file; a Hub dataset by its id alone),
-    the tokenizer's content and the options. Processes that call this at once build the cache only once.
+    Those are the source (for a local one its path and the size and time of each file; a `Dataset` by its fingerprint; a
+    Hub dataset by its id alone), the tokenizer's content and the options. Processes that call this at once build the
+    cache only once. A cache that is there is only read, so that it may lie on a read-only disk; a damaged one is built
+    again.
 
     Args:
-        source: as in `iter_documents`.
+        source: as in `iter_documents`, but an `IterableDataset`.
         tokenizer: one with an eos token.
         cache_dir: the folder of all caches; `$SMT_HF_CACHE`, else `$HF_HOME/smt_hf`, else `~/.cache/smt_hf`.
         options: those of `iter_documents`.
@@ -160,20 +155,27 @@ def cached_tokens(
     Raises:
         InputError: as `iter_documents` and `build_token_cache` do.
     """
+    given = inspect.signature(iter_documents).bind(source, **options)
+    given.apply_defaults()
+    named = {name: value for name, value in given.kwargs.items() if name != "streaming"}
     fingerprint = {
         "version": FORMAT_VERSION,
-        "source": _source_state(source),
+        "source": _source_state(source, named["split"], named["config_name"]),
         "tokenizer": _digest([tokenizer_content(tokenizer), tokenizer.eos_token_id, len(tokenizer)]),
-        "options": {name: value for name, value in options.items() if name != "streaming"},
+        "options": named,
     }
-    name = re.sub(r"[^\w.]+", "_", source)[-40:]
+    name = str(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
+    name = re.sub(r"[^\w.]+", "_", name)[-40:].lstrip(".")
     path = Path(cache_dir or default_cache_dir()).expanduser() / f"{name}-{_digest(fingerprint)[:16]}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        try:
-            return TokenCache.open(path)
-        except InputError:
-            return build_token_cache(iter_documents(source, **options), tokenizer, path, fingerprint)
+    if (cache := _open_if_whole(path)) is not None:
+        return cache
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock").acquire()
+    with lock:
+        if (cache := _open_if_whole(path)) is not None:  # another process has built it meanwhile
+            return cache
+        return build_token_cache(iter_documents(source, **options), tokenizer, path, fingerprint)
 
 
 def default_cache_dir() -> Path:
@@ -182,17 +184,57 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("SMT_HF_CACHE") or Path(hugging_face_home) / "smt_hf").expanduser()
 
 
-def _source_state(source: str) -> list:
-    path = Path(source).expanduser()
-    if not path.exists():
-        return [source]
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+def _open_if_whole(path: Path) -> TokenCache | None:
+    try:
+        return TokenCache.open(path)
+    except InputError as error:
+        if os.path.lexists(path):
+            logger.warning("%s; it is built again", error)
+        return None
+
+
+def _source_state(source, split: str, config_name: str | None) -> list:
+    """What a source is, as JSON-ready values that change when it does."""
+    found = find_source(source, split, config_name)
+    if isinstance(found, str):
+        return [found]
+    if not isinstance(source, (str, os.PathLike)):
+        if isinstance(found, datasets.IterableDataset):
+            raise InputError(
+                "an IterableDataset has nothing to know it by: give a Dataset or files, or write a cache of a name of "
+                "your own with build_token_cache(iter_documents(dataset), tokenizer, path)"
+            )
+        return [found._fingerprint]
+    path = local_path(source)
+    files = found if isinstance(found, list) else sorted(file for file in path.rglob("*") if file.is_file())
     states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return [str(path.resolve()), states]
 
 
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def _write_tokens(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, folder: Path, path: Path) -> dict:
+    """Writes the tokens of documents; returns what `meta.json` says of them."""
+    vocab_size = len(tokenizer)
+    dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+    num_tokens = num_documents = num_bytes = 0
+    with (folder / TOKENS).open("wb") as token_file, (folder / STARTS).open("wb") as start_file:
+        for chunk in _chunks(documents):
+            ids, lengths, chunk_bytes = encode_documents(chunk, tokenizer)
+            with _writing(path):
+                ids.astype(dtype, copy=False).tofile(token_file)
+                (num_tokens + np.cumsum(lengths) - lengths).tofile(start_file)
+            num_tokens += len(ids)
+            num_documents += len(lengths)
+            num_bytes += chunk_bytes
+    if not num_documents:
+        raise InputError(f"there are no documents to write to {str(path)!r}: give at least one")
+    return {
+        "version": FORMAT_VERSION,
+        "dtype": dtype.name,
+        "num_tokens": num_tokens,
+        "num_documents": num_documents,
+        "num_bytes": num_bytes,
+        "vocab_size": vocab_size,
+    }
 
 
 def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
@@ -207,23 +249,71 @@ def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def _encode_bytes(texts: list[bytes], tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
-    """The ids (all documents, each with its eos) and the lengths, (num_texts,) int64, for the byte tokenizer."""
-    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) + 1
-    ids = np.frombuffer(b"\0".join([*texts, b""]), dtype=np.uint8).astype(np.uint16)
-    ids[np.cumsum(lengths) - 1] = tokenizer.eos_token_id
-    return ids, lengths
+# ---- what is on disk -----------------------------------------------------------------------------------------------
 
 
-def _encode(texts: list[bytes], tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
-    """The same for any tokenizer."""
-    splits = isinstance(tokenizer, (PreTrainedTokenizer, PreTrainedTokenizerFast))  # Mistral's own has no such option
-    options = {"split_special_tokens": True} if splits else {}
-    strings = [text.decode("utf-8") for text in texts]
-    ids = tokenizer(strings, add_special_tokens=False, return_attention_mask=False, verbose=False, **options)[
-        "input_ids"
-    ]
-    for document in ids:
-        document.append(tokenizer.eos_token_id)
-    lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-    return np.fromiter(itertools.chain.from_iterable(ids), dtype=np.int64, count=lengths.sum()), lengths
+def _read_meta(path: Path) -> dict:
+    try:
+        text = (path / META).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{str(path)!r} is not a token cache: build it with build_token_cache") from error
+    except (OSError, ValueError) as error:
+        raise _damaged(path, one_line(error)) from error
+    try:
+        meta = json.loads(text)
+        version = meta["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, f"its {META} is not one") from error
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"the token cache {str(path)!r} is of format {version}, not {FORMAT_VERSION}: build it again, or delete it"
+        )
+    if text != _meta_text(meta):
+        raise _damaged(path, f"its {META} is not the one that was written")
+    return meta
+
+
+def _meta_text(meta: dict) -> str:
+    """`meta.json`, to the letter: its last line is a digest of all others."""
+    meta = {name: value for name, value in meta.items() if name != "meta_digest"}
+    return json.dumps({**meta, "meta_digest": xxhash.xxh3_128_hexdigest(json.dumps(meta).encode())}, indent=2) + "\n"
+
+
+def _data_digest(path: Path) -> str:
+    try:
+        digests = [file_digest(path / name) for name in (TOKENS, STARTS)]
+    except OSError as error:
+        raise _damaged(path, error.strerror or one_line(error)) from error
+    return xxhash.xxh3_128_hexdigest(" ".join(digests).encode())
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(f"the token cache {str(path)!r} is damaged ({reason}): delete the folder, or build it again")
+
+
+def _may_replace(path: Path) -> bool:
+    """Whether there is nothing at a path, or a token cache, be it damaged."""
+    try:
+        names = set(os.listdir(path))
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:  # a file, or below one, which the writing will meet
+        return not os.path.lexists(path)
+    return META in names or names <= set(FILES)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Says in one line what keeps a cache from being written."""
+    try:
+        yield
+    except (OSError, NotImplementedError) as error:  # the latter where a file system has no locks
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(
+            f"cannot write the token cache {str(path)!r}: {reason}: make room, or choose another folder with cache_dir "
+            "or SMT_HF_CACHE"
+        ) from error
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -3,11 +3,12 @@
 import json
 import os
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from ..errors import InputError
+from ..errors import InputError, one_line
+from .files import local_path
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -39,28 +40,80 @@ def byte_tokenizer(model_max_length: int = NO_MAX_LENGTH) -> PreTrainedTokenizer
     )
 
 
-def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name_or_path: str | os.PathLike) -> PreTrainedTokenizerBase:
     """Return the tokenizer of that name: `"byte"` for `byte_tokenizer()`, else a folder or a Hub id.
 
+    It adds no special tokens to a text, for training does not, see [`without_special_tokens`]. Code that comes with a
+    tokenizer is never run. It needs no pad token.
+
     Raises:
-        InputError: it cannot be found or loaded, or it has no eos token to end documents with.
+        InputError: it cannot be found or loaded, has no eos token to end documents with, or adds special tokens that it
+            cannot be saved without.
     """
     if name_or_path == "byte":
         return byte_tokenizer()
+    if not isinstance(name_or_path, (str, os.PathLike)) or not str(name_or_path):
+        raise InputError(f'{name_or_path!r} is no tokenizer: give "byte", a folder or the id of a Hub model')
+    folder = local_path(name_or_path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError, ImportError) as error:
-        if os.path.isdir(name_or_path):
-            mend = "save one there with tokenizer.save_pretrained"
-        else:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder or name_or_path), trust_remote_code=False)
+    except Exception as error:  # of whatever kind: tokenizers raises bare ones for a damaged tokenizer.json
+        reason = one_line(error)[:200]
+        if "trust_remote_code" in str(error):
+            mend, reason = "convert it to a tokenizer.json", "it needs code of its own, which is not run"
+        elif folder is None:
             mend = 'no such folder here; pass "byte", a folder or the id of a reachable Hub model'
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"cannot load a tokenizer from {name_or_path!r}: {mend} ({reason})") from error
+        else:
+            mend = "save one there with tokenizer.save_pretrained"
+        raise InputError(f"cannot load a tokenizer from {str(name_or_path)!r}: {mend} ({reason})") from error
     if tokenizer.eos_token_id is None:
         raise InputError(
-            f"the tokenizer {name_or_path!r} has no eos token to end documents with: set its eos_token and save it"
+            f"the tokenizer {str(name_or_path)!r} has no eos token to end documents with: set its eos_token and save it"
         )
-    return tokenizer
+    return without_special_tokens(tokenizer)
+
+
+def without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Return a tokenizer that adds no special tokens to a text, as training reads it, also when saved and loaded again.
+
+    It is the given one if that adds none. Else it is a `PreTrainedTokenizerFast` with the same tokens, chat template and
+    decoding: many classes, such as Bert's, add theirs again whenever they are loaded.
+
+    Raises:
+        InputError: for a tokenizer that cannot be saved that way.
+    """
+    if len(tokenizer("")["input_ids"]) == len(tokenizer("", add_special_tokens=False)["input_ids"]):
+        return tokenizer
+    plain = None
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        kept = ("chat_template", "model_max_length", "padding_side", "truncation_side", "name_or_path")
+        kept += ("clean_up_tokenization_spaces", "extra_special_tokens")
+        plain = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer.backend_tokenizer,
+            **{name: getattr(tokenizer, name) for name in kept},
+            **tokenizer.special_tokens_map,
+        )
+        plain.backend_tokenizer.post_processor = _offsets_only(tokenizer.backend_tokenizer.post_processor)
+    some = list(range(min(len(tokenizer), 1000)))
+    if plain is None or plain.decode(some) != tokenizer.decode(some) or len(plain) != len(tokenizer):
+        raise InputError(
+            f"the tokenizer {tokenizer.name_or_path!r} ({type(tokenizer).__name__}) adds special tokens to every text, "
+            "which training does not, and cannot be saved without them: use one of another kind"
+        )
+    return plain
+
+
+def _offsets_only(processor) -> processors.PostProcessor:
+    """A post-processor without its special tokens; what corrects the offsets of byte-level tokens stays."""
+    state = json.loads(processor.__getstate__())
+    steps = state["processors"] if state["type"] == "Sequence" else [state]
+    kept = [step for step in steps if step["type"] in ("ByteLevel", "RobertaProcessing")]
+    byte_level = [
+        processors.ByteLevel(add_prefix_space=step["add_prefix_space"], trim_offsets=step["trim_offsets"])
+        for step in kept
+    ]
+    template = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
+    return processors.Sequence([*byte_level, template])
 
 
 def is_byte_tokenizer(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -13,7 +13,7 @@ class TokenWindows(torch.utils.data.Dataset):
     Window `i` starts at token `i * window_length`. With `random_offset` it is moved by up to half a window either
     way, by an amount that depends only on the seed, the epoch and `i`, and kept inside the corpus. An item is
     `{"input_ids": (window_length,) int64, "document_ids": (window_length,) int64}`; `document_ids` number the
-    documents in the window from 0. `transformers.default_data_collator` makes batches of the items.
+    documents in the window from 0. [`collate`] makes batches of the items.
 
     Args:
         cache: the corpus; it is read, never copied.
@@ -39,7 +39,7 @@ class TokenWindows(torch.utils.data.Dataset):
         """What tells these windows from others, for a resumed training to compare."""
         return {
             "kind": "TokenWindows",
-            "tokens": getattr(self.cache, "digest", self.cache.num_tokens),
+            "tokens": self.cache.digest,
             "window_length": self.window_length,
             "seed": self.seed,
             "random_offset": self.random_offset,

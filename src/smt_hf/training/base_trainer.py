@@ -9,6 +9,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import ProgressCallback, Trainer, get_scheduler
 
+from ..data import TokenCache, collate, without_special_tokens
 from ..errors import InputError
 from ..evaluation.rollout import rollout
 from ..models.documents_smt import separate_padding
@@ -37,6 +38,10 @@ class MemoryTrainer(Trainer):
     def __init__(self, model, args, **kwargs):
         check_supported(args)
         check_callables(kwargs, args.muon)
+        kwargs["data_collator"] = kwargs.get("data_collator") or collate
+        reads_text = isinstance(getattr(kwargs.get("train_dataset"), "cache", None), TokenCache)
+        if reads_text and kwargs.get("processing_class") is not None:  # is saved as it was used
+            kwargs["processing_class"] = without_special_tokens(kwargs["processing_class"])
         super().__init__(model=model, args=args, **kwargs)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise InputError(f"accelerate is configured for FSDP or DeepSpeed: {SHARDING['fsdp']}")

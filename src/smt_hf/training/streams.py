@@ -48,7 +48,7 @@ class TokenStreams(torch.utils.data.Dataset):
         """What tells these streams from others, see [`smt_hf.training.resume.data_identity`]."""
         return {
             "kind": "TokenStreams",
-            "tokens": getattr(self.cache, "digest", self.cache.num_tokens),
+            "tokens": self.cache.digest,
             "segment_length": self.window_length,
             "num_streams": self.num_streams,
             "seed": self.seed,

@@ -1,0 +1,86 @@
+"""From rows of tokens to batches, without a pad token: documents know what is padding."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from ..errors import InputError, one_line
+
+# What stands for nothing in the columns that have one item a token, `(T,)` a row.
+PADDING = {
+    "input_ids": 0,
+    "attention_mask": 0,
+    "document_ids": -1,
+    "labels": -100,
+    "shift_labels": -100,
+    "position_ids": 0,
+    "token_type_ids": 0,
+}
+
+
+def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
+    """Return a batch of rows; the data collator of the trainers.
+
+    Rows of different lengths are padded on the right, and get an `attention_mask` that says so if they have none.
+
+    Args:
+        rows: each with the same columns: lists, arrays or tensors of numbers. Those with one item a token, `(T,)`, are
+            `input_ids`, `attention_mask`, `document_ids`, `labels`, `shift_labels`, `position_ids` and
+            `token_type_ids`; others have one shape in all rows.
+
+    Returns:
+        The columns, `(B, T)` for those with one item a token; these are int64.
+
+    Raises:
+        InputError: for columns that differ between rows, hold anything but numbers, or do not fit each other.
+    """
+    names = list(rows[0])
+    for number, row in enumerate(rows):
+        if set(row) != set(names):
+            raise InputError(
+                f"row {number} of a batch has the columns {', '.join(row)}, but the first {', '.join(names)}: give all "
+                "rows the same"
+            )
+    columns = {name: [_tensor(row[name], name) for row in rows] for name in names}
+    lengths = _lengths({name: values for name, values in columns.items() if name in PADDING})
+    if len(set(lengths)) > 1 and "attention_mask" not in columns:
+        columns["attention_mask"] = [torch.ones(length, dtype=torch.long) for length in lengths]
+    batch = {}
+    for name, values in columns.items():
+        if name in PADDING:
+            values = torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=PADDING[name])
+        elif len({value.shape for value in values}) == 1:
+            values = torch.stack(values)
+        else:
+            shapes = ", ".join(str(tuple(value.shape)) for value in values[:4])
+            raise InputError(
+                f"the rows of column {name!r} have the shapes {shapes}, and it is not known how to pad them: remove the "
+                "column, or give a data_collator"
+            )
+        batch[name] = values
+    return batch
+
+
+def _tensor(value, name: str) -> torch.Tensor:
+    try:
+        value = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"column {name!r} holds {type(value).__name__}, which is no tensor of numbers ({one_line(error)[:100]}): "
+            "remove the column"
+        ) from error
+    return value.long() if name in PADDING and not value.is_floating_point() else value
+
+
+def _lengths(columns: dict[str, list[torch.Tensor]]) -> list[int]:
+    """The number of tokens of every row."""
+    lengths = []
+    for number, values in enumerate(zip(*columns.values(), strict=True)):
+        shapes = {name: tuple(value.shape) for name, value in zip(columns, values, strict=True)}
+        if len(set(shapes.values())) != 1 or values[0].ndim != 1:
+            said = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise InputError(
+                f"row {number} of a batch has {said}: give each the same number of items, one a token, as in (T,)"
+            )
+        lengths.append(len(values[0]))
+    return lengths

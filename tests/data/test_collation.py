@@ -1,0 +1,107 @@
+"""Batches without a pad token."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import default_data_collator
+
+from smt_hf.data import collate
+from smt_hf.data.collation import PADDING
+from smt_hf.errors import InputError
+from smt_hf.models.documents_smt import separate_padding
+from smt_hf.objectives import next_targets
+from tests.conftest import tiny_model
+
+
+def row(length, **columns):
+    return {"input_ids": list(range(1, length + 1)), **columns}
+
+
+def test_rows_of_one_length_are_stacked():
+    rows = [row(3, labels=[1, -100, 2]), row(3, labels=[4, 5, 6])]
+    batch = collate(rows)
+    assert {name: values.tolist() for name, values in batch.items()} == {
+        name: values.tolist() for name, values in default_data_collator(rows).items()
+    }
+    assert all(values.dtype == torch.int64 for values in batch.values())
+
+
+def test_shorter_rows_are_padded_on_the_right():
+    rows = [{name: [7] * length for name in PADDING} for length in (2, 4, 1)]
+    batch = collate(rows)
+    assert list(batch) == list(PADDING)
+    for name, padding in PADDING.items():
+        assert batch[name].tolist() == [[7, 7, padding, padding], [7] * 4, [7] + 3 * [padding]]
+
+
+def test_padding_is_said():
+    assert "attention_mask" not in collate([row(2), row(2)])
+    batch = collate([row(2, document_ids=[0, 1]), row(3, document_ids=[0, 0, 0])])
+    assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert batch["document_ids"].tolist() == [[0, 1, -1], [0, 0, 0]]
+    documents = separate_padding(**batch)
+    assert torch.equal(documents, batch["document_ids"])
+    assert next_targets(**batch).tolist() == next_targets(batch["input_ids"], document_ids=documents).tolist()
+
+
+@given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=4), data=st.data())
+def test_every_row_is_there_whatever_it_is_made_of(lengths, data):
+    made = [
+        data.draw(st.sampled_from([list, tuple, np.array, torch.tensor, lambda ids: np.array(ids, dtype=np.uint16)]))
+        for _ in lengths
+    ]
+    rows = [{"input_ids": make(list(range(length)))} for make, length in zip(made, lengths, strict=True)]
+    if 0 in lengths:  # an empty list has the type of no integer
+        rows = [{"input_ids": torch.arange(length)} for length in lengths]
+    batch = collate(rows)
+    mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
+    assert mask.sum(dim=1).tolist() == lengths
+    for ids, keep, length in zip(batch["input_ids"], mask.bool(), lengths, strict=True):
+        assert ids[keep].tolist() == list(range(length))
+        assert keep[:length].all() and ids.dtype == torch.int64
+
+
+def test_other_columns_need_one_shape():
+    rows = [row(2, begins=torch.tensor(True), weight=0.5), row(2, begins=torch.tensor(False), weight=1)]
+    batch = collate(rows)
+    assert batch["begins"].tolist() == [True, False] and batch["weight"].tolist() == [0.5, 1]
+    assert batch["begins"].dtype == torch.bool
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [row(2), row(2, labels=[1, 2])],
+            "row 1 of a batch has the columns input_ids, labels, but the first input_ids",
+        ),
+        ([row(2, labels=[1])], r"row 0 of a batch has input_ids \(2,\), labels \(1,\): give each the same number"),
+        ([row(2), {"input_ids": [[1, 2]]}], r"row 1 of a batch has input_ids \(1, 2\): give each .* one a token"),
+        ([row(2, text="a word")], "column 'text' holds str, which is no tensor of numbers .*: remove the column"),
+        ([row(2, labels=None)], "column 'labels' holds NoneType"),
+        (
+            [row(2, n=[1]), row(2, n=[1, 2])],
+            r"the rows of column 'n' have the shapes \(1,\), \(2,\), and it is not known",
+        ),
+    ],
+)
+def test_rows_that_cannot_be(rows, message):
+    with pytest.raises(InputError, match=message) as caught:
+        collate(rows)
+    assert "\n" not in str(caught.value)
+
+
+def test_padding_changes_no_loss():
+    student = tiny_model().export_student()
+    rows = [{"input_ids": list(range(1, length))} for length in (9, 4, 7)]
+    targets = [next_targets(torch.tensor([row["input_ids"]]))[:, 1:-1] for row in rows]
+    batch = collate(rows)
+    together = student(**batch).logits
+    for i, (row, target) in enumerate(zip(rows, targets, strict=True)):
+        alone = student(**collate([row])).logits[0]
+        torch.testing.assert_close(together[i, : len(alone)], alone)
+        padded = next_targets(**batch)[i, 1:-1]
+        assert padded[: target.shape[1]].tolist() == target[0].tolist()
+        assert (padded[target.shape[1] :] == -100).all()

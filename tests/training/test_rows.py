@@ -1,0 +1,84 @@
+"""Rows of any length and tokenizers of any kind: no pad token, and saved as they were used."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, default_data_collator
+
+from smt_hf.data import TokenWindows, byte_tokenizer, cached_tokens, collate
+from smt_hf.training import (
+    BpttTrainer,
+    BpttTrainingArguments,
+    DmtTrainer,
+    DmtTrainingArguments,
+    SmtTrainer,
+    SmtTrainingArguments,
+)
+from tests.training.conftest import COMMON, DMT, SMT, logged, model_for_bytes
+
+ROWS = [{"input_ids": list(range(length, 2 * length)), "labels": list(range(length))} for length in (40, 33, 36, 40)]
+
+
+def padless_tokenizer():
+    """Of 258 words, which begins every text with `<s>`, and pads nothing."""
+    backend = Tokenizer(
+        models.WordLevel({"<s>": 0, "</s>": 1} | {f"w{i}": i for i in range(2, 258)}, unk_token="</s>")
+    )
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+
+
+def trainer_of(kind, folder, dataset, **options):
+    joint = model_for_bytes()
+    if kind == "smt":
+        arguments = SmtTrainingArguments(output_dir=str(folder), **COMMON, **SMT)
+        return SmtTrainer(model=joint, args=arguments, train_dataset=dataset, **options)
+    if kind == "dmt":
+        arguments = DmtTrainingArguments(output_dir=str(folder), **COMMON, **DMT)
+        student = joint.export_student()
+        return DmtTrainer(model=student, teacher=joint.teacher, args=arguments, train_dataset=dataset, **options)
+    arguments = BpttTrainingArguments(output_dir=str(folder), **COMMON)
+    return BpttTrainer(model=joint.export_student(), args=arguments, train_dataset=dataset, **options)
+
+
+@pytest.mark.parametrize("kind", ["smt", "dmt", "bptt"])
+@pytest.mark.parametrize("labels", [True, False])
+def test_rows_of_different_lengths_need_no_pad_token(kind, labels, tmp_path):
+    rows = [row if labels else {"input_ids": row["input_ids"]} for row in ROWS]
+    trainer = trainer_of(kind, tmp_path, rows, processing_class=padless_tokenizer())
+    assert trainer.data_collator is collate
+    trainer.train()
+    assert len(logged(trainer)) == 3 and all(0 < loss < 20 for loss in logged(trainer))
+
+
+def test_a_collator_of_ones_own_is_used(tmp_path):
+    trainer = trainer_of("bptt", tmp_path, ROWS, data_collator=default_data_collator)
+    assert trainer.data_collator is default_data_collator
+
+
+def test_padding_trains_nothing(tmp_path):
+    padded = trainer_of("bptt", tmp_path, ROWS)
+    alone = [trainer_of("bptt", tmp_path, [row]) for row in ROWS]
+
+    def gradient(trainer):
+        batch = collate(list(trainer.train_dataset))
+        trainer.current_gradient_accumulation_steps = 1
+        trainer.compute_loss(trainer.model, batch, num_items_in_batch={"readout": torch.tensor(100)}).backward()
+        return trainer.student().model.initial_memory.grad
+
+    expected = sum(gradient(trainer) for trainer in alone)
+    torch.testing.assert_close(gradient(padded), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_tokenizer_of_a_text_is_saved_as_it_was_used(tmp_path):
+    (tmp_path / "text.txt").write_text(" ".join(f"w{2 + i % 250}" for i in range(400)))
+    tokenizer = padless_tokenizer()
+    windows = TokenWindows(cached_tokens(tmp_path / "text.txt", tokenizer, tmp_path / "caches"), 32)
+    trainer_of("bptt", tmp_path / "text", windows, processing_class=tokenizer).save_model()
+    assert AutoTokenizer.from_pretrained(tmp_path / "text")("w5 w6")["input_ids"] == [5, 6]
+    # Rows are the user's own: so is the tokenizer.
+    trainer_of("bptt", tmp_path / "rows", ROWS, processing_class=tokenizer).save_model()
+    assert AutoTokenizer.from_pretrained(tmp_path / "rows")("w5 w6")["input_ids"] == [0, 5, 6]
+    plain = byte_tokenizer()
+    assert trainer_of("bptt", tmp_path, windows, processing_class=plain).processing_class is plain
