@@ -9,7 +9,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    SequenceClassifierOutputWithPast,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 
@@ -24,7 +28,11 @@ from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory,
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[SmtRnnConfig.model_type] = "SmtRnnForCausalLM"
 
 _RECOMPUTE = partial(checkpoint, use_reentrant=False)
-_BASE_MODEL = "modeling_smt_rnn.SmtRnnModel"  # where a saved folder keeps it, for `AutoModel`
+# Where a saved folder keeps the classes that can start from its weights, beside the one that was saved.
+_AUTO_MAP = {
+    "AutoModel": "modeling_smt_rnn.SmtRnnModel",
+    "AutoModelForSequenceClassification": "modeling_smt_rnn.SmtRnnForSequenceClassification",
+}
 
 
 @dataclass
@@ -62,6 +70,12 @@ class SmtRnnPreTrainedModel(PreTrainedModel):
         init_cell(module, self.config)
         if isinstance(module, SmtRnnModel):
             init.normal_(module.initial_memory)
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As [`~transformers.PreTrainedModel.save_pretrained`]; the saved configuration knows the other classes too."""
+        if self._auto_class is not None:
+            self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **_AUTO_MAP}
+        super().save_pretrained(save_directory, **kwargs)
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=_RECOMPUTE, **kwargs):
         """A recurrence recomputes whole segments of time, see `checkpoint_steps` of [`SmtRnnModel.forward`], not layers."""
@@ -326,12 +340,6 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    def save_pretrained(self, save_directory, **kwargs):
-        """As [`PreTrainedModel.save_pretrained`]; the saved configuration knows the class without a head too."""
-        if self._auto_class is not None:
-            self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), "AutoModel": _BASE_MODEL}
-        super().save_pretrained(save_directory, **kwargs)
-
     @property
     def initial_memory(self) -> torch.Tensor:
         """The state before any token, m_empty: `(K, D)`."""
@@ -421,4 +429,74 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         )
 
 
-__all__ = ["SmtRnnForCausalLM", "SmtRnnModel", "SmtRnnPreTrainedModel"]
+class SmtRnnForSequenceClassification(SmtRnnPreTrainedModel):
+    """The student as a classifier of whole texts: a linear `score` of what it remembers after the last real token.
+
+    The score reads the readout's features of that one memory, as the output head of [`SmtRnnForCausalLM`] does; loaded from
+    a language model it starts anew. `num_labels` and `problem_type` of the configuration mean what they do in the library.
+    """
+
+    accepts_loss_kwargs = False  # the loss is a mean over the rows of a batch, whatever it is of
+
+    def __init__(self, config: SmtRnnConfig):
+        super().__init__(config)
+        if config.num_labels < 1:
+            raise ValueError(f"num_labels={config.num_labels} must be at least 1")
+        self.num_labels = config.num_labels
+        self.model = SmtRnnModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        cache: SmtRnnCache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        past_key_values: SmtRnnCache | None = None,
+        **kwargs,
+    ) -> SequenceClassifierOutputWithPast:
+        r"""Reads tokens and scores the labels.
+
+        Args:
+            attention_mask: `(B, T)`, 0 for padding anywhere. Without it every token is read, `pad_token_id` too.
+            labels: `(B,)` class ids; `(B,)` or `(B, num_labels)` numbers for regression; `(B, num_labels)` zeros and ones for
+                several labels at once.
+
+        The other arguments are those of [`SmtRnnModel.forward`], but for `steps_to_keep`.
+
+        Returns:
+            `logits` `(B, num_labels)`.
+
+        Raises:
+            ValueError: as [`SmtRnnModel.forward`] does.
+        """
+        if input_ids is not None and cache is None and past_key_values is None:
+            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            cache=cache,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **{
+                **kwargs,
+                "steps_to_keep": 1,
+                "return_dict": True,
+            },  # padding leaves the memory as the last token left it
+        )
+        logits = self.score(outputs.last_hidden_state[:, -1])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, pooled_logits=logits, config=self.config)
+        return SequenceClassifierOutputWithPast(
+            loss=loss,
+            logits=logits,
+            **{CACHE_NAME: outputs[CACHE_NAME] if CACHE_NAME in outputs else None},
+            hidden_states=outputs.hidden_states,
+        )
+
+
+__all__ = ["SmtRnnForCausalLM", "SmtRnnForSequenceClassification", "SmtRnnModel", "SmtRnnPreTrainedModel"]
