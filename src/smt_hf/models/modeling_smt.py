@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
@@ -12,6 +11,7 @@ from .configuration_smt import SmtConfig
 from .documents_smt import document_starts, separate_padding
 from .modeling_smt_rnn import SmtRnnForCausalLM
 from .modeling_smt_teacher import SmtTeacherModel
+from .pretrained_smt import SmtPreTrainedModel
 
 
 @dataclass
@@ -44,16 +44,11 @@ def encoded_positions(segment_starts: torch.Tensor, segment_length: int, with_em
     return torch.unique(torch.cat([positions.new_tensor([-1]), positions]) if with_empty else positions)
 
 
-class SmtForPreTraining(PreTrainedModel):
+class SmtForPreTraining(SmtPreTrainedModel):
     """Teacher and student in one checkpoint; the student's readout is tied to the teacher's decoder and head."""
 
     config: SmtConfig
     base_model_prefix = ""
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["SmtBlock"]
-    _supports_sdpa = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
     _tied_weights_keys = {"student.model.decoder": "teacher.decoder", "student.lm_head": "teacher.lm_head"}
 
     def __init__(self, config: SmtConfig):

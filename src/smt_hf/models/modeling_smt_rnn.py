@@ -7,7 +7,6 @@ from functools import partial
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
@@ -23,6 +22,7 @@ from .configuration_smt_rnn import SmtRnnConfig
 from .documents_smt import document_starts, packed_documents, tokens_read
 from .generation_smt_rnn import SmtRnnGenerationMixin
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
+from .pretrained_smt import SmtPreTrainedModel
 
 # The stock Trainer shifts the labels of models in this table when it smooths them.
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[SmtRnnConfig.model_type] = "SmtRnnForCausalLM"
@@ -49,18 +49,13 @@ class SmtRnnCausalLMOutput(CausalLMOutputWithPast):
     memory: torch.FloatTensor | None = None
 
 
-class SmtRnnPreTrainedModel(PreTrainedModel):
+class SmtRnnPreTrainedModel(SmtPreTrainedModel):
     """Weights, loading and saving of the student."""
 
     config: SmtRnnConfig
     base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["SmtBlock"]
     _skip_keys_device_placement = ["cache", "past_key_values"]
-    _supports_sdpa = True
     _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
     _is_stateful = True  # a recurrent memory cannot be rolled back: assisted generation is refused
 
     @torch.no_grad()
@@ -87,6 +82,8 @@ class SmtRnnPreTrainedModel(PreTrainedModel):
 
 class SmtRnnModel(SmtRnnPreTrainedModel):
     """The student without its output head: token embedding, updater, initial memory and readout layers."""
+
+    _further_elsewhere = ("lm_head.weight", "score.weight")
 
     def __init__(self, config: SmtRnnConfig):
         super().__init__(config)
@@ -437,6 +434,8 @@ class SmtRnnForSequenceClassification(SmtRnnPreTrainedModel):
     """
 
     accepts_loss_kwargs = False  # the loss is a mean over the rows of a batch, whatever it is of
+    _absent_elsewhere = ("score.weight",)
+    _further_elsewhere = ("lm_head.weight",)
 
     def __init__(self, config: SmtRnnConfig):
         super().__init__(config)
