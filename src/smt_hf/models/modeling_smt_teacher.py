@@ -161,8 +161,9 @@ class SmtTeacherModel(SmtPreTrainedModel):
         Returns:
             `(M, T_f, V)`; the first logits come from the memory alone.
         """
-        num_registers, horizon = memory.shape[1], future_ids.shape[1]
-        hidden_states = torch.cat([memory, self.embed_tokens(future_ids[:, : horizon - 1])], dim=1)
+        num_registers, hidden_states = memory.shape[1], memory
+        if future_ids.shape[1] > 1:  # of no tokens NEFTune can make no noise
+            hidden_states = torch.cat([memory, self.embed_tokens(future_ids[:, :-1])], dim=1)
         position_ids = torch.arange(hidden_states.shape[1], device=memory.device)
 
         def prefix_lm(batch_idx, head_idx, q_idx, kv_idx):
