@@ -1,64 +1,201 @@
 """Loading what a command is given, with a clear word when it is something else."""
 
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from transformers import AutoConfig
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedModel
+from transformers.utils import cached_file, logging
 
-from .errors import InputError
+from .errors import InputError, one_line
 from .folder_lock import LOCK
 from .models import SmtForPreTraining, SmtRnnForCausalLM, SmtTeacherModel, check_fit
+from .models.configuration_smt_rnn import check_special_ids
+from .models.pretrained_smt import weight_faults
 
 KINDS = {
     "smt": "a teacher and student checkpoint (SmtForPreTraining)",
     "smt_teacher": "a teacher (SmtTeacherModel)",
     "smt_rnn": "a student (SmtRnnForCausalLM)",
 }
+MODELS = {"smt": SmtForPreTraining, "smt_teacher": SmtTeacherModel, "smt_rnn": SmtRnnForCausalLM}
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def load_joint(path: str, **kwargs) -> SmtForPreTraining:
     """Teacher and student from the folder or Hub id of an SMT run.
 
     Raises:
-        InputError: if there is no checkpoint, or one of another kind.
+        InputError: if there is no checkpoint, or one of another kind, or a damaged one, see [`load`].
     """
-    check_kind(path, "smt")
-    return SmtForPreTraining.from_pretrained(path, **kwargs)
+    return load(path, "smt", **kwargs)
 
 
 def load_teacher(path: str, **kwargs) -> SmtTeacherModel:
     """The teacher from its own checkpoint or an SMT run's; raises as [`load_joint`] does."""
-    if check_kind(path, "smt_teacher", "smt") == "smt":
-        return load_joint(path, **kwargs).teacher
-    return SmtTeacherModel.from_pretrained(path, **kwargs)
+    model = load(path, "smt_teacher", "smt", **kwargs)
+    return model if isinstance(model, SmtTeacherModel) else model.teacher
 
 
 def load_student(path: str, **kwargs) -> SmtRnnForCausalLM:
     """The student from its own checkpoint or an SMT run's; raises as [`load_joint`] does."""
-    if check_kind(path, "smt_rnn", "smt") == "smt":
-        return load_joint(path, **kwargs).export_student()
-    return SmtRnnForCausalLM.from_pretrained(path, **kwargs)
+    model = load(path, "smt_rnn", "smt", **kwargs)
+    return model if isinstance(model, SmtRnnForCausalLM) else model.export_student()
+
+
+def load(path: str, *wanted: str, **kwargs) -> PreTrainedModel:
+    """The model in a folder or on the Hub, whole or not at all. Code that lies beside it is never run.
+
+    Args:
+        path: the folder or Hub id.
+        wanted: the kinds that will do, of [`KINDS`].
+        kwargs: those of `from_pretrained`.
+
+    Raises:
+        InputError: if there is no checkpoint, or one of another kind; if a file of it is missing or damaged; if its
+            weights are not those of its configuration, or are not all finite numbers.
+    """
+    kind = check_kind(path, *wanted)
+    with reading(path, *wanted):
+        place = os.path.expanduser(path)
+        if os.path.isdir(place):
+            weight_files(Path(place))
+        read_json(place, "generation_config.json", optional=True)  # else the library takes a damaged one for none
+        with without_warnings():  # what they would say is said below
+            model, info = MODELS[kind].from_pretrained(
+                place, strict=False, ignore_mismatched_sizes=True, output_loading_info=True, **kwargs
+            )
+        faults = weight_faults(model, info)
+        if faults:
+            raise InputError(
+                f"{path!r} does not hold the weights that its config.json describes ({faults}): give a folder as "
+                "save_pretrained or a finished run wrote it"
+            )
+        check_finite(model, path)
+        if model.can_generate():
+            check_special_ids(model.generation_config, model.config.vocab_size)
+            model.generation_config.validate()
+    return model
 
 
 def check_kind(path: str, *wanted: str) -> str:
     """The kind of the checkpoint in a folder or on the Hub.
 
     Raises:
-        InputError: if there is no checkpoint, or one of a kind that is not among `wanted`.
+        InputError: if there is no checkpoint, or one of a kind that is not among `wanted`, or its configuration cannot work.
     """
-    expected = " or ".join(KINDS[kind] for kind in wanted)
-    folder = Path(path).expanduser()
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise InputError(f"{path!r} holds no config.json: give the folder of {expected}")
-    try:
-        kind = AutoConfig.from_pretrained(path).model_type
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path!r} is no checkpoint that can be read ({str(error).splitlines()[0]}): give the folder or Hub id of "
-            f"{expected}"
-        ) from error
-    if kind not in wanted:
-        raise InputError(f"{path!r} is {KINDS.get(kind, f'a model of type {kind!r}')}: give {expected}")
+    with reading(path, *wanted):
+        place = os.path.expanduser(path)
+        config = read_json(place, "config.json")
+        if config is None:
+            raise InputError(f"{path!r} holds no config.json: give the folder of {kinds(wanted)}")
+        kind = config.get("model_type")
+        if kind not in wanted:
+            found = KINDS[kind] if kind in list(KINDS) else f"a model of type {kind!r}"
+            raise InputError(f"{path!r} is {found}: give {kinds(wanted)}")
+        MODELS[kind].config_class.from_pretrained(place)
     return kind
+
+
+def kinds(names: tuple[str, ...]) -> str:
+    """What checkpoints of some kinds are called in messages."""
+    return " or ".join(KINDS[name] for name in names)
+
+
+@contextmanager
+def reading(path: str, *wanted: str) -> Iterator[None]:
+    """Says in one line whatever the library stumbles over in a checkpoint.
+
+    Raises:
+        InputError: naming the checkpoint, the reason, and what would do.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # damaged files raise errors of every kind
+        reason = one_line(error)[:300]
+        if not isinstance(error, OSError | ValueError | RuntimeError | StrictDataclassError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise InputError(
+            f"{path[:300]!r} is no checkpoint that can be read ({reason}): give the folder or Hub id of {kinds(wanted)}"
+        ) from error
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keeps transformers from warning."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def read_json(place: str, name: str, optional: bool = False) -> dict | None:
+    """A JSON file of a checkpoint, `None` if a folder has none.
+
+    Raises:
+        OSError: if it is to come from the Hub and cannot, unless the file is optional.
+        InputError: if the file holds anything but a JSON object.
+    """
+    if os.path.exists(place) and not os.path.isfile(os.path.join(place, name)):
+        return None
+    file = cached_file(place, name, _raise_exceptions_for_missing_entries=not optional)
+    if file is None:
+        return None
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} of {place!r} is no JSON ({one_line(error)}): write it again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{name} of {place!r} holds no JSON object: write it again")
+    return content
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights of a folder: one, or those of an index.
+
+    Raises:
+        InputError: if they are not there, or the index is damaged.
+    """
+    for name in WEIGHTS:
+        index = f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if (folder / index).is_file():
+            shards = read_json(str(folder), index).get("weight_map")
+            if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+                raise InputError(f"{index} of {str(folder)!r} has no weight_map from weights to files: save it again")
+            files = [folder / shard for shard in sorted(set(shards.values()))]
+            break
+    else:
+        files = [folder / WEIGHTS[0]]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise InputError(
+            f"{str(folder)!r} holds no {missing[0]}: give a folder that save_pretrained or a finished run wrote"
+        )
+    return files
+
+
+def check_finite(model: PreTrainedModel, path: str) -> None:
+    """Checks that all weights are finite numbers.
+
+    Raises:
+        InputError: naming the first that is not.
+    """
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(
+                f"{path!r} holds NaN or infinity in {name}, read as {tensor.dtype}: give a checkpoint from before its "
+                "training diverged, or another dtype"
+            )
 
 
 def check_pair(teacher, student) -> None:

@@ -126,12 +126,41 @@ def test_a_tokenizer_with_more_tokens_than_the_model(fails, smt_run, stories, tm
     assert "259 tokens" in message
 
 
-def test_a_loss_that_is_no_number(smt_run, recipes, tmp_path, capsys):
-    broken = SmtForPreTraining.from_pretrained(smt_run)
-    broken.teacher.lm_head.weight.data[0, 0] = float("nan")
-    broken.save_pretrained(tmp_path / "broken")
+def spoiled(smt_run, folder, value):
+    """A copy of a run with one weight replaced."""
+    joint = SmtForPreTraining.from_pretrained(smt_run)
+    joint.teacher.lm_head.weight.data[0, 0] = value
+    joint.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(smt_run / name, tmp_path / "broken" / name)
-    argv = ["smt", "--config", recipes["smt"], "--model", tmp_path / "broken", "--output_dir", tmp_path / "out"]
+        shutil.copy(smt_run / name, folder / name)
+    return folder
+
+
+def test_weights_that_are_no_numbers(fails, smt_run, recipes, tmp_path):
+    broken = spoiled(smt_run, tmp_path / "broken", float("nan"))
+    smt = ["smt", "--config", recipes["smt"], "--model", broken, "--output_dir", tmp_path / "out"]
+    fails(smt, "broken", "NaN or infinity in teacher.lm_head.weight")
+
+
+def test_a_loss_that_is_no_number(smt_run, recipes, tmp_path, capsys):
+    broken = spoiled(smt_run, tmp_path / "broken", 3e38)
+    argv = ["smt", "--config", recipes["smt"], "--model", broken, "--output_dir", tmp_path / "out"]
     assert main([str(word) for word in argv]) == 1
     assert "the loss became nan at step 1" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint(fails, smt_run, stories, recipes, tmp_path):
+    """Every command that loads one says so in one line."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(smt_run, folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    words = ("damaged", "header too small")
+    data = ["--dataset", stories / "train.txt", "--output_dir", tmp_path / "out"]
+    fails(["generate", "--model", folder], *words)
+    fails(["evaluate", "--student", folder, "--dataset", stories / "valid.txt"], *words)
+    fails(["dmt", "--config", recipes["dmt"], "--teacher", folder, *data], *words)
+    fails(["finetune", "--config", recipes["finetune"], "--student", folder, *data], *words)
+    fails(["push", "--folder", folder, "--repo_id", "user/name", "--token", "none"], *words)
+    fails(["app", "--model", folder], *words)
+    fails(["serve", "--model", folder], *words)
+    assert not (tmp_path / "out").exists()

@@ -1,13 +1,12 @@
 """`smt-hf push`: share a trained folder on the Hub."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import RepoUrl
 
-from ..checkpoints import KINDS, check_kind
+from ..checkpoints import KINDS, load
 from ..errors import InputError
 from ..sharing import CARD, card_text, check_repo_id, share_folder
 from .parsing import parse
@@ -63,18 +62,8 @@ def check_model_folder(folder: Path) -> str:
     """The kind of the model in a folder, one of `KINDS`.
 
     Raises:
-        InputError: if the folder is missing, or holds no configuration of ours or not all the weights.
+        InputError: if the folder is missing, or its model cannot be loaded.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {str(folder)!r}: mend the path given with --folder")
-    kind = check_kind(str(folder), *KINDS)
-    index = folder / "model.safetensors.index.json"
-    weights = ["model.safetensors"]
-    if index.is_file():
-        weights = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    missing = [name for name in weights if not (folder / name).is_file()]
-    if missing:
-        raise InputError(
-            f"{str(folder)!r} holds no {missing[0]}: give a folder that save_pretrained or a finished run wrote"
-        )
-    return kind
+    return load(str(folder), *KINDS).config.model_type

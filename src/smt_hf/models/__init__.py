@@ -1,6 +1,12 @@
 """Configurations and models; importing this package registers the Auto classes."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForPreTraining
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
+)
 
 from .cache_smt_rnn import SmtRnnCache
 from .configuration_smt import SmtConfig, check_fit, student_config_for
@@ -8,7 +14,7 @@ from .configuration_smt_rnn import SmtRnnConfig
 from .configuration_smt_teacher import SmtTeacherConfig
 from .memory_smt_rnn import SmtMemory
 from .modeling_smt import SmtForPreTraining
-from .modeling_smt_rnn import SmtRnnForCausalLM, SmtRnnModel
+from .modeling_smt_rnn import SmtRnnForCausalLM, SmtRnnForSequenceClassification, SmtRnnModel
 from .modeling_smt_teacher import SmtTeacherModel
 
 for _config in (SmtRnnConfig, SmtTeacherConfig, SmtConfig):
@@ -16,12 +22,14 @@ for _config in (SmtRnnConfig, SmtTeacherConfig, SmtConfig):
 AutoModel.register(SmtRnnConfig, SmtRnnModel, exist_ok=True)
 AutoModel.register(SmtTeacherConfig, SmtTeacherModel, exist_ok=True)
 AutoModelForCausalLM.register(SmtRnnConfig, SmtRnnForCausalLM, exist_ok=True)
+AutoModelForSequenceClassification.register(SmtRnnConfig, SmtRnnForSequenceClassification, exist_ok=True)
 AutoModelForPreTraining.register(SmtConfig, SmtForPreTraining, exist_ok=True)
 
 # A saved folder carries the files that its class needs, so that `trust_remote_code=True` loads it without this package.
 for _config in (SmtRnnConfig, SmtTeacherConfig, SmtConfig):
     _config.register_for_auto_class()
 SmtRnnForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+SmtRnnForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 SmtRnnModel.register_for_auto_class("AutoModel")
 SmtTeacherModel.register_for_auto_class("AutoModel")
 SmtForPreTraining.register_for_auto_class("AutoModelForPreTraining")
@@ -33,6 +41,7 @@ __all__ = [
     "SmtRnnCache",
     "SmtRnnConfig",
     "SmtRnnForCausalLM",
+    "SmtRnnForSequenceClassification",
     "SmtRnnModel",
     "SmtTeacherConfig",
     "SmtTeacherModel",

@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .configuration_smt_rnn import SmtRnnConfig
+from .configuration_smt_rnn import SmtRnnConfig, check_dtype
 from .configuration_smt_teacher import SmtTeacherConfig
 
 _SHARED = (
@@ -37,6 +37,11 @@ class SmtConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True  # the student's readout is the teacher's decoder and head
 
     def __post_init__(self, **kwargs):
+        for name in self.sub_configs:
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, dict | PreTrainedConfig)):
+                raise TypeError(f"{name}={value!r} is neither a configuration nor its dictionary")
+        check_dtype(kwargs.get("torch_dtype") if self.dtype is None else self.dtype)
         if self.teacher_config is None:
             self.teacher_config = SmtTeacherConfig()
         elif isinstance(self.teacher_config, dict):
@@ -48,6 +53,15 @@ class SmtConfig(PreTrainedConfig):
         for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
             setattr(self, name, getattr(self.teacher_config, name))
         super().__post_init__(**kwargs)
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids of both; set it for both."""
+        return self.teacher_config.vocab_size
+
+    @vocab_size.setter
+    def vocab_size(self, value: int):
+        self.teacher_config.vocab_size = self.student_config.vocab_size = value
 
     def validate_fit(self):
         """Teacher and student must share the memory, the vocabulary and the readout."""

@@ -1,7 +1,11 @@
 """Configuration of the recurrent student."""
 
+import math
+
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 CELL_TYPES = ("transformer", "mlp", "elman", "gru", "lstm")
 # States of a layer that share the memory tokens out among them; the other cells use the whole memory in every layer.
@@ -71,7 +75,12 @@ class SmtRnnConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
+        check_dtype(kwargs.get("torch_dtype") if self.dtype is None else self.dtype)
         super().__post_init__(**kwargs)
+
+    def validate_numbers(self):
+        """Rates and ids must be such as the layers can work with."""
+        check_transformer_numbers(self)
 
     def validate_sizes(self):
         """Sizes must be positive and the heads must fit the width."""
@@ -111,10 +120,51 @@ def check_transformer_sizes(config) -> None:
         )
     if config.memory_normalization not in ("rms", "none"):
         raise ValueError(f"memory_normalization={config.memory_normalization!r} is unknown: choose 'rms' or 'none'")
+    if config.hidden_act not in ACT2FN:
+        raise ValueError(
+            f"hidden_act={config.hidden_act!r} is unknown: choose a name in transformers.activations.ACT2FN, such as "
+            "'gelu', 'silu' or 'relu'"
+        )
+
+
+def check_transformer_numbers(config) -> None:
+    """Checks that teacher and student share. No comparison below holds for NaN.
+
+    Raises:
+        ValueError: naming the number that cannot work and what would.
+    """
     if not 0 <= config.attention_dropout < 1:
         raise ValueError(f"attention_dropout={config.attention_dropout} must lie in [0, 1)")
+    for name in ("rms_norm_eps", "rope_theta"):
+        value = getattr(config, name)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}={value} must be positive and finite")
+    if not 0 <= config.initializer_range < math.inf:
+        raise ValueError(f"initializer_range={config.initializer_range} must be finite and not negative")
+    check_special_ids(config, config.vocab_size)
+
+
+def check_special_ids(config, vocab_size: int) -> None:
+    """Checks the special ids of a configuration, be it of a model or of its generation.
+
+    Raises:
+        ValueError: naming the id that the model has no embedding for.
+    """
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         value = getattr(config, name)
         for token_id in value if isinstance(value, list) else [value]:
-            if token_id is not None and not 0 <= token_id < config.vocab_size:
-                raise ValueError(f"{name}={token_id} is outside the vocabulary of {config.vocab_size} ids")
+            if token_id is not None and not (isinstance(token_id, int) and 0 <= token_id < vocab_size):
+                raise ValueError(f"{name}={token_id!r} is outside the vocabulary of {vocab_size} ids")
+
+
+def check_dtype(dtype) -> None:
+    """Checks the dtype of the weights, given as torch's or by name; `None` is torch's default.
+
+    Raises:
+        ValueError: if torch has no such floating-point dtype.
+    """
+    if dtype is None or isinstance(dtype, dict):  # the library still takes a dtype for each part of a model
+        return
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise ValueError(f"dtype={dtype!r} is no floating-point dtype of torch: choose float32, bfloat16 or float16")

@@ -3,7 +3,7 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .configuration_smt_rnn import check_transformer_sizes
+from .configuration_smt_rnn import check_dtype, check_transformer_numbers, check_transformer_sizes
 
 
 @strict
@@ -62,7 +62,12 @@ class SmtTeacherConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
+        check_dtype(kwargs.get("torch_dtype") if self.dtype is None else self.dtype)
         super().__post_init__(**kwargs)
+
+    def validate_numbers(self):
+        """Rates and ids must be such as the layers can work with."""
+        check_transformer_numbers(self)
 
     def validate_sizes(self):
         """Sizes must be positive and the heads must fit the width."""

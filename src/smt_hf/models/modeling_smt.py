@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
@@ -12,6 +11,7 @@ from .configuration_smt import SmtConfig
 from .documents_smt import document_starts, separate_padding
 from .modeling_smt_rnn import SmtRnnForCausalLM
 from .modeling_smt_teacher import SmtTeacherModel
+from .pretrained_smt import SmtPreTrainedModel
 
 
 @dataclass
@@ -44,16 +44,11 @@ def encoded_positions(segment_starts: torch.Tensor, segment_length: int, with_em
     return torch.unique(torch.cat([positions.new_tensor([-1]), positions]) if with_empty else positions)
 
 
-class SmtForPreTraining(PreTrainedModel):
+class SmtForPreTraining(SmtPreTrainedModel):
     """Teacher and student in one checkpoint; the student's readout is tied to the teacher's decoder and head."""
 
     config: SmtConfig
     base_model_prefix = ""
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["SmtBlock"]
-    _supports_sdpa = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
     _tied_weights_keys = {"student.model.decoder": "teacher.decoder", "student.lm_head": "teacher.lm_head"}
 
     def __init__(self, config: SmtConfig):
@@ -68,6 +63,46 @@ class SmtForPreTraining(PreTrainedModel):
             else None
         )
         self.post_init()
+
+    def tie_weights(self, *args, **kwargs):
+        """As in the library, and of whole modules: FSDP2 refuses a weight that lies in two modules, which it wraps apart.
+
+        While a checkpoint is loaded the modules are two, since the library compares what it holds for either.
+        """
+        super().tie_weights(*args, **kwargs)
+        wanted = self.get_expanded_tied_weights_keys(all_submodels=True)
+        if self.device.type != "meta" and self.all_tied_weights_keys.keys() == wanted.keys():
+            self.student.model.decoder = self.teacher.decoder
+            self.student.lm_head = self.teacher.lm_head
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The teacher's token embedding: it is the teacher that reads the text. The student's is its own."""
+        return self.teacher.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding):
+        self.teacher.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The teacher's head, which is the student's too."""
+        return self.teacher.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear):
+        self.teacher.set_output_embeddings(new_embeddings)
+        self.student.set_output_embeddings(new_embeddings)
+
+    def resize_token_embeddings(
+        self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True
+    ) -> nn.Embedding:
+        """As [`~transformers.PreTrainedModel.resize_token_embeddings`], for teacher, student and stream head alike."""
+        embeddings = self.teacher.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        vocab_size = embeddings.num_embeddings
+        self.student.set_output_embeddings(self.teacher.get_output_embeddings())
+        self.student.resize_token_embeddings(vocab_size, mean_resizing=mean_resizing)
+        if self.stream_head is not None:
+            trained = self.stream_head.weight.requires_grad
+            self.stream_head = self._get_resized_lm_head(self.stream_head, vocab_size, mean_resizing=mean_resizing)
+            self.stream_head.requires_grad_(trained)
+        return embeddings
 
     def positions_for(self, input_ids, segment_starts, segment_length, attention_mask=None, document_ids=None):
         """The positions `(P,)` that [`forward`] encodes; the empty context is among them where it may be needed.

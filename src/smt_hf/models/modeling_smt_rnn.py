@@ -7,9 +7,12 @@ from functools import partial
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    SequenceClassifierOutputWithPast,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 
@@ -19,12 +22,17 @@ from .configuration_smt_rnn import SmtRnnConfig
 from .documents_smt import check_attention_mask, document_starts, packed_documents, tokens_read
 from .generation_smt_rnn import SmtRnnGenerationMixin
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
+from .pretrained_smt import SmtPreTrainedModel
 
 # The stock Trainer shifts the labels of models in this table when it smooths them.
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[SmtRnnConfig.model_type] = "SmtRnnForCausalLM"
 
 _RECOMPUTE = partial(checkpoint, use_reentrant=False)
-_BASE_MODEL = "modeling_smt_rnn.SmtRnnModel"  # where a saved folder keeps it, for `AutoModel`
+# Where a saved folder keeps the classes that can start from its weights, beside the one that was saved.
+_AUTO_MAP = {
+    "AutoModel": "modeling_smt_rnn.SmtRnnModel",
+    "AutoModelForSequenceClassification": "modeling_smt_rnn.SmtRnnForSequenceClassification",
+}
 
 
 @dataclass
@@ -41,18 +49,13 @@ class SmtRnnCausalLMOutput(CausalLMOutputWithPast):
     memory: torch.FloatTensor | None = None
 
 
-class SmtRnnPreTrainedModel(PreTrainedModel):
+class SmtRnnPreTrainedModel(SmtPreTrainedModel):
     """Weights, loading and saving of the student."""
 
     config: SmtRnnConfig
     base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["SmtBlock"]
     _skip_keys_device_placement = ["cache", "past_key_values"]
-    _supports_sdpa = True
     _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
     _is_stateful = True  # a recurrent memory cannot be rolled back: assisted generation is refused
 
     @torch.no_grad()
@@ -62,6 +65,12 @@ class SmtRnnPreTrainedModel(PreTrainedModel):
         init_cell(module, self.config)
         if isinstance(module, SmtRnnModel):
             init.normal_(module.initial_memory)
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As [`~transformers.PreTrainedModel.save_pretrained`]; the saved configuration knows the other classes too."""
+        if self._auto_class is not None:
+            self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **_AUTO_MAP}
+        super().save_pretrained(save_directory, **kwargs)
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=_RECOMPUTE, **kwargs):
         """A recurrence recomputes whole segments of time, see `checkpoint_steps` of [`SmtRnnModel.forward`], not layers."""
@@ -73,6 +82,8 @@ class SmtRnnPreTrainedModel(PreTrainedModel):
 
 class SmtRnnModel(SmtRnnPreTrainedModel):
     """The student without its output head: token embedding, updater, initial memory and readout layers."""
+
+    _further_elsewhere = ("lm_head.weight", "score.weight")
 
     def __init__(self, config: SmtRnnConfig):
         super().__init__(config)
@@ -329,12 +340,6 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    def save_pretrained(self, save_directory, **kwargs):
-        """As [`PreTrainedModel.save_pretrained`]; the saved configuration knows the class without a head too."""
-        if self._auto_class is not None:
-            self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), "AutoModel": _BASE_MODEL}
-        super().save_pretrained(save_directory, **kwargs)
-
     @property
     def initial_memory(self) -> torch.Tensor:
         """The state before any token, m_empty: `(K, D)`."""
@@ -424,4 +429,76 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         )
 
 
-__all__ = ["SmtRnnForCausalLM", "SmtRnnModel", "SmtRnnPreTrainedModel"]
+class SmtRnnForSequenceClassification(SmtRnnPreTrainedModel):
+    """The student as a classifier of whole texts: a linear `score` of what it remembers after the last real token.
+
+    The score reads the readout's features of that one memory, as the output head of [`SmtRnnForCausalLM`] does; loaded from
+    a language model it starts anew. `num_labels` and `problem_type` of the configuration mean what they do in the library.
+    """
+
+    accepts_loss_kwargs = False  # the loss is a mean over the rows of a batch, whatever it is of
+    _absent_elsewhere = ("score.weight",)
+    _further_elsewhere = ("lm_head.weight",)
+
+    def __init__(self, config: SmtRnnConfig):
+        super().__init__(config)
+        if config.num_labels < 1:
+            raise ValueError(f"num_labels={config.num_labels} must be at least 1")
+        self.num_labels = config.num_labels
+        self.model = SmtRnnModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        cache: SmtRnnCache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        past_key_values: SmtRnnCache | None = None,
+        **kwargs,
+    ) -> SequenceClassifierOutputWithPast:
+        r"""Reads tokens and scores the labels.
+
+        Args:
+            attention_mask: `(B, T)`, 0 for padding anywhere. Without it every token is read, `pad_token_id` too.
+            labels: `(B,)` class ids; `(B,)` or `(B, num_labels)` numbers for regression; `(B, num_labels)` zeros and ones for
+                several labels at once.
+
+        The other arguments are those of [`SmtRnnModel.forward`], but for `steps_to_keep`.
+
+        Returns:
+            `logits` `(B, num_labels)`.
+
+        Raises:
+            ValueError: as [`SmtRnnModel.forward`] does.
+        """
+        if input_ids is not None and cache is None and past_key_values is None:
+            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            cache=cache,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **{
+                **kwargs,
+                "steps_to_keep": 1,
+                "return_dict": True,
+            },  # padding leaves the memory as the last token left it
+        )
+        logits = self.score(outputs.last_hidden_state[:, -1])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, pooled_logits=logits, config=self.config)
+        return SequenceClassifierOutputWithPast(
+            loss=loss,
+            logits=logits,
+            **{CACHE_NAME: outputs[CACHE_NAME] if CACHE_NAME in outputs else None},
+            hidden_states=outputs.hidden_states,
+        )
+
+
+__all__ = ["SmtRnnForCausalLM", "SmtRnnForSequenceClassification", "SmtRnnModel", "SmtRnnPreTrainedModel"]

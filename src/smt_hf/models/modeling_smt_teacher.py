@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import ModelOutput
@@ -13,6 +12,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_smt_teacher import SmtTeacherConfig
 from .documents_smt import separate_padding
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
+from .pretrained_smt import SmtPreTrainedModel
 
 
 @dataclass
@@ -27,16 +27,12 @@ class SmtTeacherOutput(ModelOutput):
     last_hidden_state: torch.FloatTensor | None = None
 
 
-class SmtTeacherModel(PreTrainedModel):
+class SmtTeacherModel(SmtPreTrainedModel):
     """Encoder `E(x_{<=t}) = m_t` and decoder `D(m_t, x_{t+1..}) -> logits of the future` (Kumar & Isola)."""
 
     config: SmtTeacherConfig
     base_model_prefix = "teacher"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["SmtBlock"]
-    _supports_sdpa = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
+    _further_elsewhere = ("student.", "stream_head.")
 
     def __init__(self, config: SmtTeacherConfig):
         super().__init__(config)
@@ -165,8 +161,9 @@ class SmtTeacherModel(PreTrainedModel):
         Returns:
             `(M, T_f, V)`; the first logits come from the memory alone.
         """
-        num_registers, horizon = memory.shape[1], future_ids.shape[1]
-        hidden_states = torch.cat([memory, self.embed_tokens(future_ids[:, : horizon - 1])], dim=1)
+        num_registers, hidden_states = memory.shape[1], memory
+        if future_ids.shape[1] > 1:  # of no tokens NEFTune can make no noise
+            hidden_states = torch.cat([memory, self.embed_tokens(future_ids[:, :-1])], dim=1)
         position_ids = torch.arange(hidden_states.shape[1], device=memory.device)
 
         def prefix_lm(batch_idx, head_idx, q_idx, kv_idx):

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from safetensors import safe_open
 from transformers import AutoConfig
 
+from ..checkpoints import check_kind
 from ..digests import file_digest
 from ..errors import InputError
 from ..evaluation.report import format_table
@@ -62,13 +63,8 @@ def is_own_card(card: Path) -> bool:
 
 def make_card(folder: Path, name: str | None = None, license: str | None = None) -> ModelCard:
     """The card of a folder, see [`write_card`]."""
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{str(folder)!r} holds no config.json: give the folder that a training command wrote")
+    check_kind(str(folder), *TEMPLATES)
     config = AutoConfig.from_pretrained(folder)
-    if config.model_type not in TEMPLATES:
-        raise InputError(
-            f"{str(folder)!r} is a model of type {config.model_type!r}: give a student, a teacher or both"
-        )
     name = name or folder.resolve().name
     sizes = config if config.model_type != "smt" else config.teacher_config
     student = {"smt_rnn": config, "smt": getattr(config, "student_config", None)}.get(config.model_type)

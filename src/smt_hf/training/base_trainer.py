@@ -13,6 +13,7 @@ from ..data import TokenCache, collate, without_special_tokens
 from ..errors import InputError
 from ..evaluation.rollout import rollout
 from ..models.documents_smt import separate_padding
+from ..models.pretrained_smt import first_of, missing_weights
 from ..objectives import IGNORED, LossTerm, cross_entropy, effective_rank, memory_variance
 from ..sharing import write_card
 from .callbacks import ClockProgress, DatasetEpoch, TrainClock
@@ -274,6 +275,18 @@ class MemoryTrainer(Trainer):
             if count:  # nothing is said of a term that no window of the evaluation has
                 output.metrics[f"{metric_key_prefix}_{name}"] = total / count
         return output
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------------
+
+    def _issue_warnings_after_load(self, load_result):
+        """What the library warns of is an error, but for the names of tied weights that stand there under others."""
+        faults = {
+            "lacks": missing_weights(self.model, load_result.missing_keys),
+            "holds besides": load_result.unexpected_keys,
+        }
+        for fault, names in faults.items():
+            if names:
+                raise InputError(f"the checkpoint {fault} {first_of(names)}: give one that this model wrote")
 
     # ---- sharing ---------------------------------------------------------------------------------------------------
 

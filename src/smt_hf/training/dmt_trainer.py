@@ -35,6 +35,8 @@ class DmtTrainer(TaughtTrainer):
         check_pair(teacher, model)
         model.model.initial_memory.requires_grad_(False)  # a state of the teacher's
         super().__init__(model=model, args=args, **kwargs)
+        if self.neftune_noise_alpha is not None:
+            self.neftune_noise_alpha = self.segment_noise(args.backprop_steps)
         teacher.requires_grad_(False)
         teacher.eval()
         self.teacher = self.accelerator.prepare_model(teacher, evaluation_mode=True)

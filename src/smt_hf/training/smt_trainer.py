@@ -1,6 +1,7 @@
 """SMT: teacher and student together, all time steps in parallel."""
 
 import torch
+from transformers.integrations.neftune import activate_neftune, deactivate_neftune
 
 from ..errors import InputError
 from ..models.modeling_smt import encoded_positions
@@ -34,6 +35,16 @@ class SmtTrainer(TaughtTrainer):
                 "encoder_attention to 'causal'"
             )
         super().__init__(model=model, args=args, **kwargs)
+
+    def train(self, *args, **kwargs):
+        """As [`Trainer.train`]; NEFTune's noise, which the library adds to the teacher's tokens, goes to the student's too."""
+        if self.neftune_noise_alpha is None:
+            return super().train(*args, **kwargs)
+        hook = activate_neftune(self.student(), self.segment_noise(self.args.rollout_steps))
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            deactivate_neftune(self.student(), hook)
 
     def student(self):
         return self.accelerator.unwrap_model(self.model).student

@@ -1,5 +1,7 @@
 """What SMT and DMT share besides: a teacher to measure the student against."""
 
+import math
+
 from ..evaluation.rollout import drift
 from .base_trainer import MemoryTrainer, first_columns
 
@@ -10,6 +12,14 @@ class TaughtTrainer(MemoryTrainer):
     def teacher_model(self):
         """The teacher, to measure drift against."""
         raise NotImplementedError
+
+    def segment_noise(self, segment_length: int) -> float:
+        """NEFTune's alpha for the segments that the student reads.
+
+        The library's noise shrinks with the root of the length that an embedding sees; every token of a short segment
+        should get as much as one of the whole context.
+        """
+        return self.neftune_noise_alpha * math.sqrt(segment_length / self.args.context_length)
 
     def further_logs(self):
         return {"drift": round(self._training_drift(), 6)} if self.args.drift_steps else {}

@@ -1,0 +1,8 @@
+"""`python -m smt_hf` is the command `smt-hf`."""
+
+import sys
+
+from .commands.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""What all models share: loading that draws no weight at random unless it is asked to."""
+
+import copy
+
+from torch import nn
+from transformers import PreTrainedModel
+
+
+class SmtPreTrainedModel(PreTrainedModel):
+    """Base of teacher, student and both together."""
+
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SmtBlock"]
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # What a checkpoint of another class may lack, and what it may hold besides: beginnings of names.
+    _absent_elsewhere = ()
+    _further_elsewhere = ()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,
+        *model_args,
+        strict: bool = True,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        **kwargs,
+    ):
+        """[`~transformers.PreTrainedModel.from_pretrained`], which refuses weights that are not this model's.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id.
+            strict: refuse a checkpoint that lacks weights or holds further ones. `False` draws what is missing at random
+                and leaves out what is unexpected, as other models of the library do.
+            ignore_mismatched_sizes: draw at random what the checkpoint holds in another shape than the configuration says.
+            output_loading_info: also return the library's dictionary of missing, unexpected and mismatched weights.
+
+        Raises:
+            ValueError: naming weights that are missing, unexpected, of another shape, or tied by the configuration
+                though they differ.
+        """
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path,
+            *model_args,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
+            **kwargs,
+        )
+        faults = weight_faults(model, info, strict, ignore_mismatched_sizes)
+        if faults:
+            raise ValueError(
+                f"{str(pretrained_model_name_or_path)!r} does not hold the weights of a {cls.__name__} of its "
+                f"configuration ({faults}): fix the checkpoint or the configuration, or draw new weights with strict=False "
+                "for missing ones, which leaves out unexpected ones, and ignore_mismatched_sizes=True for other shapes"
+            )
+        return (model, info) if output_loading_info else model
+
+    def load_state_dict(self, state_dict, *args, **kwargs):
+        """[`torch.nn.Module.load_state_dict`], for which a tied weight may stand under any one of its names."""
+        if self.all_tied_weights_keys:
+            tensors = self.state_dict(keep_vars=True)
+            given = {id(tensors[name]): name for name in tensors if name in state_dict}
+            state_dict = copy.copy(state_dict)
+            for name, tensor in tensors.items():
+                if name not in state_dict and id(tensor) in given:
+                    state_dict[name] = state_dict[given[id(tensor)]]
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+
+def weight_faults(model: SmtPreTrainedModel, info: dict, strict: bool = True, any_shape: bool = False) -> str:
+    """In what a checkpoint is not the model's.
+
+    Args:
+        model: as it was loaded.
+        info: what `from_pretrained(..., output_loading_info=True)` returned beside it.
+        strict: count missing, unexpected and untied weights.
+        any_shape: do not count other shapes.
+
+    Returns:
+        The faults and the first weights of each, in one line; empty if there are none.
+    """
+    faults = {}
+    if strict:
+        own = type(model).__name__ in (model.config.architectures or [])
+        absent, further = () if own else model._absent_elsewhere, model._further_elsewhere
+        faults["missing"] = [name for name in info["missing_keys"] if not name.startswith(absent)]
+        faults["unexpected"] = [name for name in info["unexpected_keys"] if not name.startswith(further)]
+        tied = model.get_expanded_tied_weights_keys(all_submodels=True)
+        faults["not tied though tie_word_embeddings=True"] = set(tied) - set(model.all_tied_weights_keys)
+    if not any_shape:
+        faults["of another shape"] = [
+            f"{name} {tuple(found)} instead of {tuple(wanted)}" for name, found, wanted in info["mismatched_keys"]
+        ]
+    return "; ".join(f"{fault}: {first_of(names)}" for fault, names in faults.items() if names)
+
+
+def missing_weights(model: nn.Module, names) -> list[str]:
+    """Those of `names`, which `load_state_dict` did not find, whose tensor was found under no other name either."""
+    tensors = model.state_dict(keep_vars=True)
+    found = {id(tensor) for name, tensor in tensors.items() if name not in names}
+    return [name for name in names if id(tensors[name]) not in found]
+
+
+def first_of(names) -> str:
+    """The first three names, and how many more there are."""
+    names = sorted(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
