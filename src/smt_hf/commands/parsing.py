@@ -10,7 +10,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from ..bounds import bounds_of, check_bounds
 from ..errors import InputError, one_line
-from ..training.supported import check_supported
+from ..training.supported import SHARDING, check_supported
 from ..typed import check_types, did_you_mean
 from .recipe_file import read_recipe
 
@@ -78,7 +78,7 @@ def parse(dataclass_types: Sequence[type], argv: Sequence[str], command: str, de
     if unknown:
         refuse_unknown(unknown, parser, command)
     given = vars(namespace)
-    for name, reason in INSTEAD.items():
+    for name, reason in {**INSTEAD, **SHARDING}.items():
         if given.get(name):
             raise InputError(f"{name} cannot be honoured: {reason}")
     parsed = []
