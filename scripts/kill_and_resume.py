@@ -24,7 +24,8 @@ import torch
 from smt_hf.commands import bptt, dmt, smt  # noqa: F401  imported once, for all runs
 from smt_hf.commands.main import main as smt_hf
 from smt_hf.data.stories import write_stories
-from smt_hf.training.resume import numbered_checkpoints
+from smt_hf.errors import InputError
+from smt_hf.training.resume import checkpoint_to_resume
 
 STEPS = 12
 SIZES = "--hidden_size 32 --num_memory_tokens 2 --num_decoder_layers 1 --num_updater_layers 1 --num_attention_heads 2"
@@ -38,6 +39,7 @@ KINDS = {
     "BPTT, carried memory": f"bptt {SIZES} {COMMON} --bptt_horizon 8 --carry_memory true",
     "BPTT, final save": f"bptt {SIZES} {COMMON} --muon true",
 }
+NOTHING_KEPT = "before the first whole checkpoint"
 PROCESSES = multiprocessing.get_context("fork")
 
 
@@ -92,8 +94,10 @@ def kill(kind: str, words: list[str], folder: Path, log: Path, seconds: float, r
     process.join()
     if not alive:
         return None
-    kept = numbered_checkpoints(folder)
-    return f"after {kept[0].name}" if kept else "before any checkpoint"
+    try:
+        return f"after {checkpoint_to_resume(True, str(folder))[0].name}"
+    except InputError:
+        return NOTHING_KEPT
 
 
 def main() -> int:
@@ -128,7 +132,7 @@ def main() -> int:
         place = kill(kind, words, folder, log, seconds[kind], rng)
         if place is None:
             continue
-        finish([*words, "--overwrite" if place == "before any checkpoint" else "--resume"], log)
+        finish([*words, "--overwrite" if place == NOTHING_KEPT else "--resume"], log)
         killed[kind] += 1
         where[place] += 1
         exact[kind] += outcome(folder) == expected[kind]
