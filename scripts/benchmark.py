@@ -14,9 +14,9 @@ import time
 import torch
 
 from smt_hf import SmtConfig, SmtForPreTraining, SmtTeacherConfig
-from smt_hf.evaluation.rollout import teacher_states
+from smt_hf.losses import dynamics
 from smt_hf.models import student_config_for
-from smt_hf.objectives import dynamics
+from smt_hf.rollout import teacher_states
 from smt_hf.training import DmtTrainer, DmtTrainingArguments, SmtTrainer, SmtTrainingArguments
 
 CONTEXT, HORIZON, ROLLOUT = 128, 32, 64
@@ -35,7 +35,7 @@ def build(encoder_attention: str) -> SmtForPreTraining:
         encoder_attention=encoder_attention,
     )
     return SmtForPreTraining(
-        SmtConfig(teacher_config=teacher, student_config=student_config_for(teacher, num_hidden_layers=4))
+        SmtConfig(teacher_config=teacher, student_config=student_config_for(teacher, num_updater_layers=4))
     )
 
 
@@ -153,7 +153,7 @@ def main() -> None:
             "dense, 32 transitions a window": smt_variant(folder, 8),
             "dense, 128 transitions a window": smt_variant(folder, 8, num_transitions=128),
             "dense, 8 segments of 16 steps (recipe)": smt_variant(
-                folder, 8, num_transitions=128, rollout_steps=16, num_decoded=1, student_weight=1.0
+                folder, 8, num_transitions=128, segment_length=16, num_decoded=1, student_weight=1.0
             ),
         }
         results = measure(smt, options.rounds, options.min_seconds)
@@ -164,7 +164,7 @@ def main() -> None:
             "unrolled, dense teacher": unrolled_variant("causal"),
             "sequential states, one batched regression": dmt_variant(folder, rollout="sequential"),
             "sweeps of 1-16, one batched regression": dmt_variant(folder),
-            "0-2 sweeps of 16 steps, gradient (recipe)": dmt_variant(folder, backprop_steps=16, num_sweeps=[0, 1, 2]),
+            "0-2 sweeps of 16 steps, gradient (recipe)": dmt_variant(folder, segment_length=16, num_sweeps=[0, 1, 2]),
         }
         results = measure(dmt, options.rounds, options.min_seconds)
         print_table("DMT, 32 sequences x 64 steps", results, unrolled, 0)

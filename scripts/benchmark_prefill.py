@@ -14,7 +14,7 @@ import torch
 
 from smt_hf.checkpoints import check_pair, load_student, load_teacher
 from smt_hf.data import cached_tokens, evenly_spaced_windows, load_tokenizer
-from smt_hf.evaluation.rollout import next_token_losses, rollout
+from smt_hf.rollout import next_token_losses, rollout
 
 
 @torch.no_grad()

@@ -21,21 +21,21 @@ from pathlib import Path
 
 import torch
 
-from smt_hf.commands import bptt, dmt, smt  # noqa: F401  imported once, for all runs
-from smt_hf.commands.main import main as smt_hf
-from smt_hf.data.stories import write_stories
+from smt_hf.cli import bptt, dmt, smt  # noqa: F401  imported once, for all runs
+from smt_hf.cli.main import main as smt_hf
+from smt_hf.demo.stories import write_stories
 from smt_hf.errors import InputError
 from smt_hf.training.resume import checkpoint_to_resume
 
 STEPS = 12
-SIZES = "--hidden_size 32 --num_memory_tokens 2 --num_decoder_layers 1 --num_updater_layers 1 --num_attention_heads 2"
+SIZES = "--hidden_size 32 --num_memory_tokens 2 --num_readout_layers 1 --num_updater_layers 1 --num_attention_heads 2"
 COMMON = (
     f"--max_steps {STEPS} --save_steps 2 --save_total_limit 2 --per_device_train_batch_size 4 --logging_steps 1 --use_cpu true "
     "--learning_rate 3e-3 --report_to none --disable_tqdm true --num_threads 1 --context_length 24"
 )
 KINDS = {
-    "SMT": f"smt {SIZES} {COMMON} --num_encoder_layers 1 --horizon 8 --num_transitions 16 --rollout_steps 4 --num_decoded 2",
-    "DMT": f"dmt {COMMON} --rollout_length 16 --num_sweeps 0 1 2 --backprop_steps 4",
+    "SMT": f"smt {SIZES} {COMMON} --num_encoder_layers 1 --horizon 8 --num_transitions 16 --segment_length 4 --num_decoded 2",
+    "DMT": f"dmt {COMMON} --rollout_length 16 --num_sweeps 0 1 2 --segment_length 4",
     "BPTT, carried memory": f"bptt {SIZES} {COMMON} --bptt_horizon 8 --carry_memory true",
     "BPTT, final save": f"bptt {SIZES} {COMMON} --muon true",
 }

@@ -33,7 +33,7 @@ def build_student():
         hidden_size=WIDTH,
         num_memory_tokens=MEMORY_TOKENS,
         num_attention_heads=HEADS,
-        num_hidden_layers=1,
+        num_updater_layers=1,
         num_readout_layers=1,
     )
     return SmtRnnForCausalLM(config).eval()

@@ -2,7 +2,7 @@
 
 import sys
 
-from smt_hf.commands.main import run
+from smt_hf.cli.main import run
 
 if __name__ == "__main__":
     sys.exit(run("smt", sys.argv[1:]))

@@ -9,9 +9,9 @@ import torch
 import yaml
 
 from smt_hf import SmtConfig, SmtForPreTraining, SmtTeacherConfig
-from smt_hf.commands.main import main
+from smt_hf.cli.main import main
 from smt_hf.data import byte_tokenizer, cached_tokens
-from smt_hf.data.stories import write_stories
+from smt_hf.demo.stories import write_stories
 from smt_hf.models import student_config_for
 
 torch.set_num_threads(1)
@@ -30,7 +30,7 @@ def tiny_config(encoder_attention="causal", **overrides) -> SmtConfig:
         "encoder_attention": encoder_attention,
     }
     teacher = SmtTeacherConfig(**{**sizes, **overrides})
-    return SmtConfig(teacher_config=teacher, student_config=student_config_for(teacher, num_hidden_layers=2))
+    return SmtConfig(teacher_config=teacher, student_config=student_config_for(teacher, num_updater_layers=2))
 
 
 def tiny_model(encoder_attention="causal", dtype=torch.float64, seed=0, **overrides) -> SmtForPreTraining:
@@ -79,7 +79,7 @@ SIZES = {
     "hidden_size": 32,
     "num_memory_tokens": 2,
     "num_encoder_layers": 1,
-    "num_decoder_layers": 1,
+    "num_readout_layers": 1,
     "num_updater_layers": 1,
     "num_attention_heads": 2,
     "initializer_range": 0.1,

@@ -12,7 +12,7 @@ from transformers import AutoConfig
 from smt_hf import SmtTeacherConfig
 from smt_hf.checkpoints import KINDS, check_kind, load, load_joint, load_student, load_teacher, weight_files
 from smt_hf.errors import InputError
-from smt_hf.sharing import write_card
+from smt_hf.hub import write_card
 from tests.conftest import tiny_model
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -95,8 +95,8 @@ def test_a_damaged_configuration(folder, content, word):
         ({"cell_type": "tape"}, ["cell_type='tape'", "gru"]),
         ({"hidden_act": "nosuch"}, ["hidden_act='nosuch'", "gelu"]),
         ({"hidden_act": None}, ["hidden_act"]),
-        ({"num_hidden_layers": "two"}, ["num_hidden_layers", "'two'"]),
-        ({"num_hidden_layers": 1.5}, ["num_hidden_layers", "1.5"]),
+        ({"num_updater_layers": "two"}, ["num_updater_layers", "'two'"]),
+        ({"num_updater_layers": 1.5}, ["num_updater_layers", "1.5"]),
         ({"hidden_size": None}, ["hidden_size"]),
         ({"hidden_size": True}, ["hidden_size"]),
         ({"num_attention_heads": 5}, ["num_attention_heads=5", "choose a multiple"]),
@@ -144,8 +144,8 @@ def test_parts_of_a_joint_configuration(saved, tmp_path, part, value, word):
         ({"vocab_size": 300}, ["lm_head.weight (20, 32) instead of (300, 32)"]),
         ({"vocab_size": 19}, ["lm_head.weight (20, 32) instead of (19, 32)"]),
         ({"intermediate_size": 7}, ["instead of"]),
-        ({"num_hidden_layers": 3}, ["missing", "layers.2"]),
-        ({"num_hidden_layers": 1}, ["unexpected", "layers.1"]),
+        ({"num_updater_layers": 3}, ["missing", "layers.2"]),
+        ({"num_updater_layers": 1}, ["unexpected", "layers.1"]),
         ({"cell_type": "mlp"}, ["missing", "unexpected"]),
         ({"tie_word_embeddings": True}, ["not tied though tie_word_embeddings=True", "lm_head.weight"]),
     ],

@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 from transformers.utils import cached_file, logging
 
 from .errors import InputError, one_line
-from .folder_lock import LOCK
 from .models import SmtForPreTraining, SmtRnnForCausalLM, SmtTeacherModel, check_fit
 from .models.configuration_smt_rnn import check_special_ids
 from .models.pretrained_smt import weight_faults
+from .utils.folder_lock import LOCK
 
 KINDS = {
     "smt": "a teacher and student checkpoint (SmtForPreTraining)",

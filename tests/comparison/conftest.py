@@ -19,7 +19,7 @@ TINY = {
         "num_attention_heads": 2,
         "initializer_range": 0.1,
     },
-    "student": {"num_hidden_layers": 1},
+    "student": {"num_updater_layers": 1},
     "training": {"per_device_train_batch_size": 4, "max_steps": 3, "warmup_steps": 0, "learning_rate": 3e-3},
     "stages": {
         "short": {"trainer": "smt", "length": 8, "num_transitions": 4},

@@ -4,8 +4,8 @@ import pytest
 
 from smt_hf.comparison.flops import sequential_flops, step_flops
 from smt_hf.comparison.runs import new_student
-from smt_hf.data.tasks import TaskDataset
 from smt_hf.models import SmtForPreTraining
+from smt_hf.tasks import TaskDataset
 from smt_hf.training import BpttTrainer, DmtTrainer, SmtTrainer
 from tests.comparison.conftest import TINY, tiny
 
@@ -90,7 +90,7 @@ def test_recomputed_steps_count(tmp_path):
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_smt_by_hand(steps, tmp_path):
-    sequential = chain(tmp_path, "smt", num_transitions=6, rollout_steps=steps)
+    sequential = chain(tmp_path, "smt", num_transitions=6, segment_length=steps)
     assert sequential == pytest.approx(3 * (encoding(2, 12) + steps * cell(2) + readout(2)))
 
 
@@ -105,7 +105,7 @@ def test_smt_with_an_encoder_of_its_own_for_every_position(tmp_path):
     [
         ({"num_sweeps": [1, 2, 100]}, (1 + 2 + 11) / 3, 1),
         ({"rollout": "sequential"}, 11, 1),
-        ({"rollout": "sequential", "backprop_steps": 4}, 2, 4),
+        ({"rollout": "sequential", "segment_length": 4}, 2, 4),
     ],
 )
 def test_dmt_by_hand(options, segments, steps, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from smt_hf.commands.parsing import read_recipe
+from smt_hf.cli.parsing import read_recipe
 from smt_hf.comparison import Comparison
 from smt_hf.comparison.stages import ancestry
 from smt_hf.errors import InputError
@@ -62,7 +62,7 @@ def test_there_are_recipes():
         ({"cells": []}, "cells is empty"),
         ({"cells": "transformer"}, r"cells='transformer' must be a list: write \[transformer\]"),
         ({"cells": ["tape"]}, "cell_type='tape' is unknown: choose one of transformer"),
-        ({"cells": ["lstm"], "student": {"num_hidden_layers": 2}}, "choose a multiple of 4"),
+        ({"cells": ["lstm"], "student": {"num_updater_layers": 2}}, "choose a multiple of 4"),
         ({"eval_factors": []}, "eval_factors is empty"),
         ({"eval_factors": [2, 4]}, "leaves out 1, the training length: add it"),
         ({"eval_factors": [1, 0]}, r"eval_factors=\[1, 0\]: 0 must be at least 1"),
@@ -136,8 +136,8 @@ def test_there_are_recipes():
         ),
         ({"stages": {"bptt": {"bptt_horizon": 13}}}, "stage 'bptt' at length 12: bptt_horizon=13 exceeds"),
         ({"stages": {"bptt": {"carry_memory": True, "bptt_horizon": 4}}}, "carry_memory cannot be set here"),
-        ({"stages": {**SMT, "dmt": {"after": "smt", "backprop_steps": 0}}}, "backprop_steps=0 must be at least 1"),
-        ({"stages": {**SMT, "dmt": {"after": "smt", "backprop_steps": 13}}}, "backprop_steps=13 does not divide"),
+        ({"stages": {**SMT, "dmt": {"after": "smt", "segment_length": 0}}}, "segment_length=0 must be at least 1"),
+        ({"stages": {**SMT, "dmt": {"after": "smt", "segment_length": 13}}}, "segment_length=13 does not divide"),
     ],
 )
 def test_what_cannot_work(changes, words):
@@ -179,7 +179,8 @@ def test_a_stage_is_named_after_its_trainer_or_says_it():
 
 
 def test_the_lengths_of_a_stage():
-    comparison = tiny(training={"backprop_steps": 5})
+    comparison = tiny()
+    comparison.stages["dmt"]["segment_length"] = 5
     short, smt, dmt, _, bptt = comparison.all_stages()
 
     def arguments(stage, length=12):
@@ -221,8 +222,8 @@ def test_mappings_as_json_and_yaml():
 
 
 def test_cells_have_options_of_their_own():
-    comparison = tiny(cells=["transformer", "gru"], cell_options={"gru": {"num_hidden_layers": 2}})
-    layers = [comparison.model_config(cell, 12).student_config.num_hidden_layers for cell in comparison.cells]
+    comparison = tiny(cells=["transformer", "gru"], cell_options={"gru": {"num_updater_layers": 2}})
+    layers = [comparison.model_config(cell, 12).student_config.num_updater_layers for cell in comparison.cells]
     assert layers == [1, 2]
     assert comparison.model_config("gru", 12).student_config.cell_type == "gru"
     assert comparison.model_config("gru", 12).teacher_config.vocab_size == 5

@@ -11,12 +11,12 @@ from smt_hf.checkpoints import load_joint, load_student
 from smt_hf.comparison import run_shared_stages, run_student, runs
 from smt_hf.comparison.runs import row_seed
 from smt_hf.comparison.trace import Trace
-from smt_hf.data.tasks import TaskDataset
 from smt_hf.errors import InputError
 from smt_hf.evaluation import evaluate_on_task
 from smt_hf.evaluation.tasks import EVALUATION_SEED
-from smt_hf.training.base_trainer import MemoryTrainer
+from smt_hf.tasks import TaskDataset
 from smt_hf.training.callbacks import TrainClock
+from smt_hf.training.trainer import MemoryTrainer
 from tests.comparison.conftest import TINY, tiny
 
 RUN = ("transformer", 12, 0)
@@ -124,7 +124,7 @@ def test_killed_and_started_again_equals_uninterrupted(comparison_run, tmp_path,
         ),
         ({"eval_rows": 32}, "eval_rows: 16, now 32"),
         ({"task_options": {"num_symbols": 5}}, "task_options.num_symbols: 4, now 5"),
-        ({"student": {"num_hidden_layers": 2}}, "config.student_config.num_hidden_layers: 1, now 2"),
+        ({"student": {"num_updater_layers": 2}}, "config.student_config.num_updater_layers: 1, now 2"),
         ({"eval_factors": [1]}, r"eval_factors: \[1, 2\], now \[1\]"),
         ({"gradient_length": 24}, "gradient_length: 16, now 24"),
     ],

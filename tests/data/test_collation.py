@@ -10,8 +10,8 @@ from transformers import default_data_collator
 from smt_hf.data import collate
 from smt_hf.data.collation import PADDING
 from smt_hf.errors import InputError
+from smt_hf.losses import next_targets
 from smt_hf.models.documents_smt import separate_padding
-from smt_hf.objectives import next_targets
 from tests.conftest import tiny_model
 
 

@@ -234,7 +234,7 @@ def test_one_that_cannot_be_saved_without_is_refused(tmp_path):
 def test_pipeline_reads_the_ids_of_training(tmp_path):
     TOKENIZERS["Llama 3's"]().save_pretrained(tmp_path / "given")
     tokenizer = load_tokenizer(tmp_path / "given")
-    sizes = {"hidden_size": 16, "num_memory_tokens": 2, "num_hidden_layers": 1, "num_readout_layers": 1}
+    sizes = {"hidden_size": 16, "num_memory_tokens": 2, "num_updater_layers": 1, "num_readout_layers": 1}
     config = SmtRnnConfig(vocab_size=len(tokenizer), num_attention_heads=2, eos_token_id=2, **sizes)
     SmtRnnForCausalLM(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")

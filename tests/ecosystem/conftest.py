@@ -20,7 +20,7 @@ def byte_student(dtype=torch.float32, **overrides):
     config = SmtRnnConfig(
         hidden_size=32,
         num_memory_tokens=3,
-        num_hidden_layers=2,
+        num_updater_layers=2,
         num_readout_layers=1,
         num_attention_heads=4,
         initializer_range=0.3,
@@ -49,7 +49,7 @@ def student_folder(exact_student, tokenizer, tmp_path_factory):
 @pytest.fixture
 def small_student():
     """A student to train: one layer, ordinary weights."""
-    return byte_student(num_hidden_layers=1, initializer_range=0.1)
+    return byte_student(num_updater_layers=1, initializer_range=0.1)
 
 
 def training(folder, **overrides):

@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 dist.init_process_group("gloo")
 rank, mesh = dist.get_rank(), init_device_mesh("cpu", (2,))
 torch.manual_seed(0)
-sizes = {"hidden_size": 32, "num_memory_tokens": 3, "num_hidden_layers": 2, "num_readout_layers": 1}
+sizes = {"hidden_size": 32, "num_memory_tokens": 3, "num_updater_layers": 2, "num_readout_layers": 1}
 whole = SmtRnnForCausalLM(SmtRnnConfig(vocab_size=20, num_attention_heads=4, initializer_range=0.3, **sizes)).eval()
 tokens = torch.randint(20, (2, 8), generator=torch.Generator().manual_seed(1))
 memory = SmtMemory.from_pretrained(sys.argv[1])

@@ -12,7 +12,7 @@ from smt_hf import SmtRnnConfig, SmtRnnForCausalLM
 
 def test_two_processes_share_out_a_student(tmp_path):
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_memory_tokens": 3, "num_hidden_layers": 2, "num_readout_layers": 1}
+    sizes = {"hidden_size": 32, "num_memory_tokens": 3, "num_updater_layers": 2, "num_readout_layers": 1}
     config = SmtRnnConfig(vocab_size=20, num_attention_heads=4, initializer_range=0.3, **sizes)
     tokens = torch.randint(20, (2, 8), generator=torch.Generator().manual_seed(1))
     SmtRnnForCausalLM(config).eval().read(tokens).save_pretrained(tmp_path)

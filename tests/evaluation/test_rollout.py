@@ -8,7 +8,7 @@ import torch
 from smt_hf.data import evenly_spaced_windows
 from smt_hf.errors import InputError
 from smt_hf.evaluation import drift, evaluate_models, format_table, next_token_losses, rollout, teacher_states
-from smt_hf.evaluation.rollout import teacher_rollout
+from smt_hf.rollout import teacher_rollout
 from tests.conftest import tiny_model
 
 EXACT = {"rtol": 0, "atol": 1e-9}

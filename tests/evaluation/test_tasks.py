@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from smt_hf.data.tasks import load_task
 from smt_hf.errors import InputError
 from smt_hf.evaluation import evaluate_on_task, evaluate_teacher_on_task
 from smt_hf.evaluation.tasks import EVALUATION_SEED
+from smt_hf.tasks import load_task
 
 TASK = load_task("string_copy", length=10, string_length=3, num_symbols=8)
 TASKS = [

@@ -45,7 +45,7 @@ def joint(request):
     cell_type, cell_input = request.param
     teacher = SmtTeacherConfig(**SMALL, num_encoder_layers=1, num_decoder_layers=1)
     student = student_config_for(
-        teacher, cell_type=cell_type, cell_input=cell_input, num_hidden_layers=LAYERS[cell_type]
+        teacher, cell_type=cell_type, cell_input=cell_input, num_updater_layers=LAYERS[cell_type]
     )
     return SmtForPreTraining(SmtConfig(teacher_config=teacher, student_config=student)).double().eval()
 
@@ -156,7 +156,7 @@ def test_every_cell_is_remote_code(tmp_path):
     expected = {}
     for cell, layers in LAYERS.items():
         torch.manual_seed(0)
-        config = SmtRnnConfig(**SMALL, cell_type=cell, num_hidden_layers=layers, num_readout_layers=1)
+        config = SmtRnnConfig(**SMALL, cell_type=cell, num_updater_layers=layers, num_readout_layers=1)
         student = AutoModelForCausalLM.from_config(config).eval()
         student.save_pretrained(tmp_path / cell)
         generated = student.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=8, do_sample=False)
@@ -170,7 +170,7 @@ def test_every_cell_is_remote_code(tmp_path):
 def stacked_cell(cell_type, **options):
     """A cell of two layers for 8 memory tokens, in double precision, whose parts are all at work."""
     torch.manual_seed(0)
-    sizes = {**SMALL, "num_memory_tokens": 8, "num_hidden_layers": 2, "memory_normalization": "none"}
+    sizes = {**SMALL, "num_memory_tokens": 8, "num_updater_layers": 2, "memory_normalization": "none"}
     return SmtRnnModel(SmtRnnConfig(**sizes, cell_type=cell_type, **options)).cell.double()
 
 
@@ -218,4 +218,4 @@ def test_stacks_that_read_the_memory_against_a_loop(cell_type):
 @pytest.mark.parametrize(("cell", "layers", "tokens"), [("gru", 3, 4), ("elman", 8, 4), ("lstm", 2, 6)])
 def test_memory_tokens_that_cannot_be_dealt_out(cell, layers, tokens):
     with pytest.raises(StrictDataclassError, match=f"num_memory_tokens={tokens} cannot be dealt out"):
-        SmtRnnConfig(cell_type=cell, num_hidden_layers=layers, num_memory_tokens=tokens)
+        SmtRnnConfig(cell_type=cell, num_updater_layers=layers, num_memory_tokens=tokens)

@@ -23,7 +23,7 @@ EXACT = {"rtol": 0, "atol": 1e-9}
 SIZES = {
     "hidden_size": 32,
     "num_memory_tokens": 3,
-    "num_hidden_layers": 2,
+    "num_updater_layers": 2,
     "num_readout_layers": 1,
     "num_attention_heads": 4,
     "initializer_range": 0.3,
@@ -201,7 +201,7 @@ def test_the_stock_trainer_teaches_it(tokenizer, tmp_path, side):
         "num_labels": 3,
         "pad_token_id": 257,
         "initializer_range": 0.1,
-        "num_hidden_layers": 1,
+        "num_updater_layers": 1,
     }
     classifier = make(torch.float32, cell_type="gru", **options)
     tokenizer.padding_side, usual = side, tokenizer.padding_side

@@ -44,7 +44,7 @@ def test_bad_values(kind, values, message):
     [
         (SmtRnnConfig, {"cell_type": "tape"}, "'tape'"),
         (SmtRnnConfig, {"cell_input": "text"}, "'text'"),
-        (SmtRnnConfig, {"num_hidden_layers": 0}, "num_hidden_layers=0"),
+        (SmtRnnConfig, {"num_updater_layers": 0}, "num_updater_layers=0"),
         (SmtTeacherConfig, {"encoder_attention": "sideways"}, "'sideways'"),
         (SmtTeacherConfig, {"num_encoder_layers": 0}, "num_encoder_layers=0"),
         (SmtTeacherConfig, {"tie_word_embeddings": True}, "tie_word_embeddings=True"),

@@ -23,7 +23,7 @@ LAYERS = {torch.nn.Linear, torch.nn.GRUCell, torch.nn.LSTMCell, torch.nn.RNNCell
 
 def student_with(cell_type="transformer", seed=0, **overrides):
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 32, "num_memory_tokens": 4, "num_hidden_layers": 2, "num_readout_layers": 1}
+    sizes = {"hidden_size": 32, "num_memory_tokens": 4, "num_updater_layers": 2, "num_readout_layers": 1}
     options = {"vocab_size": 20, "num_attention_heads": 4, "initializer_range": 0.1, "cell_type": cell_type, **sizes}
     return SmtRnnForCausalLM(SmtRnnConfig(**{**options, **overrides})).eval()
 

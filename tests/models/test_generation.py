@@ -35,7 +35,7 @@ def run(student, input_ids=None, seed=0, **kwargs):
 
 
 def small_student():
-    sizes = {"hidden_size": 8, "num_memory_tokens": 2, "num_hidden_layers": 1, "num_readout_layers": 1}
+    sizes = {"hidden_size": 8, "num_memory_tokens": 2, "num_updater_layers": 1, "num_readout_layers": 1}
     torch.manual_seed(0)
     config = SmtRnnConfig(vocab_size=20, num_attention_heads=1, initializer_range=0.3, **sizes)
     return SmtRnnForCausalLM(config).eval()

@@ -22,7 +22,7 @@ ROWS = [[1, 2, 3], [4], [5, 0, 2, 2, 1]]
 def one_layer_student(**overrides):
     """Small, fast, and with weights that make every token matter."""
     torch.manual_seed(3)
-    sizes = {"hidden_size": 8, "num_memory_tokens": 2, "num_hidden_layers": 1, "num_readout_layers": 1}
+    sizes = {"hidden_size": 8, "num_memory_tokens": 2, "num_updater_layers": 1, "num_readout_layers": 1}
     config = SmtRnnConfig(
         **{"vocab_size": VOCAB, "num_attention_heads": 1, "initializer_range": 0.8, **sizes, **overrides}
     )

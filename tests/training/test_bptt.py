@@ -7,12 +7,12 @@ import torch
 from transformers import Trainer, default_data_collator
 
 from smt_hf.data import TokenWindows, cached_tokens
-from smt_hf.data.stories import write_stories
+from smt_hf.data.streams import TokenStreams
+from smt_hf.demo.stories import write_stories
 from smt_hf.errors import InputError
+from smt_hf.losses import first_targets
 from smt_hf.models.documents_smt import document_starts
-from smt_hf.objectives import first_targets
 from smt_hf.training import BpttTrainingArguments
-from smt_hf.training.streams import TokenStreams
 from tests.conftest import tiny_model
 from tests.training.conftest import logged, model_for_bytes
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
-from smt_hf.objectives import IGNORED, next_targets
+from smt_hf.losses import IGNORED, next_targets
 from tests.conftest import tiny_model
 
 from .conftest import COMMON

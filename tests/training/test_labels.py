@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from smt_hf import SmtConfig, SmtForPreTraining, SmtTeacherConfig
-from smt_hf.data.tasks import TaskDataset, load_task
 from smt_hf.errors import InputError
-from smt_hf.evaluation.rollout import rollout
 from smt_hf.models import student_config_for
+from smt_hf.rollout import rollout
+from smt_hf.tasks import TaskDataset, load_task
 from smt_hf.training import SmtTrainer, SmtTrainingArguments
 
 from .conftest import COMMON, logged
@@ -22,7 +22,7 @@ def make(tmp_path, eval_dataset=None, **overrides):
     sizes = {"hidden_size": 16, "num_memory_tokens": 2, "num_attention_heads": 2, "num_decoder_layers": 1}
     teacher = SmtTeacherConfig(vocab_size=TASK.vocab_size, num_encoder_layers=1, **sizes)
     model = SmtForPreTraining(
-        SmtConfig(teacher_config=teacher, student_config=student_config_for(teacher, num_hidden_layers=1))
+        SmtConfig(teacher_config=teacher, student_config=student_config_for(teacher, num_updater_layers=1))
     )
     options = {"context_length": 32, "horizon": 8, "num_transitions": 4, "num_decoded": 2, "learning_rate": 0.0}
     arguments = SmtTrainingArguments(str(tmp_path), **{**COMMON, **options, **overrides})

@@ -38,7 +38,7 @@ def watched(trainer, embeddings):
     return found
 
 
-@pytest.mark.parametrize("options", [{}, {"rollout_steps": 4, "student_weight": 1.0}, {"horizon": 1}])
+@pytest.mark.parametrize("options", [{}, {"segment_length": 4, "student_weight": 1.0}, {"horizon": 1}])
 def test_smt(make_smt, options):
     trainer = make_smt(neftune_noise_alpha=ALPHA, **options)
     embeddings = {
@@ -55,7 +55,7 @@ def test_smt(make_smt, options):
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_dmt(make_dmt, steps):
-    trainer = make_dmt(neftune_noise_alpha=ALPHA, backprop_steps=steps)
+    trainer = make_dmt(neftune_noise_alpha=ALPHA, segment_length=steps)
     found = watched(trainer, {"student": trainer.model.model.embed_tokens})
     assert found["student"] and all(0.8 < share <= 1.001 for share in found["student"])
     assert not hasattr(trainer.model.model.embed_tokens, "neftune_noise_alpha")

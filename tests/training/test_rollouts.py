@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from smt_hf import SmtRnnCache
-from smt_hf.evaluation.rollout import teacher_states
-from smt_hf.objectives import dynamics
+from smt_hf.losses import dynamics
+from smt_hf.rollout import teacher_states
 from smt_hf.training.rollouts import sequential_states, sweep_states
 
 EXACT = {"rtol": 0, "atol": 1e-9}

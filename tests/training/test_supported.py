@@ -6,7 +6,6 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from smt_hf.bounds import BOUNDS
 from smt_hf.errors import InputError
 from smt_hf.training import (
     BpttTrainer,
@@ -18,6 +17,7 @@ from smt_hf.training import (
 )
 from smt_hf.training.resume import ASKED, DEALT, NEUTRAL
 from smt_hf.training.supported import CARRIED, CLOCK, MUON, SHARDING, UNSUPPORTED, check_supported
+from smt_hf.utils.bounds import BOUNDS
 
 from .conftest import COMMON, model_for_bytes
 

@@ -19,7 +19,7 @@ def moved(model, before):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"muon": True}, {"rollout_steps": 4, "student_weight": 1.0}, {"detach_teacher": True}]
+    "options", [{}, {"muon": True}, {"segment_length": 4, "student_weight": 1.0}, {"detach_teacher": True}]
 )
 def test_smt_trains_every_parameter(make_smt, options):
     trainer = make_smt(**options)
@@ -39,7 +39,7 @@ def test_the_papers_mode_trains(make_smt):
     assert "stream" not in trainer.state.log_history[0]
 
 
-@pytest.mark.parametrize("options", [{}, {"muon": True}, {"rollout": "sequential"}, {"backprop_steps": 4}])
+@pytest.mark.parametrize("options", [{}, {"muon": True}, {"rollout": "sequential"}, {"segment_length": 4}])
 def test_dmt_trains_the_student_and_leaves_the_teacher(make_dmt, options):
     trainer = make_dmt(**options)
     before = copy.deepcopy(trainer.model.state_dict())
@@ -83,7 +83,7 @@ def test_gradient_accumulation_equals_one_batch(make_smt, make_dmt, kind):
 
 
 def test_every_term_is_logged(make_smt, make_dmt):
-    smt, dmt = make_smt(rollout_steps=2, student_weight=1.0, uniformity_weight=0.1), make_dmt()
+    smt, dmt = make_smt(segment_length=2, student_weight=1.0, uniformity_weight=0.1), make_dmt()
     smt.train()
     dmt.train()
     common = {"loss", "dynamics", "readout", "effective_rank", "memory_variance", "drift"}
@@ -170,7 +170,7 @@ def test_saved_student_knows_its_start(make_smt, tmp_path):
     "kind, values, message",
     [
         (SmtTrainingArguments, {"num_transitions": 0}, "num_transitions=0"),
-        (SmtTrainingArguments, {"rollout_steps": 3, "num_transitions": 8}, "rollout_steps=3 does not divide"),
+        (SmtTrainingArguments, {"segment_length": 3, "num_transitions": 8}, "segment_length=3 does not divide"),
         (SmtTrainingArguments, {"pinned_columns": [256]}, "pinned_columns: 256 lies outside context_length=256"),
         (SmtTrainingArguments, {"dynamics_weight": -1.0}, "dynamics_weight=-1.0"),
         (SmtTrainingArguments, {"max_train_seconds": 0.0}, "max_train_seconds=0.0"),
@@ -179,7 +179,7 @@ def test_saved_student_knows_its_start(make_smt, tmp_path):
         (DmtTrainingArguments, {"collapse_rank": float("nan")}, "collapse_rank=nan must be at least 0"),
         (DmtTrainingArguments, {"rollout": "loop"}, "'loop'"),
         (DmtTrainingArguments, {"rollout_length": 999}, "rollout_length=999 exceeds context_length=256"),
-        (DmtTrainingArguments, {"backprop_steps": 5}, "backprop_steps=5 does not divide"),
+        (DmtTrainingArguments, {"segment_length": 5}, "segment_length=5 does not divide"),
         (DmtTrainingArguments, {"num_sweeps": [-1]}, r"num_sweeps=\[-1\]"),
         (DmtTrainingArguments, {"cold_start_probability": 2.0}, "cold_start_probability=2.0"),
     ],
@@ -211,8 +211,8 @@ def test_a_token_id_outside_the_vocabulary(make_smt, bad):
 
 def test_windows_shorter_than_a_segment(make_smt):
     dataset = [{"input_ids": torch.zeros(3, dtype=torch.long)}] * 8
-    with pytest.raises(InputError, match="windows of 3 tokens are shorter than rollout_steps=4"):
-        make_smt(dataset=dataset, rollout_steps=4).train()
+    with pytest.raises(InputError, match="windows of 3 tokens are shorter than segment_length=4"):
+        make_smt(dataset=dataset, segment_length=4).train()
 
 
 def test_smt_measures_rollouts_from_the_teachers_empty_context(make_smt, cache):

@@ -19,7 +19,7 @@ def key_value_bytes(config, num_tokens: int, itemsize: int) -> int:
     One key and one value of `hidden_size` numbers for every layer and token. The readout layers are not counted: the
     comparison is with the smaller Transformer.
     """
-    return num_tokens * 2 * config.num_hidden_layers * config.hidden_size * itemsize
+    return num_tokens * 2 * config.num_updater_layers * config.hidden_size * itemsize
 
 
 def readable_bytes(count: int) -> str:
@@ -94,7 +94,7 @@ def note(config, itemsize: int) -> str:
     """How the size of the cache is computed."""
     return (
         "what one of the same width and layers would hold, computed:<br>"
-        f"tokens &times; 2 &times; {config.num_hidden_layers} layers &times; {config.hidden_size} numbers &times; {itemsize} bytes"
+        f"tokens &times; 2 &times; {config.num_updater_layers} layers &times; {config.hidden_size} numbers &times; {itemsize} bytes"
     )
 
 

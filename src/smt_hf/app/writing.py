@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..text import readable
+from ..utils.text import readable
 from .sampling import Sampling, next_token
 
 READER, STUDENT, END = "reader", "student", "end"

@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 from ..errors import InputError
-from ..typed import did_you_mean
+from ..utils.typed import did_you_mean
 
 
 def mapping(name: str, value) -> dict:

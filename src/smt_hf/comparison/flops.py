@@ -67,12 +67,12 @@ def sequential_flops(trainer, input_ids: torch.Tensor) -> float:
     dense = teacher.config.encoder_attention == "causal"  # one pass for all positions, or a pass for each
     encode *= num_registers / (length + length * num_registers if dense else length * (length + num_registers))
     if hasattr(args, "num_transitions"):
-        return 3 * (encode + args.rollout_steps * step + read)
-    num_segments = args.rollout_length // args.backprop_steps - 1
+        return 3 * (encode + args.segment_length * step + read)
+    num_segments = args.rollout_length // args.segment_length - 1
     if args.rollout == "sweeps":
         sweeps = [min(sweeps, num_segments) for sweeps in args.num_sweeps]
         num_segments = sum(sweeps) / len(sweeps)
-    return encode + num_segments * args.backprop_steps * step + 3 * (args.backprop_steps * step + read)
+    return encode + num_segments * args.segment_length * step + 3 * (args.segment_length * step + read)
 
 
 @contextmanager

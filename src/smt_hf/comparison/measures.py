@@ -12,7 +12,7 @@ from ..evaluation import (
     teacher_states,
 )
 from ..evaluation.tasks import EVALUATION_SEED
-from ..objectives import IGNORED, effective_rank, uniformity
+from ..losses import IGNORED, effective_rank, uniformity
 from .recipe import Comparison
 
 GRADIENT_ROWS = 8

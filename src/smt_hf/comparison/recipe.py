@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from huggingface_hub.errors import StrictDataclassError
 
-from ..bounds import check_bounds
-from ..data.tasks import Task, load_task
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig, student_config_for
 from ..models.configuration_smt_rnn import CELL_TYPES
+from ..tasks import Task, load_task
 from ..training.supported import check_supported
-from ..typed import check_types
+from ..utils.bounds import check_bounds
+from ..utils.typed import check_types
 from .checks import check_fields, check_list, is_number, mapping
 from .stages import TRAINERS, Stage, ancestry, read_stages
 
@@ -163,7 +163,7 @@ class Comparison:
         return all(map(is_own, ancestry(self.all_stages(), stage.name)))
 
     def load_task(self, length: int) -> Task:
-        """The task with rows of this length; raises as [`smt_hf.data.tasks.load_task`] does."""
+        """The task with rows of this length; raises as [`smt_hf.tasks.load_task`] does."""
         if "length" in self.task_options:
             raise InputError("task_options: length cannot be set here: list it in lengths")
         return load_task(self.task, **self.task_options, length=length)
@@ -220,7 +220,7 @@ class Comparison:
         if stage.trainer == "smt":
             lengths |= {"horizon": rows}
         if stage.trainer == "dmt":
-            segment = chosen.get("backprop_steps", 1)
+            segment = chosen.get("segment_length", 1)
             fits = is_number(segment, int) and 1 <= segment <= rows
             lengths |= {"rollout_length": rows - rows % segment if fits else rows}
         fixed = {

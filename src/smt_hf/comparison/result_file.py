@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from ..differences import differences
 from ..errors import InputError
+from ..utils.differences import differences
 
 RESULT = "result.json"
 

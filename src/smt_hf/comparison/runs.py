@@ -7,9 +7,9 @@ from pathlib import Path
 from transformers import PrinterCallback, set_seed
 
 from ..checkpoints import load_joint, load_student
-from ..data.tasks import TaskDataset
 from ..evaluation import evaluate_on_task
 from ..models import SmtForPreTraining, SmtRnnForCausalLM
+from ..tasks import TaskDataset
 from ..training import BpttTrainer, DmtTrainer, SmtTrainer
 from .flops import step_flops
 from .measures import gradient_norms, measured

@@ -17,8 +17,8 @@ import xxhash
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
-from ..digests import file_digest
 from ..errors import InputError, one_line
+from ..utils.digests import file_digest
 from .documents import find_source, iter_documents
 from .drafts import draft_folder, publish, remove_drafts
 from .encoding import check_eos_token, encode_documents

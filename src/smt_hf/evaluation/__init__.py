@@ -1,8 +1,8 @@
 """Measuring a student: rollout losses, drift, tasks, gradients, reports."""
 
+from ..rollout import drift, next_token_losses, rollout, teacher_states
 from .gradients import bptt_gradient_norms, smt_gradient_norms
 from .report import bits_per_byte, evaluate_models, format_table, plot_report
-from .rollout import drift, next_token_losses, rollout, teacher_states
 from .tasks import evaluate_on_task, evaluate_teacher_on_task
 
 __all__ = [

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..objectives import IGNORED
-from .rollout import teacher_rollout
+from ..losses import IGNORED
+from ..rollout import teacher_rollout
 
 
 def bptt_gradient_norms(student, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

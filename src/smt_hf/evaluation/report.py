@@ -5,7 +5,7 @@ import math
 import torch
 
 from ..data import TokenCache, evenly_spaced_windows
-from .rollout import next_token_losses, rollout, squared_distance, teacher_rollout, teacher_states
+from ..rollout import next_token_losses, rollout, squared_distance, teacher_rollout, teacher_states
 
 
 @torch.no_grad()

@@ -2,9 +2,9 @@
 
 import torch
 
-from ..data.tasks import Task, row_accuracy, task_accuracy
-from ..objectives import IGNORED, cross_entropy
-from .rollout import teacher_states
+from ..losses import IGNORED, cross_entropy
+from ..rollout import teacher_states
+from ..tasks import Task, row_accuracy, task_accuracy
 
 EVALUATION_SEED = 2**31 - 1  # of rows that a `TaskDataset` of another seed does not have
 

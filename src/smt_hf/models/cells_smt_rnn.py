@@ -21,7 +21,7 @@ class TransformerCell(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.transformer = SmtTransformer(config, config.num_hidden_layers)
+        self.transformer = SmtTransformer(config, config.num_updater_layers)
 
     def forward(self, memory: torch.Tensor, token_embedding: torch.Tensor) -> torch.Tensor:
         """`memory` `(B, K, D)`, `token_embedding` `(B, D)` -> next memory `(B, K, D)`."""
@@ -59,7 +59,7 @@ class MlpCell(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList([MlpBlock(config) for _ in range(config.num_hidden_layers)])
+        self.layers = nn.ModuleList([MlpBlock(config) for _ in range(config.num_updater_layers)])
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(self, memory: torch.Tensor, token_embedding: torch.Tensor) -> torch.Tensor:
@@ -110,7 +110,7 @@ class StackedCell(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        num_layers = config.num_hidden_layers
+        num_layers = config.num_updater_layers
         width = config.hidden_size
         size = config.num_memory_tokens // (num_layers * self.num_states) * width
         reads_memory = config.cell_input == "memory"

@@ -25,7 +25,7 @@ class SmtRnnConfig(PreTrainedConfig):
         cell_input: What the layers of `"elman"`, `"gru"` and `"lstm"` read: `"memory"`, the token and the whole memory
             through a feed-forward block, or `"token"`, the token and then the layer below, as in torch's own stacks,
             under which SMT can let the memory collapse (`detach_teacher` of its arguments then helps).
-        num_hidden_layers: Layers of the updater; for `"elman"` and `"gru"` a divisor of `num_memory_tokens`, for `"lstm"` of half
+        num_updater_layers: Layers of the updater; for `"elman"` and `"gru"` a divisor of `num_memory_tokens`, for `"lstm"` of half
             of it.
         num_readout_layers: Transformer layers between the memory and the output head.
         num_attention_heads: Attention heads; must divide `hidden_size` into even head sizes (rotary positions).
@@ -47,6 +47,7 @@ class SmtRnnConfig(PreTrainedConfig):
     """
 
     model_type = "smt_rnn"
+    attribute_map = {"num_hidden_layers": "num_updater_layers"}
     keys_to_ignore_at_inference = ["cache", "past_key_values", "memory"]
 
     vocab_size: int = 258
@@ -54,7 +55,7 @@ class SmtRnnConfig(PreTrainedConfig):
     num_memory_tokens: int = 16
     cell_type: str = "transformer"
     cell_input: str = "memory"
-    num_hidden_layers: int = 8
+    num_updater_layers: int = 8
     num_readout_layers: int = 4
     num_attention_heads: int = 8
     intermediate_size: int | None = None
@@ -85,20 +86,20 @@ class SmtRnnConfig(PreTrainedConfig):
     def validate_sizes(self):
         """Sizes must be positive and the heads must fit the width."""
         check_transformer_sizes(self)
-        if self.num_hidden_layers < 1 or self.num_readout_layers < 0:
+        if self.num_updater_layers < 1 or self.num_readout_layers < 0:
             raise ValueError(
-                f"num_hidden_layers={self.num_hidden_layers} must be at least 1 and "
+                f"num_updater_layers={self.num_updater_layers} must be at least 1 and "
                 f"num_readout_layers={self.num_readout_layers} at least 0"
             )
         if self.cell_type not in CELL_TYPES:
             raise ValueError(f"cell_type={self.cell_type!r} is unknown: choose one of {', '.join(CELL_TYPES)}")
         if self.cell_input not in ("memory", "token"):
             raise ValueError(f"cell_input={self.cell_input!r} is unknown: choose 'memory' or 'token'")
-        states = self.num_hidden_layers * STATES_OF_A_LAYER.get(self.cell_type, 1)
+        states = self.num_updater_layers * STATES_OF_A_LAYER.get(self.cell_type, 1)
         if self.cell_type in STATES_OF_A_LAYER and self.num_memory_tokens % states:
             raise ValueError(
                 f"num_memory_tokens={self.num_memory_tokens} cannot be dealt out to the {states} states of "
-                f"num_hidden_layers={self.num_hidden_layers} {self.cell_type} layers: choose a multiple of {states}"
+                f"num_updater_layers={self.num_updater_layers} {self.cell_type} layers: choose a multiple of {states}"
             )
 
 

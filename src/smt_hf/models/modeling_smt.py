@@ -148,7 +148,7 @@ class SmtForPreTraining(SmtPreTrainedModel):
             read_student: also read the next token from the student's own states.
 
         Returns:
-            See [`SmtForPreTrainingOutput`]; the losses are functions of it in `smt_hf.objectives`.
+            See [`SmtForPreTrainingOutput`]; the losses are functions of it in `smt_hf.losses`.
         """
         batch_size = len(input_ids)
         document_ids = separate_padding(input_ids, attention_mask, document_ids)

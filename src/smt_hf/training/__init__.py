@@ -1,11 +1,11 @@
 """Trainers of SMT, DMT and BPTT, on `transformers.Trainer` and Accelerate."""
 
+from .bptt import BpttTrainer
 from .bptt_arguments import BpttTrainingArguments
-from .bptt_trainer import BpttTrainer
+from .dmt import DmtTrainer
 from .dmt_arguments import DmtTrainingArguments
-from .dmt_trainer import DmtTrainer
+from .smt import SmtTrainer
 from .smt_arguments import SmtTrainingArguments
-from .smt_trainer import SmtTrainer
 
 __all__ = [
     "BpttTrainer",

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..bounds import check_bounds
 from ..errors import InputError
-from ..typed import check_types
+from ..utils.bounds import check_bounds
+from ..utils.typed import check_types
 from .supported import check_sharding
 
 

@@ -10,8 +10,8 @@ from .arguments import TaughtTrainingArguments, check_something_to_train
 class DmtTrainingArguments(TaughtTrainingArguments):
     """Arguments of [`DmtTrainer`]: how the student's own states are produced, and what corrects them.
 
-    The window's rollout is cut into segments of `backprop_steps` tokens. The student reaches its own states before the
-    segments without a gradient, then runs each segment once with a gradient. `backprop_steps=1` is the detached one-step
+    The window's rollout is cut into segments of `segment_length` tokens. The student reaches its own states before the
+    segments without a gradient, then runs each segment once with a gradient. `segment_length=1` is the detached one-step
     regression of the paper.
     """
 
@@ -28,7 +28,7 @@ class DmtTrainingArguments(TaughtTrainingArguments):
         default_factory=lambda: [1, 2, 4, 8, 16],
         metadata={"help": "Segments that a state of 'sweeps' lies away from the teacher's; each step draws one."},
     )
-    backprop_steps: int = field(
+    segment_length: int = field(
         default=1, metadata={"help": "Tokens of a segment, the steps that the gradient goes back; 1: detached."}
     )
     cold_start_probability: float = field(
@@ -50,9 +50,9 @@ class DmtTrainingArguments(TaughtTrainingArguments):
             raise InputError(
                 f"rollout_length={self.rollout_length} exceeds context_length={self.context_length}: lower it"
             )
-        if self.rollout_length % self.backprop_steps:
+        if self.rollout_length % self.segment_length:
             raise InputError(
-                f"backprop_steps={self.backprop_steps} does not divide rollout_length={self.rollout_length}: "
+                f"segment_length={self.segment_length} does not divide rollout_length={self.rollout_length}: "
                 "choose a divisor"
             )
         if not self.num_sweeps:

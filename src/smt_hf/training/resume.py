@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 import xxhash
 
-from ..differences import differences
-from ..digests import file_digest
 from ..errors import InputError
+from ..utils.differences import differences
+from ..utils.digests import file_digest
 
 logger = logging.getLogger(__name__)
 

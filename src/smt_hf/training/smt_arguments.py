@@ -19,7 +19,7 @@ class SmtTrainingArguments(TaughtTrainingArguments):
     num_transitions: int = field(
         default=32, metadata={"help": "Steps of the student trained in every window, segments times their length."}
     )
-    rollout_steps: int = field(
+    segment_length: int = field(
         default=1,
         metadata={
             "help": "Length J of a segment: the student runs J steps, with gradient, from the teacher's state and should "
@@ -58,18 +58,18 @@ class SmtTrainingArguments(TaughtTrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.rollout_steps > self.context_length:
+        if self.segment_length > self.context_length:
             raise InputError(
-                f"rollout_steps={self.rollout_steps} exceeds context_length={self.context_length}: lower it"
+                f"segment_length={self.segment_length} exceeds context_length={self.context_length}: lower it"
             )
-        if self.full_context and self.num_transitions != self.rollout_steps:
+        if self.full_context and self.num_transitions != self.segment_length:
             raise InputError(
                 f"full_context trains one segment: set num_transitions={self.num_transitions} to "
-                f"rollout_steps={self.rollout_steps}"
+                f"segment_length={self.segment_length}"
             )
-        if self.num_transitions % self.rollout_steps:
+        if self.num_transitions % self.segment_length:
             raise InputError(
-                f"rollout_steps={self.rollout_steps} does not divide num_transitions={self.num_transitions}: choose a "
+                f"segment_length={self.segment_length} does not divide num_transitions={self.num_transitions}: choose a "
                 "multiple"
             )
         for column in self.pinned_columns:

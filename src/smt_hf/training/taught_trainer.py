@@ -2,8 +2,8 @@
 
 import math
 
-from ..evaluation.rollout import drift
-from .base_trainer import MemoryTrainer, first_columns
+from ..rollout import drift
+from .trainer import MemoryTrainer, first_columns
 
 
 class TaughtTrainer(MemoryTrainer):

@@ -1,0 +1,108 @@
+"""`smt-hf compare`: SMT, DMT and BPTT side by side on a synthetic task."""
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+
+import torch
+from huggingface_hub.utils import disable_progress_bars
+from transformers.utils import logging
+
+from ..comparison import Comparison, run_shared_stages, run_student, write_plots, write_report
+from ..errors import InputError
+from ..utils.folder_lock import hold_folder
+from .parsing import parse
+
+DESCRIPTION = """Train the same student in several ways on a synthetic task, over lengths, seeds and cells, and lay the results side
+by side: tables (results.csv, results.md) and plots. A run that was stopped goes on where it was: finished stages are not
+trained again. The recipe says what is trained; see configs/synthetic/."""
+EXAMPLE = """example:
+  smt-hf compare --config configs/synthetic/retrieval.yaml --output_dir runs/synthetic/retrieval --num_processes 2
+  smt-hf compare --config configs/synthetic/retrieval.yaml --lengths 32 --cpu_seconds 60 --seeds 0 --output_dir runs/short
+  smt-hf compare --config configs/synthetic/retrieval.yaml --output_dir runs/synthetic/retrieval --report_only"""
+
+
+@dataclass
+class CompareOptions:
+    """Where the results go, and how many runs there are at a time."""
+
+    _argument_group_name = "run"
+
+    output_dir: str = field(
+        default="runs/comparison", metadata={"help": "Folder of results, models, tables and plots."}
+    )
+    num_processes: int = field(default=1, metadata={"help": "Runs at a time, one CPU thread each."})
+    report_only: bool = field(
+        default=False, metadata={"help": "Train nothing: write tables and plots of what there is."}
+    )
+
+
+def main(argv: Sequence[str]) -> str:
+    """Runs the command and returns the tables."""
+    options, comparison = parse([CompareOptions, Comparison], argv, "compare", DESCRIPTION, EXAMPLE)
+    if Path(options.output_dir).is_file():
+        raise InputError(f"output_dir={options.output_dir!r} is a file: give a folder")
+    if not options.report_only:
+        hold_folder(options.output_dir)
+        shared = [
+            (comparison, cell, seed, options.output_dir) for seed in comparison.seeds for cell in comparison.cells
+        ]
+        runs = [
+            (comparison, cell, length, seed, options.output_dir)
+            for seed in comparison.seeds
+            for length in comparison.lengths
+            for cell in comparison.cells
+        ]
+        train([(run_shared_stages, shared), (run_student, runs)], options.num_processes)
+    chance = comparison.load_task(comparison.lengths[0]).chance
+    text = write_report(options.output_dir, chance)
+    print(text)
+    try:
+        write_plots(options.output_dir, chance)
+    except ImportError:
+        print("no plot was drawn: pip install 'smt-hf[plot]'")
+    return text
+
+
+def train(parts: list[tuple], num_processes: int) -> None:
+    """Goes through parts one after another, each a function and the runs' arguments to it, side by side.
+
+    When a run fails, those under way end, and no other begins.
+    """
+    if num_processes == 1:
+        quiet_and_single()
+        for function, runs in parts:
+            for run in runs:
+                function(*run)
+        return
+    with ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=start_process) as pool:
+        try:
+            for function, runs in parts:
+                for finished in as_completed([pool.submit(function, *run) for run in runs]):
+                    finished.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def quiet_and_single() -> None:
+    """One thread, since runs side by side would fight for the cores, and no bars."""
+    torch.set_num_threads(1)
+    disable_progress_bars()
+    logging.disable_progress_bar()
+
+
+def start_process() -> None:
+    """Makes a process of runs, which ends with its parent: a killed comparison would go on training."""
+    quiet_and_single()
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Waits for the parent's end, then ends this process."""
+    parent_process().join()
+    os._exit(1)

@@ -1,0 +1,130 @@
+"""What the training commands do alike: the output folder, the threads, resuming, saving, and ending at a signal."""
+
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from ..checkpoints import check_output_dir
+from ..errors import InputError, Interrupted
+from ..hub import CARD, TrainingStage, is_own_card, make_repository, share_folder, write_card
+from ..training.resume import checkpoint_to_resume, numbered_checkpoints
+from ..utils.folder_lock import hold_folder
+from .signals import StopAtSignal
+
+# What a run leaves in its output folder, besides numbered checkpoints and a card.
+LEFT_BY_RUNS = (
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "training.json",
+    "metrics.json",
+    "trainer_state.json",
+    "training_args.bin",
+    "evaluation.*",
+    "evaluation/evaluation.*",
+)
+
+
+def prepare(arguments, run, stage: TrainingStage) -> bool:
+    """Sets the threads and checks what a run needs, before anything is read.
+
+    Returns:
+        Whether the run goes on from a checkpoint.
+
+    Raises:
+        InputError: if the folder is in use, there is nothing to resume, an earlier record is damaged, or the Hub will not have
+            the model.
+    """
+    if run.num_threads is not None:
+        torch.set_num_threads(run.num_threads)
+    if run.resume and run.overwrite:
+        raise InputError("resume goes on with a run and overwrite starts over: give one of them")
+    stage.read_earlier()
+    for place in stage.starts_from:
+        if Path(place).expanduser().resolve() == Path(arguments.output_dir).resolve():
+            raise InputError(
+                f"output_dir={arguments.output_dir!r} holds the model that this run starts from: give another folder"
+            )
+    if not run.resume:
+        check_output_dir(arguments.output_dir, run.overwrite)
+    if Path(arguments.output_dir).is_dir() and arguments.process_index == 0:
+        hold_folder(arguments.output_dir)
+    if run.resume:
+        checkpoint_to_resume(True, arguments.output_dir)
+    if arguments.push_to_hub:  # a refused token is better known before the training than after it
+        make_repository(hub_name(arguments), bool(arguments.hub_private_repo), arguments.hub_token)
+    return run.resume
+
+
+def train(trainer, run, resume: bool, stage: TrainingStage) -> None:
+    """Trains, then saves the model, the tokenizer, the state, the metrics, the record and the card in the output folder.
+
+    Raises:
+        Interrupted: if a signal ended it; a checkpoint of the step is saved then, unless `save_strategy` is "no".
+    """
+    folder = Path(trainer.args.output_dir)
+    if trainer.is_world_process_zero():
+        hold_folder(folder)
+        if not run.resume:  # another run may have come and gone since
+            check_output_dir(str(folder), run.overwrite)
+    if run.overwrite and trainer.is_world_process_zero():
+        remove_earlier_run(folder)
+    with StopAtSignal(trainer) as stop:
+        result = trainer.train(resume_from_checkpoint=resume)
+    if stop.number is not None:
+        raise Interrupted(stop.number, what_is_kept(trainer))
+    trainer.save_model(_internal_call=True)  # shared below, with its card
+    trainer.save_state()
+    metrics = result.metrics
+    if trainer.eval_dataset is not None:
+        metrics |= trainer.evaluate()
+    if trainer.is_world_process_zero():
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        stage.write(trainer, metrics)
+        write_card(str(folder), hub_name(trainer.args) if trainer.args.push_to_hub else None)
+        if trainer.args.push_to_hub:
+            share_folder(folder, hub_name(trainer.args), token=trainer.args.hub_token)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        leave_process_group(trainer)
+
+
+def remove_earlier_run(folder: Path) -> None:
+    """Removes what an earlier run left in its output folder: a later --resume, or a reader, would take it for this run's."""
+    for checkpoint in numbered_checkpoints(folder):
+        shutil.rmtree(checkpoint)
+    files = [file for pattern in LEFT_BY_RUNS for file in folder.glob(pattern)]
+    if is_own_card(folder / CARD):
+        files.append(folder / CARD)
+    for file in files:
+        file.unlink()
+
+
+def what_is_kept(trainer) -> str:
+    """What an interrupted training leaves, and how to go on."""
+    kept = numbered_checkpoints(trainer.args.output_dir)
+    step = trainer.state.global_step
+    if not kept:
+        return f"interrupted at step {step}; no checkpoint was saved, so nothing is kept: start again"
+    words = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
+    command = shlex.join(["smt-hf", *words, "--resume"])
+    return f"interrupted at step {step}; {kept[0].name} in {trainer.args.output_dir!r} is kept. Go on with: {command}"
+
+
+def hub_name(arguments) -> str:
+    """The repository that a run is shared in: `hub_model_id`, or the output folder's name."""
+    return arguments.hub_model_id or Path(arguments.output_dir).resolve().name
+
+
+def leave_process_group(trainer) -> None:
+    """Ends the process group for all processes together: one that leaves early takes the others' connections with it.
+
+    DistributedDataParallel goes first. If it held the last reference to the group, its destructor would wait, holding the
+    interpreter lock, for a thread of the group that may need that lock.
+    """
+    trainer.model_wrapped = trainer.model
+    trainer.accelerator.free_memory()
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()

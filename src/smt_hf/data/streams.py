@@ -1,0 +1,125 @@
+"""Running text for BPTT whose memory is carried from one optimiser step to the next."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..errors import InputError
+from . import TokenCache
+from .windows import window_at
+
+CARRIED_FILE = "carried_memory.safetensors"
+
+
+class TokenStreams(torch.utils.data.Dataset):
+    """A corpus read by several readers at once, each going on where it stopped: row r of a step follows row r of the last.
+
+    The corpus is a ring of segments, of which every stream reads an equal arc; item i is segment `i // num_streams` of stream
+    `i % num_streams`, so that consecutive batches are consecutive optimiser steps. Where the arcs and the segments begin
+    depends on the seed and the epoch. An item is `input_ids` and `document_ids` `(segment_length + 1,)`, the last token
+    being only a target, and the bool `begins`: the first token begins a document, or the stream.
+
+    Args:
+        cache: the corpus.
+        segment_length: tokens that a step reads.
+        num_streams: rows of a step, over all processes and accumulated batches.
+        seed: of the beginnings.
+
+    Raises:
+        InputError: if the corpus is too short for one segment a stream.
+    """
+
+    def __init__(self, cache: TokenCache, segment_length: int, num_streams: int, seed: int = 0):
+        self.cache = cache
+        self.window_length = segment_length
+        self.num_streams = num_streams
+        self.seed = seed
+        self.num_segments = (cache.num_tokens - 1) // segment_length // num_streams
+        if self.num_segments < 1:
+            raise InputError(
+                f"the corpus has {cache.num_tokens} tokens but {num_streams} streams of {segment_length} take "
+                f"{num_streams * segment_length + 1}: give more text, or lower the batch size or bptt_horizon"
+            )
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that persistent workers see set_epoch
+
+    def identity(self) -> dict:
+        """What tells these streams from others, see [`smt_hf.training.resume.data_identity`]."""
+        return {
+            "kind": "TokenStreams",
+            "tokens": self.cache.digest,
+            "segment_length": self.window_length,
+            "num_streams": self.num_streams,
+            "seed": self.seed,
+        }
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the beginnings of this epoch."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return self.num_segments * self.num_streams
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        segment, stream = divmod(range(len(self))[index], self.num_streams)
+        turn, shift = np.random.SeedSequence((self.seed, self._epoch.item())).generate_state(2, np.uint64)
+        spare = self.cache.num_tokens - 1 - len(self) * self.window_length
+        place = (stream * self.num_segments + segment + int(turn) % len(self)) % len(self)
+        first = place * self.window_length + int(shift) % (min(spare, self.window_length - 1) + 1)
+        begins = segment == 0 or place == 0 or self._is_start(first)
+        return {**window_at(self.cache, first, self.window_length + 1), "begins": torch.tensor(begins)}
+
+    def _is_start(self, token: int) -> bool:
+        starts = self.cache.document_starts
+        found = int(np.searchsorted(starts, token))
+        return found < len(starts) and int(starts[found]) == token
+
+
+class CarriedMemory:
+    """The memories `(B, K, D)` with which the accumulated batches of one process go on in the next optimiser step."""
+
+    def __init__(self):
+        self.memories = []
+        self.batch = 0
+
+    def rewind(self) -> None:
+        """The next batch is the first of an optimiser step."""
+        self.batch = 0
+
+    def take(self, begins: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        """The memory before the next batch: `start` `(B, K, D)` where a row begins, bool `(B,)`, the carried one elsewhere."""
+        if self.batch == len(self.memories):
+            return start
+        return torch.where(begins[:, None, None], start, self.memories[self.batch].to(start.dtype))
+
+    def put(self, memory: torch.Tensor) -> None:
+        """Keeps the memory after the batch."""
+        self.memories[self.batch : self.batch + 1] = [memory.detach().clone()]
+        self.batch += 1
+
+    def save(self, folder: str, accelerator) -> None:
+        """Writes the memories of all processes into a checkpoint, in the order of the streams: `(streams, K, D)`."""
+        memories = [accelerator.gather(memory) for memory in self.memories]  # batch after batch, the processes in turn
+        if memories and accelerator.is_main_process:
+            save_file({"memory": torch.cat(memories).cpu().contiguous()}, Path(folder) / CARRIED_FILE)
+
+    def load(self, folder: str, args) -> None:
+        """Reads those of this process again, however the streams were dealt out before.
+
+        Raises:
+            InputError: if the checkpoint has none, or those of another number of streams.
+        """
+        file = Path(folder) / CARRIED_FILE
+        if not file.is_file():
+            raise InputError(f"{folder!r} holds no {CARRIED_FILE}: resume without carry_memory, as it was saved")
+        memory = load_file(file)["memory"]
+        batches = memory.split(args.per_device_train_batch_size)
+        expected = args.gradient_accumulation_steps * args.world_size
+        if len(batches) != expected or len(batches[-1]) != args.per_device_train_batch_size:
+            raise InputError(
+                f"{folder!r} carries the memories of {len(memory)} streams, a step has {expected} batches of "
+                f"{args.per_device_train_batch_size}: resume with as many rows a step"
+            )
+        own = batches[args.process_index :: args.world_size]
+        self.memories = [batch.to(args.device) for batch in own]

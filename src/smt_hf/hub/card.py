@@ -1,0 +1,253 @@
+"""The model card of a trained folder, filled from what lies in it."""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import xxhash
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from safetensors import safe_open
+from transformers import AutoConfig
+
+from ..checkpoints import check_kind
+from ..errors import InputError
+from ..evaluation.report import format_table
+from ..utils.digests import file_digest
+from ..utils.packaged import packaged_folder
+from .record import read_stages
+
+CARD = "README.md"
+MARK = "<!-- Written by smt-hf from the files beside it and written anew with them. Delete this line to keep your edits. -->"
+TEMPLATES = {"smt_rnn": "student.md", "smt_teacher": "teacher.md", "smt": "joint.md"}
+LOSS_TERMS = (
+    "loss decoding dynamics readout stream uniformity student grad_norm effective_rank memory_variance drift".split()
+)
+
+
+def write_card(folder: str, name: str | None = None, license: str | None = None) -> bool:
+    """Writes `README.md` into the folder of a student, a teacher or both.
+
+    It is filled from `config.json`, the weights, `training.json` and, where `smt-hf evaluate` wrote them into the folder or
+    into `evaluation/` in it, `evaluation.json` and `evaluation.png`.
+
+    Args:
+        folder: what a training command wrote.
+        name: the model's name, a Hub id where it has one; the folder's by default.
+        license: its licence in the Hub's spelling, such as `"apache-2.0"`.
+
+    Returns:
+        `False` if the folder has a card that somebody wrote by hand, which is left alone.
+
+    Raises:
+        InputError: if the folder holds no model of this package.
+    """
+    folder = Path(folder)
+    text = card_text(folder, name, license)
+    if text is not None:
+        (folder / CARD).write_text(text, encoding="utf-8")
+    return text is not None
+
+
+def card_text(folder: Path, name: str | None = None, license: str | None = None) -> str | None:
+    """What [`write_card`] writes, `None` where it leaves the card alone; raises as it does."""
+    if (folder / CARD).exists() and not is_own_card(folder / CARD):
+        return None
+    return str(make_card(folder, name, license))
+
+
+def is_own_card(card: Path) -> bool:
+    """Whether a card is there that this package wrote and nobody has made their own."""
+    return card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
+
+
+def make_card(folder: Path, name: str | None = None, license: str | None = None) -> ModelCard:
+    """The card of a folder, see [`write_card`]."""
+    check_kind(str(folder), *TEMPLATES)
+    config = AutoConfig.from_pretrained(folder)
+    name = name or folder.resolve().name
+    sizes = config if config.model_type != "smt" else config.teacher_config
+    student = {"smt_rnn": config, "smt": getattr(config, "student_config", None)}.get(config.model_type)
+    stages = read_stages(str(folder))
+    report, plot = find_evaluation(folder)
+    of_these_weights = report is None or report.get("weights") == weights_digest(folder)
+    report, plot = (report, plot) if of_these_weights else (None, None)
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation" if config.model_type == "smt_rnn" else None,
+        license=license,
+        datasets=hub_datasets(stages) or None,
+        tags=["smt", "supervised-memory-training", "recurrent", "constant-memory"],
+        model_name=name,
+        eval_results=evaluation_results(stages, report) or None,
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(packaged_folder("model_cards") / TEMPLATES[config.model_type]),
+        mark=MARK,
+        name=name,
+        config=sizes,
+        student=student,
+        num_parameters=count_parameters(folder),
+        memory_numbers=sizes.num_memory_tokens * sizes.hidden_size,
+        training="\n\n".join(describe_stage(stage) for stage in stages) or "No record of the training was kept.",
+        evaluation=describe_evaluation(report, plot, of_these_weights),
+        limits=describe_limits(stages, report),
+    )
+    return card
+
+
+def find_evaluation(folder: Path) -> tuple[dict | None, str | None]:
+    """What `smt-hf evaluate` wrote into the folder or into `evaluation/` in it: the report, and where its plot is.
+
+    Raises:
+        InputError: if the report is damaged.
+    """
+    for place in (folder, folder / "evaluation"):
+        if (place / "evaluation.json").is_file():
+            plot = place / "evaluation.png"
+            try:
+                report = json.loads((place / "evaluation.json").read_text(encoding="utf-8"))
+                report["student_cold"]["nats_per_token"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{place}/evaluation.json is no report: run smt-hf evaluate again") from error
+            return report, plot.relative_to(folder).as_posix() if plot.is_file() else None
+    return None, None
+
+
+def weights_digest(folder: str | Path) -> str | None:
+    """What tells the weights in a folder from others, `None` where it holds none: an evaluation names those it measured."""
+    digest, files = xxhash.xxh3_128(), sorted(Path(folder).glob("*.safetensors"))
+    for file in files:
+        digest.update(file_digest(file).encode())
+    return digest.hexdigest() if files else None
+
+
+def count_parameters(folder: Path) -> int:
+    """Numbers in the safetensors files of a folder."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():
+                size = 1
+                for length in file.get_slice(key).get_shape():
+                    size *= length
+                total += size
+    return total
+
+
+def hub_datasets(stages: list[dict]) -> list[str]:
+    """Hub ids among the training data: `owner/name`, as local files are recorded by their names alone."""
+    names = {str(stage["recipe"].get("dataset", "")) for stage in stages}
+    return sorted(filter(is_hub_id, names))
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name is `owner/name`."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+
+
+def plain(value) -> str:
+    """What somebody else may have written, as one line of text that Markdown and HTML take for nothing else."""
+    return html.escape(" ".join(str(value).split())).replace("`", "'")
+
+
+def evaluation_results(stages: list[dict], report: dict | None) -> list[EvalResult]:
+    """Loss, bits per byte and drift in the Hub's metadata format."""
+    if report is None:
+        return []
+    dataset = str(report.get("dataset", "validation text"))
+    results = []
+    cold = report["student_cold"]
+    metrics = [
+        ("loss", "Loss (nats per token, cold start)", cold["nats_per_token"]),
+        ("bits_per_byte", "Bits per byte (cold start)", cold["bits_per_byte"]),
+    ]
+    if "student_warm" in report:
+        metrics.append(("loss", "Loss (nats per token, warm start)", report["student_warm"]["nats_per_token"]))
+    if "drift" in report:
+        metrics.append(("drift", f"Drift after {len(report['drift'])} steps", report["drift"][-1]))
+    for kind, label, value in metrics:
+        results.append(
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=dataset if is_hub_id(dataset) else "text",
+                dataset_name=dataset,
+                metric_type=kind,
+                metric_name=label,
+                metric_value=value,
+            )
+        )
+    return results
+
+
+def describe_stage(stage: dict) -> str:
+    """One stage of the training in Markdown: data, time, the last value of every loss term, the recipe."""
+    data, losses = stage.get("data", {}), stage.get("losses", {})
+    source = stage["recipe"].get("dataset", "a data set of the caller's")
+    size = ""
+    if data:
+        windows = stage["steps"] * stage["windows_per_step"]
+        passes = windows * data["window_length"] / data["tokens"]
+        size = (
+            f" ({data['documents']:,} documents, {data['bytes'] / 1e6:.1f} MB, {data['tokens']:,} tokens), read "
+            f"{passes:.2f} times in windows of {data['window_length']} tokens"
+        )
+    lines = [
+        f"### {plain(stage['command']).upper()}",
+        f"Data: `{plain(source)}`{size}. {stage['steps']:,} steps of {stage['windows_per_step']} windows in "
+        f"{stage['seconds']:,.0f} seconds on {plain(stage['hardware'])}.",
+    ]
+    shown = {name: losses[name] for name in LOSS_TERMS if name in losses}
+    shown |= {name: value for name, value in stage.get("evaluation", {}).items() if name in ("eval_cold_start_loss",)}
+    shown = {name: value for name, value in shown.items() if isinstance(value, int | float)}
+    for resumed in stage.get("resumed", ()):
+        lines.append(f"Resumed with other settings: `{plain(json.dumps(resumed))}`.")
+    if shown:
+        head = " | ".join(shown)
+        values = " | ".join(f"{float(value):.4g}" for value in shown.values())
+        lines.append(f"| {head} |\n|{'---|' * len(shown)}\n| {values} |")
+    recipe = yaml.safe_dump(stage["recipe"], sort_keys=True).strip()
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", recipe)), default=0))  # which no text in it can close
+    lines.append(f"<details><summary>Recipe</summary>\n\n{fence}yaml\n{recipe}\n{fence}\n\n</details>")
+    return "\n\n".join(lines)
+
+
+def describe_evaluation(report: dict | None, plot: str | None, of_these_weights: bool = True) -> str:
+    """The evaluation's table and plot in Markdown."""
+    if not of_these_weights:
+        return "The evaluation in this folder is of other weights. `smt-hf evaluate` measures these."
+    if report is None:
+        return "Not measured. `smt-hf evaluate` does it."
+    text = (
+        f"{report['num_windows']} windows of `{plain(report.get('dataset', 'validation text'))}`, {report['rollout_steps']} steps of "
+        f"the student on its own states; the warm start has read {report['context_length']} tokens through the teacher:\n\n"
+        f"```text\n{format_table(report)}\n```"
+    )
+    return text + (f"\n\n![Loss by position and drift]({plot})" if plot else "")
+
+
+def describe_limits(stages: list[dict], report: dict | None) -> str:
+    """What a reader should not expect, as far as the record and the evaluation tell."""
+    lines = []
+    sizes = [stage["data"]["bytes"] for stage in stages if stage.get("data")]
+    if sizes:
+        lines.append(
+            f"It has learnt from {max(sizes) / 1e6:.1f} MB of text and knows nothing beyond it. Nothing was done to make "
+            "what it writes true, kind or safe."
+        )
+    if report is not None:
+        curve = report["student_cold"]["by_position"]
+        quarter = max(1, len(curve) // 4)
+        first, last = sum(curve[:quarter]) / quarter, sum(curve[-quarter:]) / quarter
+        lines.append(
+            f"Over {len(curve)} steps its loss goes from {first:.3f} (first quarter) to {last:.3f} (last quarter); longer texts "
+            "were not measured."
+        )
+        if "cold_minus_warm" in report:
+            lines.append(
+                f"Its own reading is {report['cold_minus_warm']:+.3f} nats per token from a start in the teacher's state."
+            )
+    lines.append("The memory has a fixed size: details of a long text are lost, however short the question.")
+    return "\n".join(f"* {line}" for line in lines)

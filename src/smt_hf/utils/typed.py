@@ -1,0 +1,114 @@
+"""Values from recipes, checked against the types of the dataclass fields that they are meant for."""
+
+import difflib
+import json
+import math
+import os
+import types
+import typing
+from collections.abc import Iterable
+from enum import Enum
+
+from ..errors import InputError
+
+WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "a mapping",
+    list: "a list",
+}
+
+
+def check_types(kind: type, values: dict) -> dict:
+    """Values that a recipe gives for fields of a dataclass, as the fields have them.
+
+    A whole number serves as a `float`, a number written as text (YAML takes `1e-3` for text) too, and JSON text of an object
+    as a `dict`. Nothing else is converted.
+
+    Args:
+        kind: the dataclass.
+        values: by field name; names that are no fields are passed over.
+
+    Raises:
+        InputError: naming the first value of another type.
+    """
+    hints = typing.get_type_hints(kind)
+    return {name: as_type(name, value, hints[name]) if name in hints else value for name, value in values.items()}
+
+
+def as_type(name: str, value, hint):
+    """One value as the type `hint` has it; raises as [`check_types`] does."""
+    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    mapping = dict in map(_plain, choices)
+    for choice in choices:
+        fits, converted = _fit(name, value, choice)
+        if fits and not (mapping and isinstance(converted, str) and not os.path.isfile(converted)):
+            return converted
+    if value is None:
+        raise InputError(f"{name}=null is no value of it: leave it out, or give {_words(choices)}")
+    if mapping and isinstance(value, str):
+        raise InputError(f"{name}={value!r} is not JSON of names and values: write it like '{{\"name\": 1}}'")
+    if list in map(_plain, choices):
+        raise InputError(f"{name}={value!r} must be a list: write [{value}]")
+    raise InputError(f"{name}={value!r} must be {_words(choices)}")
+
+
+def _plain(choice):
+    return typing.get_origin(choice) or choice
+
+
+def _fit(name: str, value, choice) -> tuple[bool, object]:
+    plain = _plain(choice)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if plain in (type(None), None):
+        return value is None, None
+    if plain is typing.Any or not isinstance(plain, type):
+        return True, value
+    if plain is float:
+        return (True, float(value)) if number or is_number_as_text(value) else (False, None)
+    if plain is int:
+        whole = number and (isinstance(value, int) or value.is_integer())
+        return whole, int(value) if whole else None
+    if plain is dict and isinstance(value, str):
+        value = _json_object(value)
+    if plain is dict and hasattr(value, "to_dict"):  # a mapping that the library has made an object of
+        return True, value
+    if plain is list and isinstance(value, list | tuple):
+        items = typing.get_args(choice)
+        return True, [as_type(name, item, items[0]) for item in value] if items else list(value)
+    if issubclass(plain, Enum):
+        return isinstance(value, str | plain), value
+    return isinstance(value, plain), value
+
+
+def _json_object(text: str):
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _words(choices: Iterable) -> str:
+    words = [WORDS.get(_plain(choice), "text" if _is_enum(choice) else None) for choice in choices]
+    return " or ".join(dict.fromkeys(word for word in words if word))
+
+
+def _is_enum(choice) -> bool:
+    return isinstance(choice, type) and issubclass(choice, Enum)
+
+
+def is_number_as_text(value) -> bool:
+    """Whether a value is text that reads as a number, such as the 1e-3 of YAML, which lacks a point."""
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """`did you mean 'temperature'?` for the known name nearest to a wrong one; `None` if none is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else None
