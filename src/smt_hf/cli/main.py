@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE + "\n`smt-hf COMMAND --help` tells more; with --debug, errors show where they arose.")
         return 0 if argv else 2
     if argv[0] == "--version":
-        from .. import __version__
+        from .._version import __version__
 
         print(__version__)
         return 0
