@@ -9,6 +9,7 @@ from transformers import (
 )
 
 from .cache_smt_rnn import SmtRnnCache
+from .cells_smt_rnn import Cell
 from .configuration_smt import SmtConfig, check_fit, student_config_for
 from .configuration_smt_rnn import SmtRnnConfig
 from .configuration_smt_teacher import SmtTeacherConfig
@@ -35,6 +36,7 @@ SmtTeacherModel.register_for_auto_class("AutoModel")
 SmtForPreTraining.register_for_auto_class("AutoModelForPreTraining")
 
 __all__ = [
+    "Cell",
     "SmtConfig",
     "SmtForPreTraining",
     "SmtMemory",
