@@ -138,7 +138,10 @@ def check_stage(stage) -> None:
     """
     if not isinstance(stage, dict):
         raise ValueError(f"a stage is {stage!r:.40}, no mapping")
-    parts = [(stage, _NEEDED), (stage, {name: kind for name, kind in _OPTIONAL.items() if name in stage})]
+    parts: list[tuple[dict, dict]] = [
+        (stage, _NEEDED),
+        (stage, {name: kind for name, kind in _OPTIONAL.items() if name in stage}),
+    ]
     if stage.get("data"):
         parts.append((stage["data"], _DATA))
     for values, kinds in parts:

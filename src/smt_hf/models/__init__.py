@@ -13,6 +13,7 @@ from .cells_smt_rnn import Cell
 from .configuration_smt import SmtConfig, check_fit, student_config_for
 from .configuration_smt_rnn import SmtRnnConfig
 from .configuration_smt_teacher import SmtTeacherConfig
+from .layers_smt import normalize_memory
 from .memory_smt_rnn import SmtMemory
 from .modeling_smt import SmtForPreTraining
 from .modeling_smt_rnn import SmtRnnForCausalLM, SmtRnnForSequenceClassification, SmtRnnModel
@@ -48,5 +49,6 @@ __all__ = [
     "SmtTeacherConfig",
     "SmtTeacherModel",
     "check_fit",
+    "normalize_memory",
     "student_config_for",
 ]

@@ -4,7 +4,7 @@ import dataclasses
 
 from ..errors import InputError
 from ..utils.imports import load_object
-from .base import Task
+from .base import Task, check_integer
 from .counters import ModularCounter, Parity
 from .dataset import TaskDataset, to_datasets
 from .keys_values import KeysValues
@@ -60,6 +60,7 @@ __all__ = [
     "StringCopy",
     "Task",
     "TaskDataset",
+    "check_integer",
     "load_task",
     "row_accuracy",
     "task_accuracy",
