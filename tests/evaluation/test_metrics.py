@@ -152,7 +152,7 @@ def test_what_the_command_reports(metric, stories, tokenizer, tmp_path):
     model.save_pretrained(tmp_path / "joint")
     tokenizer.save_pretrained(tmp_path / "joint")
     dataset, folder = str(stories / "valid.txt"), str(tmp_path / "joint")
-    argv = ["evaluate", "--student", folder, "--teacher", folder, "--dataset", dataset, "--cache_dir", str(tmp_path)]
+    argv = ["evaluate", folder, "--teacher", folder, "--dataset", dataset, "--cache_dir", str(tmp_path)]
     sizes = ["--context_length", "10", "--rollout_steps", "20", "--num_windows", "6", "--batch_size", "4"]
     assert main([*argv, *sizes, "--output_dir", str(tmp_path / "evaluation")]) == 0
     report = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
