@@ -17,7 +17,7 @@ DESCRIPTION = """Supervised Memory Training: a Transformer teacher learns a memo
 recurrent student learns the transitions between them, all time steps in parallel. The output folder holds both."""
 EXAMPLE = """example:
   smt-hf smt --config configs/tinystories_cpu/smt.yaml --dataset stories.txt --output_dir runs/smt
-  torchrun --nproc_per_node 8 scripts/train_smt.py --config configs/tinystories/smt.yaml --output_dir runs/smt"""
+  torchrun --nproc_per_node 8 -m smt_hf smt --config configs/tinystories/smt.yaml --output_dir runs/smt"""
 
 
 def main(argv: Sequence[str]) -> SmtTrainer:
