@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from ...batch import IGNORED
 from ...errors import InputError
-from ...losses import IGNORED
 from ...rollout import next_token_losses
 
 
