@@ -26,7 +26,9 @@ PLACES = {}  # by name the identifier under which mkdocstrings has it
 def on_files(files, **kwargs):
     """Notes what the pages have; run by mkdocs once."""
     for page in files.documentation_pages():
-        PLACES.update((path.rpartition(".")[2], path) for path in re.findall(r"^::: ([\w.]+)", page.content_string, re.M))
+        PLACES.update(
+            (path.rpartition(".")[2], path) for path in re.findall(r"^::: ([\w.]+)", page.content_string, re.M)
+        )
     return files
 
 
@@ -50,7 +52,8 @@ def link(found: re.Match) -> str:
 
 def formula(found: re.Match) -> str:
     _, bracket, latex = found.groups()
-    return convert(html.unescape(latex), display="inline" if bracket == "(" else "block")
+    math = convert(html.unescape(latex), display="inline" if bracket == "(" else "block")
+    return math.replace("<mo>&#x0005E;</mo>", '<mo stretchy="false">&#x0005E;</mo>')  # a hat as wide as a letter
 
 
 def arguments_table(module: str, name: str) -> str:
