@@ -57,12 +57,12 @@ class OnnxBackend:
 
     def update(self, memory: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """One step of the recurrence: `(B, K, D)` float32 and `(B,)` int64 token ids -> `(B, K, D)`."""
-        inputs = {"memory": memory.contiguous().numpy(), "input_ids": input_ids.contiguous().numpy()}
+        inputs = {"memory": memory.detach().contiguous().numpy(), "input_ids": input_ids.contiguous().numpy()}
         return torch.from_numpy(self._update.run(None, inputs)[0])
 
     def readout(self, memory: torch.Tensor) -> torch.Tensor:
         """Logits of the next token from the memory alone: `(B, K, D)` float32 -> `(B, V)`."""
-        return torch.from_numpy(self._readout.run(None, {"memory": memory.contiguous().numpy()})[0])
+        return torch.from_numpy(self._readout.run(None, {"memory": memory.detach().contiguous().numpy()})[0])
 
     def check_student(self, student) -> None:
         """Checks that this is the export of a student.
@@ -98,5 +98,7 @@ def read_manifest(folder: Path) -> dict:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{EXPORT} of {str(folder)!r} is damaged ({one_line(error)[:200]}): export it again") from error
+        raise InputError(
+            f"{EXPORT} of {str(folder)!r} is damaged ({one_line(error)[:200]}): export it again"
+        ) from error
     return manifest
