@@ -9,9 +9,11 @@ from transformers import (
 )
 
 from .cache_smt_rnn import SmtRnnCache
+from .cells_smt_rnn import Cell
 from .configuration_smt import SmtConfig, check_fit, student_config_for
 from .configuration_smt_rnn import SmtRnnConfig
 from .configuration_smt_teacher import SmtTeacherConfig
+from .layers_smt import normalize_memory
 from .memory_smt_rnn import SmtMemory
 from .modeling_smt import SmtForPreTraining
 from .modeling_smt_rnn import SmtRnnForCausalLM, SmtRnnForSequenceClassification, SmtRnnModel
@@ -35,6 +37,7 @@ SmtTeacherModel.register_for_auto_class("AutoModel")
 SmtForPreTraining.register_for_auto_class("AutoModelForPreTraining")
 
 __all__ = [
+    "Cell",
     "SmtConfig",
     "SmtForPreTraining",
     "SmtMemory",
@@ -46,5 +49,6 @@ __all__ = [
     "SmtTeacherConfig",
     "SmtTeacherModel",
     "check_fit",
+    "normalize_memory",
     "student_config_for",
 ]
