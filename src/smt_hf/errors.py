@@ -44,7 +44,6 @@ REMEDIES = {
 
 # What brings an optional package.
 EXTRAS = {
-    "evaluate": "'smt-hf[evaluate]'",
     "fastapi": "'smt-hf[serve]'",
     "gradio": "'smt-hf[app]'",
     "matplotlib": "'smt-hf[plot]'",

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 
 from ..checkpoints import check_kind
 from ..errors import InputError
-from ..evaluation.report import format_table
+from ..evaluation.table import format_table
 from ..utils.digests import file_digest
 from ..utils.packaged import packaged_folder
 from .record import read_stages
