@@ -6,6 +6,7 @@ Importing the package registers its models with the Auto classes of `transformer
 from .models import (
     SmtConfig,
     SmtForPreTraining,
+    SmtImageProcessor,
     SmtMemory,
     SmtRnnCache,
     SmtRnnConfig,
@@ -44,6 +45,7 @@ __all__ = [
     "DmtTrainingArguments",
     "SmtConfig",
     "SmtForPreTraining",
+    "SmtImageProcessor",
     "SmtMemory",
     "SmtRnnCache",
     "SmtRnnConfig",
