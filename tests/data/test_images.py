@@ -42,7 +42,9 @@ def test_arrays(tmp_path):
     assert len(levels(open_images(file, holdout=4))) == 9
     with pytest.raises(InputError, match="has no splits"):
         open_images(file, split="test")
-    np.savez(file, x_train=PIXELS.reshape(12, 16), y_train=LABELS, x_valid=PIXELS[:2], y_valid=LABELS[:2], classes=NAMES)
+    np.savez(
+        file, x_train=PIXELS.reshape(12, 16), y_train=LABELS, x_valid=PIXELS[:2], y_valid=LABELS[:2], classes=NAMES
+    )
     source = open_images(file, split="validation")
     assert levels(source) == EXPECTED[:2] and source.class_names == NAMES
     assert levels(open_images(file)) == EXPECTED
@@ -136,7 +138,7 @@ def test_every_image_is_one_row(tmp_path):
     assert cached_images(source, other, tmp_path / "cache").path != cache.path
     assert cached_images(source, processor, tmp_path / "cache", max_images=5).num_documents == 5
     streams = TokenStreams(cache, 3, 2, seed=0)  # truncated back-propagation carries the memory through them
-    assert streams[0]["input_ids"].shape == (3,)
+    assert streams[0]["input_ids"].shape == (3 + 1,)
 
 
 def test_images_of_other_classes_are_refused(tmp_path, dataset):

@@ -9,12 +9,13 @@ import datasets
 import numpy as np
 
 from ..errors import InputError, one_line
-from .documents import DATASETS, SPLITS, describe, find_source, load_dataset, split_of
+from .documents import describe, find_source, load_dataset, split_of
 from .files import local_path
 
 DIGITS = "digits"  # the 8 x 8 digits that come with scikit-learn
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 ARRAYS = (".npz", ".npy")
+SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` writes
 EXPECTED = "an .npz, .npy or .parquet file, a folder of these or of images, or a Hub dataset id"
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -85,7 +86,7 @@ def open_images(
             return _held_out(_from_arrays(DIGITS, images, labels, names, ["scikit-learn"]), split, holdout or 6)
         columns = (image_column, label_column)
         return _from_dataset(_dataset(source, split, config_name, streaming), source, split, columns, holdout)
-    if path.is_dir() and not any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
+    if path.is_dir() and not any((path / name).exists() for name in SAVED):
         files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file.relative_to(path))]
         kinds = {file.suffix.lower() for file in files}
         if kinds & set(IMAGES):
@@ -294,11 +295,10 @@ def _state(files: Sequence[Path]) -> list:
 
 def _dataset(source, split: str, config_name: str | None, streaming: bool):
     """The `Dataset` or `IterableDataset` that a source is."""
-    if isinstance(source, Path) and (source.is_file() or not (source / "state.json").exists()):
-        if not (source / "dataset_dict.json").exists():
+    if isinstance(source, Path) and source.exists():
+        if source.is_file() or not any((source / name).exists() for name in SAVED):
             place = {"data_files": str(source)} if source.is_file() else {"data_dir": str(source)}
-            splits = load_dataset(source, datasets.load_dataset, "parquet", **place)
-            return split_of(splits, split, source)
+            return split_of(load_dataset(source, datasets.load_dataset, "parquet", **place), split, source)
     found = find_source(source, split, config_name)
     if isinstance(found, str):
         found = load_dataset(found, datasets.load_dataset, found, name=config_name, split=split, streaming=streaming)
@@ -357,6 +357,3 @@ def _names_of(dataset, feature, column: str, name: str) -> list[str]:
     raise InputError(
         f"column {column!r} of {name} holds no classes: set label_column to one of whole numbers or names"
     )
-
-
-__all__ = ["DATASETS", "DIGITS", "SPLITS", "ImageSource", "open_images"]
