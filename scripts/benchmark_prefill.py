@@ -3,7 +3,7 @@
 For each prompt length a batch of validation text is read both ways, in turn, several rounds; then the student predicts the
 tokens that follow from either memory.
 
-    python scripts/benchmark_prefill.py --student runs/dmt --teacher runs/smt --dataset tinystories_valid.txt
+    python scripts/benchmark_prefill.py runs/dmt --teacher runs/smt --dataset tinystories_valid.txt
 """
 
 import argparse
@@ -26,7 +26,7 @@ def loss_after(student, memory, following: torch.Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--student", required=True)
+    parser.add_argument("model", help="folder or Hub id of a student")
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--lengths", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512])
@@ -37,9 +37,9 @@ def main() -> None:
     parser.add_argument("--cache_dir")
     options = parser.parse_args()
     torch.set_num_threads(options.num_threads)
-    student, teacher = load_student(options.student).eval(), load_teacher(options.teacher).eval()
+    student, teacher = load_student(options.model).eval(), load_teacher(options.teacher).eval()
     check_pair(teacher, student)
-    cache = cached_tokens(options.dataset, load_tokenizer(options.student), options.cache_dir)
+    cache = cached_tokens(options.dataset, load_tokenizer(options.model), options.cache_dir)
 
     print(
         f"{'prompt':>7}{'step by step':>14}{'in one pass':>13}{'gain':>7}   loss of the next {options.following} tokens"

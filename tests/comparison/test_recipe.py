@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from smt_hf.cli.parsing import read_recipe
+from smt_hf.cli.recipe_file import read_recipe
 from smt_hf.comparison import Comparison
 from smt_hf.comparison.stages import ancestry
 from smt_hf.errors import InputError

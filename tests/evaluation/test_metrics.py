@@ -152,7 +152,7 @@ def test_what_the_command_reports(metric, stories, tokenizer, tmp_path):
     model.save_pretrained(tmp_path / "joint")
     tokenizer.save_pretrained(tmp_path / "joint")
     dataset, folder = str(stories / "valid.txt"), str(tmp_path / "joint")
-    argv = ["evaluate", "--student", folder, "--teacher", folder, "--dataset", dataset, "--cache_dir", str(tmp_path)]
+    argv = ["evaluate", folder, "--teacher", folder, "--dataset", dataset, "--cache_dir", str(tmp_path)]
     sizes = ["--context_length", "10", "--rollout_steps", "20", "--num_windows", "6", "--batch_size", "4"]
     assert main([*argv, *sizes, "--output_dir", str(tmp_path / "evaluation")]) == 0
     report = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
@@ -163,8 +163,8 @@ def test_what_the_command_reports(metric, stories, tokenizer, tmp_path):
     loss, drift = metric("rollout_loss"), metric("drift")
     bits = metric("bits_per_byte", bytes_per_token=cache.num_bytes / cache.num_tokens)
     for rows in (slice(0, 3), slice(3, 6)):
-        ids, documents = (windows[name][rows, 10:] for name in ("input_ids", "document_ids"))
-        before, after = rollout(student, ids, document_ids=documents)
+        ids, documents = (windows[name][rows, 10:] for name in ("input_ids", "documents"))
+        before, after = rollout(student, ids, documents=documents)
         for metric_of_logits in (loss, bits):
             metric_of_logits.add_batch(predictions=student.readout(before).detach(), references=ids)
         drift.add_batch(predictions=after, references=teacher_rollout(model.teacher, ids, documents)[1])

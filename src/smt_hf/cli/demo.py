@@ -7,17 +7,14 @@ from pathlib import Path
 import torch
 
 from ..checkpoints import check_output_dir, load_student
+from ..data import load_tokenizer
 from ..demo.stories import write_stories
 from ..utils.folder_lock import hold_folder
 from ..utils.packaged import packaged_folder
 from . import dmt, evaluate, smt
 from .generate import GenerateOptions, write
-from .parsing import parse
+from .parsing import Command, parse
 
-DESCRIPTION = """Train a teacher and a recurrent student together on built-in children's stories (SMT), correct the student
-on its own states (DMT), measure it, and let it write three stories alone. Two CPU cores need a few minutes."""
-EXAMPLE = """example:
-  smt-hf demo --output_dir runs/demo"""
 PROMPTS = ("Once upon a time, there was a", "One sunny day, Lily", "Tom found a red")
 
 
@@ -32,9 +29,19 @@ class DemoOptions:
     overwrite: bool = field(default=False, metadata={"help": "Start over in an output_dir that is in use."})
 
 
+COMMAND = Command(
+    name="demo",
+    kinds=[DemoOptions],
+    description="""Train a teacher and a recurrent student together on built-in children's stories (SMT), correct the student
+on its own states (DMT), measure it, and let it write three stories alone. Two CPU cores need a few minutes.""",
+    example="""example:
+  smt-hf demo --output_dir runs/demo""",
+)
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    (options,) = parse([DemoOptions], argv, "demo", DESCRIPTION, EXAMPLE)
+    (options,) = parse(COMMAND, argv)
     folder = Path(options.output_dir)
     check_output_dir(options.output_dir, options.overwrite)
     hold_folder(folder)
@@ -53,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     )
     print(f"\nDMT: the student corrected on its own states, {options.dmt_seconds:.0f} seconds ...")
     dmt.main(
-        ["--config", str(recipes / "dmt.yaml"), "--teacher", smt_run, "--output_dir", dmt_run, *data]
+        [smt_run, "--config", str(recipes / "dmt.yaml"), "--output_dir", dmt_run, *data]
         + ["--max_train_seconds", str(options.dmt_seconds)]
     )
 
@@ -61,13 +68,13 @@ def main(argv: Sequence[str]) -> None:
     print("\nStories that were not trained on, 256 steps, the student on its own states:")
     for stage, student in (("SMT", smt_run), ("DMT", dmt_run)):
         print(f"\nafter {stage}")
-        evaluate.main(["--student", student, *measure, "--output_dir", str(Path(student) / "evaluation")])
+        evaluate.main([student, *measure, "--output_dir", str(Path(student) / "evaluation")])
 
     print("\nThree stories by the student alone, from its initial memory:")
-    student, tokenizer = load_student(dmt_run).eval(), dmt.load_tokenizer(dmt_run)
+    student, tokenizer = load_student(dmt_run).eval(), load_tokenizer(dmt_run)
     torch.manual_seed(0)
     for prompt in PROMPTS:
         print()
-        write(student, tokenizer, GenerateOptions(prompt=prompt, max_new_tokens=500, temperature=0.5))
-    print(f"\nThe student is in {dmt_run}; go on with:")
-    print(f'  smt-hf generate --model {dmt_run} --prompt "Once upon a time"')
+        write(student, tokenizer, [prompt], GenerateOptions(max_new_tokens=500, temperature=0.5))
+    print(f"\nThe student is in {dmt_run}; continue with:")
+    print(f'  smt-hf generate {dmt_run} "Once upon a time"')

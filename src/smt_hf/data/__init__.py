@@ -1,5 +1,6 @@
 """From text to training windows: tokenizer, documents, token cache, windows; and from images to training rows."""
 
+from .build import DataOptions, TextOptions
 from .collation import collate
 from .documents import iter_documents, iter_text_file
 from .encoding import encode_documents
@@ -10,8 +11,10 @@ from .tokenizer import byte_tokenizer, is_byte_tokenizer, load_tokenizer, withou
 from .windows import TokenWindows, evenly_spaced_windows
 
 __all__ = [
+    "DataOptions",
     "ImageRows",
     "ImageSource",
+    "TextOptions",
     "TokenCache",
     "TokenWindows",
     "build_image_cache",

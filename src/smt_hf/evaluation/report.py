@@ -5,7 +5,8 @@ import math
 import torch
 
 from ..data import TokenCache, evenly_spaced_windows
-from ..rollout import next_token_losses, rollout, squared_distance, teacher_rollout, teacher_states
+from ..losses import squared_distance
+from ..rollout import next_token_losses, rollout, teacher_rollout, teacher_states
 
 
 @torch.no_grad()
@@ -46,17 +47,17 @@ def evaluate_models(
     for first in range(0, num_windows, batch_size):
         rows = slice(first, first + batch_size)
         input_ids = windows["input_ids"][rows].to(student.device)
-        documents = windows["document_ids"][rows].to(student.device)
+        documents = windows["documents"][rows].to(student.device)
         scored, scored_documents = input_ids[:, context_length:], documents[:, context_length:]
         batch = {}
-        before, after = rollout(student, scored, document_ids=scored_documents)
+        before, after = rollout(student, scored, documents=scored_documents)
         batch["student_cold"] = next_token_losses(student.readout, before, scored)
         if teacher is not None:
             position = torch.tensor([context_length - 1], device=input_ids.device)
-            warm = teacher_states(teacher, input_ids, position, document_ids=documents)[:, 0]
+            warm = teacher_states(teacher, input_ids, position, documents=documents)[:, 0]
             begins = documents[:, context_length] != documents[:, context_length - 1]
             warm = torch.where(begins[:, None, None], student.initial_memory, warm)
-            before, _ = rollout(student, scored, memory=warm, document_ids=scored_documents)
+            before, _ = rollout(student, scored, memory=warm, documents=scored_documents)
             batch["student_warm"] = next_token_losses(student.readout, before, scored)
             teacher_before, teacher_after = teacher_rollout(teacher, scored, scored_documents)
             batch["teacher"] = next_token_losses(teacher.readout, teacher_before, scored)

@@ -6,7 +6,7 @@ import torch
 
 from smt_hf.errors import InputError
 from smt_hf.evaluation.metrics.rows import stack_rows
-from smt_hf.rollout import squared_distance
+from smt_hf.losses import squared_distance
 
 DESCRIPTION = """Mean squared error between the states that a student reaches by itself and its teacher's, at each step of a
 rollout."""
