@@ -6,6 +6,7 @@ from .documents import iter_documents, iter_text_file
 from .encoding import encode_documents
 from .image_sources import ImageSource, open_images
 from .images import ImageRows, build_image_cache, cached_images, processor_for
+from .processing import load_processing, load_processor
 from .token_cache import TokenCache, build_token_cache, cached_tokens
 from .tokenizer import byte_tokenizer, is_byte_tokenizer, load_tokenizer, without_special_tokens
 from .windows import TokenWindows, evenly_spaced_windows
@@ -28,6 +29,8 @@ __all__ = [
     "is_byte_tokenizer",
     "iter_documents",
     "iter_text_file",
+    "load_processing",
+    "load_processor",
     "load_tokenizer",
     "open_images",
     "processor_for",

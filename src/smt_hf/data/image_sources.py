@@ -173,13 +173,18 @@ def _from_folder(folder: Path, files: list[Path], split: str, holdout: int | Non
 
     def items():
         for file, label in chosen:
-            yield _read_image(file), label
+            yield read_image(file), label
 
     source = ImageSource(name, class_names, [stats], items)
     return source if has_splits else _held_out(source, split, holdout)
 
 
-def _read_image(path: Path):
+def read_image(path: Path):
+    """The PIL image in a file.
+
+    Raises:
+        InputError: if there is none.
+    """
     from PIL import Image
 
     try:
@@ -187,7 +192,7 @@ def _read_image(path: Path):
             image.load()
             return image
     except Exception as error:  # damaged files raise errors of every kind
-        raise InputError(f"{str(path)!r} is no image that can be read ({one_line(error)[:200]}): remove it") from error
+        raise InputError(f"{str(path)!r} is no image that can be read ({one_line(error)[:200]})") from error
 
 
 # ---- arrays ----------------------------------------------------------------------------------------------------------

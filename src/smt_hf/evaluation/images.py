@@ -112,3 +112,29 @@ def format_quality(quality: dict) -> str:
         "real validation images"
     )
     return "\n".join(lines)
+
+
+def plot_image_report(report: dict, path: str) -> None:
+    """Draws the loss by row and the drift curve into an image file.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = 2 if "drift" in report else 1
+    figure, axes = pyplot.subplots(1, panels, figsize=(6 * panels, 4), squeeze=False, layout="constrained")
+    for name in ("teacher", "student"):
+        if name in report:
+            by_row = report[name]["by_row"]
+            axes[0][0].plot(range(1, len(by_row) + 1), by_row, label=name)
+    axes[0][0].set(xlabel="row of the image", ylabel="nats per pixel", title="Loss by row")
+    axes[0][0].legend()
+    if panels == 2:
+        axes[0][1].plot(range(1, len(report["drift"]) + 1), report["drift"])
+        axes[0][1].set(xlabel="token", ylabel="mean squared error", title="Drift from the teacher")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

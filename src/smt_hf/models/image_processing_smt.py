@@ -42,6 +42,7 @@ class SmtImageProcessor(BaseImageProcessor):
 
     model_input_names = ["input_ids"]
     valid_kwargs = SmtImageProcessorKwargs
+    pad_token_id = bos_token_id = eos_token_id = None  # all images have one length
 
     def __init__(
         self,
@@ -52,6 +53,8 @@ class SmtImageProcessor(BaseImageProcessor):
         resample: int = 2,
         **kwargs,
     ):
+        if not is_vision_available():
+            raise ImportError("images need Pillow: pip install 'smt-hf[pixels]'")
         super().__init__(**kwargs)
         self.size = _size(size)
         if not isinstance(num_levels, int) or not 2 <= num_levels <= 256:
@@ -67,6 +70,10 @@ class SmtImageProcessor(BaseImageProcessor):
         self.num_classes = num_classes
         self.class_names = None if class_names is None else [str(name) for name in class_names]
         self.resample = int(resample)
+
+    def __len__(self) -> int:
+        """[`vocab_size`], as a tokenizer's length is."""
+        return self.vocab_size
 
     @property
     def num_pixels(self) -> int:
