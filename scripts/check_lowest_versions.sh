@@ -9,7 +9,7 @@ folder=${1:-.venv-lowest}
 uv venv --quiet --clear --python "${PYTHON:-3.10}" "$folder"
 echo "${TORCH:-torch==2.13.0}" >"$folder/torch.txt"
 install() { uv pip install --quiet --python "$folder/bin/python" --override "$folder/torch.txt" "$@"; }
-install --resolution lowest-direct -e .
+install --resolution lowest-direct -e '.[pixels]'
 install pytest pytest-timeout hypothesis
 uv pip list --python "$folder/bin/python"
 "$folder/bin/python" -m pytest tests/models tests/training/test_trainers.py
