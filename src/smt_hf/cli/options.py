@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field, fields, make_dataclass
 
 from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig
 
 from ..data import load_processing, load_tokenizer, processor_for
 from ..errors import InputError, one_line
@@ -14,16 +15,28 @@ from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig
 DECIDED = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "use_cache", "tie_word_embeddings"}
 
 
+def declared(config: type) -> list[type]:
+    """The classes of ours that declare the fields of a configuration class, what is shared first."""
+    return [
+        base
+        for base in reversed(config.__mro__)
+        if issubclass(base, PreTrainedConfig) and base is not PreTrainedConfig
+    ]
+
+
 def sizes(config: type) -> list[str]:
     """The fields of a configuration class that a user chooses for a new model."""
-    return [name for name in inspect.get_annotations(config) if name not in DECIDED]
+    names = [name for base in declared(config) for name in inspect.get_annotations(base)]
+    return [name for name in dict.fromkeys(names) if name not in DECIDED]
 
 
 def as_options(config: type, names: list[str]) -> list[tuple]:
     """Fields of a configuration class as fields of an options dataclass, with the text of its Args section as help."""
-    types = inspect.get_annotations(config)
+    types, texts = {}, {}
+    for base in declared(config):
+        types |= inspect.get_annotations(base)
+        texts |= argument_texts(base)
     defaults = {each.name: each.default for each in fields(config)}
-    texts = argument_texts(config)
     return [
         (
             name,
