@@ -4,8 +4,8 @@ import torch
 
 LINES = {
     "teacher": {"label": "teacher", "color": "#000000"},
-    "student_warm": {"label": "student, warm start", "color": "#E69F00"},
     "student_cold": {"label": "student, cold start", "color": "#0072B2"},
+    "student_warm": {"label": "student, warm start", "color": "#E69F00", "linestyle": "--"},  # often on the cold one
 }
 MAX_POINTS = 32  # of a curve; neighbours are averaged
 
