@@ -4,7 +4,8 @@ import json
 
 import yaml
 
-from smt_hf.cli import demo
+from smt_hf.cli import demo, evaluate
+from smt_hf.cli.generate import GenerateOptions
 from smt_hf.cli.main import main
 
 SMALL = {"hidden_size": 32, "num_memory_tokens": 2, "num_encoder_layers": 1, "num_updater_layers": 1}
@@ -18,6 +19,9 @@ def test_the_demo_trains_measures_and_writes(tmp_path, monkeypatch, capsys):
         small = {name: value for name, value in SMALL.items() if name in fields}
         (tmp_path / "demo" / recipe.name).write_text(yaml.safe_dump(fields | small), encoding="utf-8")
     monkeypatch.setattr(demo, "packaged_folder", lambda name: tmp_path)
+    measure, short = evaluate.main, ["--num_windows", "2", "--context_length", "8", "--rollout_steps", "8"]
+    monkeypatch.setattr(evaluate, "main", lambda argv: measure([*argv, *short]))
+    monkeypatch.setattr(demo, "GenerateOptions", lambda **options: GenerateOptions(**options | {"max_new_tokens": 4}))
     folder = tmp_path / "run"
     argv = ["--smt_seconds", "1", "--dmt_seconds", "1", "--num_stories", "50"]
     assert main(["demo", "--output_dir", str(folder), *argv]) == 0
