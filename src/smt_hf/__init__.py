@@ -3,6 +3,7 @@
 Importing the package registers its models with the Auto classes of `transformers`.
 """
 
+from ._version import __version__
 from .models import (
     SmtConfig,
     SmtForPreTraining,
@@ -16,8 +17,6 @@ from .models import (
     SmtTeacherConfig,
     SmtTeacherModel,
 )
-
-__version__ = "0.1.0"
 
 _TRAINING = (
     "BpttTrainer",
@@ -56,4 +55,5 @@ __all__ = [
     "SmtTeacherModel",
     "SmtTrainer",
     "SmtTrainingArguments",
+    "__version__",
 ]

@@ -45,7 +45,6 @@ REMEDIES = {
 # What brings an optional package.
 EXTRAS = {
     "PIL": "'smt-hf[pixels]'",
-    "evaluate": "'smt-hf[evaluate]'",
     "fastapi": "'smt-hf[serve]'",
     "gradio": "'smt-hf[app]'",
     "matplotlib": "'smt-hf[plot]'",

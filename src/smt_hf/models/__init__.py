@@ -11,10 +11,12 @@ from transformers import (
 from transformers.utils import is_vision_available
 
 from .cache_smt_rnn import SmtRnnCache
+from .cells_smt_rnn import Cell
 from .configuration_smt import SmtConfig, check_fit, student_config_for
 from .configuration_smt_rnn import SmtRnnConfig
 from .configuration_smt_teacher import SmtTeacherConfig
 from .image_processing_smt import SmtImageProcessor
+from .layers_smt import normalize_memory
 from .memory_smt_rnn import SmtMemory
 from .modeling_smt import SmtForPreTraining
 from .modeling_smt_rnn import SmtRnnForCausalLM, SmtRnnForSequenceClassification, SmtRnnModel
@@ -41,6 +43,7 @@ SmtForPreTraining.register_for_auto_class("AutoModelForPreTraining")
 SmtImageProcessor.register_for_auto_class("AutoImageProcessor")
 
 __all__ = [
+    "Cell",
     "SmtConfig",
     "SmtForPreTraining",
     "SmtImageProcessor",
@@ -53,5 +56,6 @@ __all__ = [
     "SmtTeacherConfig",
     "SmtTeacherModel",
     "check_fit",
+    "normalize_memory",
     "student_config_for",
 ]

@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils.generic import can_return_tuple
 
 from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
-from .cells_smt_rnn import CELLS, init_cell
+from .cells_smt_rnn import cell_class, init_cell
 from .configuration_smt_rnn import SmtRnnConfig
 from .documents_smt import (
     check_attention_mask,
@@ -95,7 +95,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.initial_memory = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
-        self.cell = CELLS[config.cell_type](config)
+        self.cell = cell_class(config.cell_type)(config)
         self.decoder = SmtTransformer(config, config.num_readout_layers)
         self.gradient_checkpointing = False
         self._gradient_checkpointing_func = _RECOMPUTE
