@@ -136,6 +136,7 @@ BOUNDS = {
     "temperature": Bounds(1e-3, besides=(0,)),  # below it, float32 logits overflow
     "top_p": Bounds(0, 1, open_low=True),
     "max_tokens": SIZE,
+    "max_difference": POSITIVE,
     "port": Bounds(0, 65535),
     # the demo
     "smt_seconds": POSITIVE,
