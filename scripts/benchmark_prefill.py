@@ -3,7 +3,7 @@
 For each prompt length a batch of validation text is read both ways, in turn, several rounds; then the student predicts the
 tokens that follow from either memory.
 
-    python scripts/benchmark_prefill.py --student runs/dmt --teacher runs/smt --dataset tinystories_valid.txt
+    python scripts/benchmark_prefill.py runs/dmt --teacher runs/smt --dataset tinystories_valid.txt
 """
 
 import argparse
@@ -26,20 +26,22 @@ def loss_after(student, memory, following: torch.Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--student", required=True)
-    parser.add_argument("--teacher", required=True)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512])
+    parser.add_argument("model", help="folder or Hub id of a student")
+    parser.add_argument("--teacher", required=True, help="folder or Hub id of its SMT run or teacher")
+    parser.add_argument("--dataset", required=True, help="text to read: a file, a folder or a Hub id")
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512], help="of the prompts, in tokens"
+    )
     parser.add_argument("--following", type=int, default=64, help="tokens to predict after the prompt")
-    parser.add_argument("--num_windows", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--num_threads", type=int, default=1)
-    parser.add_argument("--cache_dir")
+    parser.add_argument("--num_windows", type=int, default=128, help="whose loss is averaged")
+    parser.add_argument("--rounds", type=int, default=5, help="timings of each way, whose median is shown")
+    parser.add_argument("--num_threads", type=int, default=1, help="of PyTorch")
+    parser.add_argument("--cache_dir", help="where token caches are kept")
     options = parser.parse_args()
     torch.set_num_threads(options.num_threads)
-    student, teacher = load_student(options.student).eval(), load_teacher(options.teacher).eval()
+    student, teacher = load_student(options.model).eval(), load_teacher(options.teacher).eval()
     check_pair(teacher, student)
-    cache = cached_tokens(options.dataset, load_tokenizer(options.student), options.cache_dir)
+    cache = cached_tokens(options.dataset, load_tokenizer(options.model), options.cache_dir)
 
     print(
         f"{'prompt':>7}{'step by step':>14}{'in one pass':>13}{'gain':>7}   loss of the next {options.following} tokens"

@@ -113,8 +113,8 @@ def main() -> int:
 
     commands, expected, seconds = {}, {}, {}
     for kind, text in KINDS.items():
-        teacher = ["--teacher", str(work / "whole SMT")] if kind == "DMT" else []
-        commands[kind] = [*text.split(), *data, *teacher]
+        begin = ["--model", str(work / "whole SMT")] if kind == "DMT" else []
+        commands[kind] = [*text.split(), *data, *begin]
         for _ in range(2):  # the first one builds the token cache
             begun, folder = time.monotonic(), work / f"whole {kind}"
             finish([*commands[kind], "--output_dir", str(folder), "--overwrite"], work / "log")

@@ -88,7 +88,7 @@ TRAINING = {
     "context_length": 24,
     "per_device_train_batch_size": 4,
     "per_device_eval_batch_size": 4,
-    "max_eval_windows": 4,
+    "num_eval_windows": 4,
     "max_steps": 4,
     "learning_rate": 3e-3,
     "logging_steps": 1,
@@ -130,6 +130,6 @@ def smt_run(recipes, stories):
 def dmt_run(recipes, stories, smt_run):
     """The output folder of a short DMT run."""
     folder = stories / "dmt_run"
-    argv = ["dmt", "--config", str(recipes["dmt"]), "--teacher", str(smt_run), "--output_dir", str(folder)]
+    argv = ["dmt", str(smt_run), "--config", str(recipes["dmt"]), "--output_dir", str(folder)]
     assert main(argv) == 0
     return folder

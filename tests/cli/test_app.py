@@ -215,7 +215,7 @@ def served(folder, end=signal.SIGINT):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/"
-    command = [sys.executable, "-m", "smt_hf.cli.main", "app", "--model", str(folder), "--port", str(port)]
+    command = [sys.executable, "-m", "smt_hf", "app", "--model", str(folder), "--port", str(port)]
     log = folder / "app.log"
     interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background ignores Ctrl+C
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(folder / "uploads")}

@@ -9,8 +9,7 @@ import torch
 
 from smt_hf.cli.generate import GenerateOptions, read
 from smt_hf.cli.main import main
-from smt_hf.cli.options import DataOptions
-from smt_hf.data import byte_tokenizer, cached_tokens
+from smt_hf.data import DataOptions, byte_tokenizer, cached_tokens
 from smt_hf.errors import InputError
 from tests.conftest import tiny_model
 
@@ -66,7 +65,7 @@ def test_home_folders(tmp_path, monkeypatch):
     for name in ("train", "valid"):
         (tmp_path / "corpus" / f"{name}.txt").write_text(name)
     file = DataOptions(dataset="~/train.txt", eval_split="validation", cache_dir="~/caches")
-    assert file.train_tokens(byte_tokenizer()).num_tokens == 4
+    assert file.tokens(byte_tokenizer()).num_tokens == 4
     assert file.eval_tokens(byte_tokenizer()) is None  # a file has no splits
     folder = DataOptions(dataset="~/corpus", eval_split="validation", cache_dir="~/caches")
     assert bytes(folder.eval_tokens(byte_tokenizer()).tokens[:-1].tolist()) == b"valid"
@@ -77,7 +76,7 @@ def test_a_folder_without_splits_has_no_validation_text(tmp_path):
     for name in ("cats", "dogs"):
         (tmp_path / f"{name}.txt").write_text(name)
     options = DataOptions(dataset=str(tmp_path), eval_split="validation", cache_dir=str(tmp_path / ".caches"))
-    assert options.train_tokens(byte_tokenizer()).num_documents == 2
+    assert options.tokens(byte_tokenizer()).num_documents == 2
     with pytest.raises(InputError, match="has no split 'validation': give one of train"):
         options.eval_tokens(byte_tokenizer())
 
@@ -93,7 +92,7 @@ def test_evaluate_reads_what_training_reads(dmt_run, tmp_path, monkeypatch, caps
     reports = []
     for name, write in forms.items():
         write(tmp_path / name)
-        argv = ["evaluate", "--student", str(dmt_run), "--dataset", f"~/{name}", "--cache_dir", "~/caches"]
+        argv = ["evaluate", str(dmt_run), "--dataset", f"~/{name}", "--cache_dir", "~/caches"]
         sizes = ["--context_length", "8", "--rollout_steps", "16", "--num_windows", "4", "--json", "true"]
         capsys.readouterr()
         assert main([*argv, *sizes]) == 0

@@ -29,7 +29,7 @@ def bptt(recipes, tmp_path):
 
 def start(words, log):
     """A command in a process of its own, in which Ctrl+C works as at a terminal."""
-    command = [sys.executable, "-m", "smt_hf.cli.main", *words]
+    command = [sys.executable, "-m", "smt_hf", *words]
     ordinary = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("w") as file:
@@ -107,7 +107,7 @@ def test_overwriting_leaves_nothing_of_the_run_before(bptt, stories, tmp_path):
     folder = tmp_path / "run"
     assert main([*bptt, "--max_steps", "10"]) == 0
     measure = ["--dataset", str(stories / "valid.txt"), "--cache_dir", str(stories / "cache"), "--context_length", "8"]
-    measure += ["--rollout_steps", "8", "--num_windows", "2", "--student", str(folder)]
+    measure += ["--rollout_steps", "8", "--num_windows", "2", "--model", str(folder)]
     assert main(["evaluate", *measure, "--output_dir", str(folder / "evaluation")]) == 0
     assert "Loss (nats per token, cold start)" in (folder / "README.md").read_text()
     (folder / "checkpoint-best").mkdir()
@@ -123,7 +123,7 @@ def test_an_evaluation_of_other_weights_is_not_published(bptt, stories, tmp_path
     folder = tmp_path / "run"
     assert main([*bptt, "--max_steps", "10"]) == 0
     measure = ["--dataset", str(stories / "valid.txt"), "--cache_dir", str(stories / "cache"), "--context_length", "8"]
-    measure += ["--rollout_steps", "8", "--num_windows", "2", "--student", str(folder), "--output_dir", str(folder)]
+    measure += ["--rollout_steps", "8", "--num_windows", "2", "--model", str(folder), "--output_dir", str(folder)]
     assert main(["evaluate", *measure]) == 0
     assert main([*bptt, "--max_steps", "12", "--resume"]) == 0
     card = (folder / "README.md").read_text()

@@ -6,11 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -21,8 +19,8 @@ def losses(folder, name="loss"):
 
 @pytest.mark.parametrize("stage", ["smt", "dmt", "bptt"])
 def test_two_processes_equal_one(stage, recipes, smt_run, tmp_path):
-    words = [str(SCRIPTS / f"train_{stage}.py"), "--config", str(recipes[stage])]
-    words += {"dmt": ["--teacher", str(smt_run)], "bptt": ["--carry_memory", "true"]}.get(stage, [])
+    words = ["-m", "smt_hf", stage, "--config", str(recipes[stage])]
+    words += {"dmt": ["--model", str(smt_run)], "bptt": ["--carry_memory", "true"]}.get(stage, [])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for folder, prefix, size in (("one", [sys.executable], 4), ("two", torchrun, 2)):
         command = [*prefix, *words, "--output_dir", str(tmp_path / folder), "--per_device_train_batch_size", str(size)]
@@ -34,8 +32,8 @@ def test_two_processes_equal_one(stage, recipes, smt_run, tmp_path):
 
 @pytest.mark.parametrize("stage", ["smt", "dmt"])
 def test_killed_and_resumed_equals_uninterrupted(stage, recipes, smt_run, tmp_path):
-    words = [sys.executable, str(SCRIPTS / f"train_{stage}.py"), "--config", str(recipes[stage])]
-    words += ["--teacher", str(smt_run)] if stage == "dmt" else []
+    words = [sys.executable, "-m", "smt_hf", stage, "--config", str(recipes[stage])]
+    words += ["--model", str(smt_run)] if stage == "dmt" else []
     words += ["--max_steps", "30", "--save_strategy", "steps", "--save_steps", "4", "--muon", "true"]
     words += ["--uniformity_weight", "0.1"] if stage == "smt" else []
     whole, broken = tmp_path / "whole", tmp_path / "broken"

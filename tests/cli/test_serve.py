@@ -40,7 +40,7 @@ class Server:
         command = [
             sys.executable,
             "-m",
-            "smt_hf.cli.main",
+            "smt_hf",
             "serve",
             "--model",
             str(folder),

@@ -84,7 +84,7 @@ def test_the_saved_student_carries_its_code(dmt_run, tmp_path, tokenizer):
 
 def test_finetune_evaluate_generate(recipes, dmt_run, smt_run, stories, tmp_path, capsys):
     tuned = tmp_path / "tuned"
-    argv = ["--config", str(recipes["finetune"]), "--student", str(dmt_run), "--output_dir", str(tuned)]
+    argv = [str(dmt_run), "--config", str(recipes["finetune"]), "--output_dir", str(tuned)]
     assert main(["finetune", *argv]) == 0
     assert load_student(str(tuned)).config.use_cache
     assert [stage["command"] for stage in read_stages(str(tuned))] == ["smt", "dmt", "finetune"]
@@ -93,17 +93,17 @@ def test_finetune_evaluate_generate(recipes, dmt_run, smt_run, stories, tmp_path
     measure = ["--teacher", str(smt_run), "--dataset", valid, "--cache_dir", str(stories / "cache")]
     measure += ["--context_length", "16", "--rollout_steps", "24", "--num_windows", "6", "--batch_size", "4"]
     capsys.readouterr()
-    assert main(["evaluate", "--student", str(tuned), *measure, "--output_dir", str(tmp_path / "report")]) == 0
+    assert main(["evaluate", str(tuned), *measure, "--output_dir", str(tmp_path / "report")]) == 0
     table = capsys.readouterr().out
     assert "student, cold start" in table and "drift after 1 steps" in table
     report = json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert len(report["student_warm"]["by_position"]) == len(report["drift"]) == 24
     assert (tmp_path / "report" / "evaluation.png").stat().st_size > 1000
-    assert main(["evaluate", "--student", str(tuned), *measure, "--json", "true"]) == 0
+    assert main(["evaluate", str(tuned), *measure, "--json", "true"]) == 0
     printed = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert printed["student_cold"] == report["student_cold"]
 
-    assert main(["generate", "--model", str(tuned), "--prompt", "Tom had", "--max_new_tokens", "5"]) == 0
+    assert main(["generate", str(tuned), "Tom had", "--max_new_tokens", "5"]) == 0
     assert capsys.readouterr().out.startswith("Tom had")
 
 
@@ -119,7 +119,7 @@ def test_bptt_from_new_weights_and_on_from_a_student(recipes, smt_run, tmp_path)
     assert {"eval_loss", "eval_cold_start_loss"} <= set(json.loads((new / "metrics.json").read_text()))
     assert "### BPTT" in (new / "README.md").read_text()
 
-    assert main([*argv, str(on), "--student", str(new), "--carry_memory", "true", "--learning_rate", "1e-9"]) == 0
+    assert main([*argv, str(on), "--model", str(new), "--carry_memory", "true", "--learning_rate", "1e-9"]) == 0
     torch.testing.assert_close(load_student(str(on)).state_dict(), student.state_dict(), rtol=0, atol=1e-6)
     stages = read_stages(str(on))
     assert [stage["command"] for stage in stages] == ["bptt", "bptt"]
@@ -131,10 +131,10 @@ def test_bptt_from_new_weights_and_on_from_a_student(recipes, smt_run, tmp_path)
 def test_recipes_of_bptt(folder, recipe, monkeypatch, smt_run, tmp_path):
     """They parse, and their students are those of the SMT recipes."""
     parsed = []
-    monkeypatch.setattr(bptt if recipe == "bptt" else finetune, "train_student", lambda *given: parsed.extend(given))
+    monkeypatch.setattr(bptt if recipe == "bptt" else finetune, "train", lambda *given: parsed.extend(given))
     file = str(packaged_folder("configs") / folder / f"{recipe}.yaml")
     argv = [recipe, "--config", file, "--output_dir", str(tmp_path), "--bf16", "false", "--use_cpu", "true"]
-    assert main([*argv, *(["--student", str(smt_run)] if recipe == "finetune" else [])]) == 0
+    assert main([*argv, *([str(smt_run)] if recipe == "finetune" else [])]) == 0
     assert parsed[0] == recipe and not list(tmp_path.iterdir())
     if recipe == "bptt":
         smt = yaml.safe_load((packaged_folder("configs") / folder / "smt.yaml").read_text())

@@ -19,7 +19,7 @@ def shared_student(dmt_run, smt_run, stories, tmp_path_factory):
     """A DMT run that was evaluated into its own folder."""
     folder = tmp_path_factory.mktemp("shared") / "student"
     shutil.copytree(dmt_run, folder)
-    argv = ["--student", str(folder), "--teacher", str(smt_run), "--dataset", str(stories / "valid.txt")]
+    argv = [str(folder), "--teacher", str(smt_run), "--dataset", str(stories / "valid.txt")]
     argv += ["--cache_dir", str(stories / "cache"), "--context_length", "16", "--rollout_steps", "24"]
     assert main(["evaluate", *argv, "--num_windows", "6", "--output_dir", str(folder / "evaluation")]) == 0
     return folder

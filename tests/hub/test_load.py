@@ -21,7 +21,7 @@ from smt_hf.cli.main import main
 from smt_hf.data import byte_tokenizer
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForPreTraining
 again, student, teacher, joint = sys.argv[1:]
-assert main(["push", "--folder", again, "--repo_id", "user/model", "--commit_message", "second"]) == 0
+assert main(["push", again, "user/model", "--commit_message", "second"]) == 0
 AutoModelForCausalLM.from_pretrained(student).push_to_hub("user/direct", commit_message="the model")
 byte_tokenizer().push_to_hub("user/direct", commit_message="the tokenizer")
 AutoModel.from_pretrained(teacher).push_to_hub("user/direct-teacher", private=True)
@@ -87,7 +87,7 @@ def pushed(hub, run_python, tmp_path_factory):
     folder = write_student(tmp_path_factory.mktemp("pushed") / "student")
     (folder / "README.md").write_text(CARD)
     first = load_student(str(folder))
-    push = ["-m", "smt_hf.cli.main", "push", "--folder", folder, "--repo_id", "user/model"]
+    push = ["-m", "smt_hf", "push", folder, "user/model"]
     assert f"is at {hub.url}/user/model\n" in run_python(*push, "--commit_message", "first")
     old = hub.repositories["user/model"].branches["main"]
     assert old.files["model.safetensors"].content == (folder / "model.safetensors").read_bytes()
@@ -153,7 +153,7 @@ def test_a_run_with_push_to_hub(hub, this_process, run_python, stories, tmp_path
     assert '"user/run"' in card and "### SMT" in card and card.encode() == (folder / "README.md").read_bytes()
     assert files["model.safetensors"].content == (folder / "model.safetensors").read_bytes()
 
-    generate = ["-m", "smt_hf.cli.main", "generate", "--model", "user/run", "--prompt", "Tom had"]
+    generate = ["-m", "smt_hf", "generate", "user/run", "Tom had"]
     assert run_python(*generate, "--max_new_tokens", "5").startswith("Tom had")
 
     student, tokenizer = load_student(str(folder)), byte_tokenizer()

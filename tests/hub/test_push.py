@@ -14,7 +14,7 @@ from tests.hub.repositories import Repository
 
 
 def push(folder, repo_id, *more):
-    return main(["push", "--folder", str(folder), "--repo_id", repo_id, *more])
+    return main(["push", str(folder), repo_id, *more])
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_teachers_and_smt_runs(hub, this_process, tmp_path, capsys):
 
 
 def test_folders_that_are_no_model(refused, student_folder, tmp_path):
-    refused([tmp_path / "nowhere", "user/x"], "nowhere", "mend the path given with --folder")
+    refused([tmp_path / "nowhere", "user/x"], "nowhere", "check the path")
     refused([tmp_path, "user/x"], "holds no config.json")
     (student_folder / "model.safetensors").rename(student_folder / "moved")
     refused([student_folder, "user/x"], "holds no model.safetensors")
@@ -113,7 +113,7 @@ def test_folders_that_are_no_model(refused, student_folder, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     refused([tmp_path / "other", "user/x"], "a model of type 'gpt2'", "a student")
-    assert main(["push", "--folder", str(student_folder)]) == 2
+    assert main(["push", str(student_folder)]) == 2
     assert main(["push", "--repo_id", "user/x"]) == 2
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smt_hf.cli.options import DataOptions, ModelOptions, RunOptions
+from smt_hf.cli.options import ModelOptions, RunOptions
+from smt_hf.data import DataOptions
 from smt_hf.errors import InputError
 from smt_hf.training import BpttTrainingArguments, DmtTrainingArguments, SmtTrainingArguments
 from smt_hf.utils.typed import as_type, check_types, did_you_mean

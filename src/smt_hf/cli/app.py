@@ -12,11 +12,7 @@ from tempfile import TemporaryDirectory
 from ..checkpoints import check_vocabulary, load_student
 from ..data import load_tokenizer
 from ..errors import InputError, Interrupted
-from .parsing import parse
-
-DESCRIPTION = "Write with a trained student in the browser, and watch its memory, which never grows."
-EXAMPLE = """example:
-  smt-hf app --model runs/demo/dmt"""
+from .parsing import Command, parse
 
 
 @dataclass
@@ -30,11 +26,20 @@ class AppOptions:
     port: int = field(default=7860, metadata={"help": "Port to serve at."})
 
 
+COMMAND = Command(
+    name="app",
+    kinds=[AppOptions],
+    description="Write with a trained student in the browser, and watch its memory, which never grows.",
+    example="""example:
+  smt-hf app runs/demo/dmt""",
+    positionals=["model"],
+    required={"model": "the folder or Hub id of a student"},
+)
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    (options,) = parse([AppOptions], argv, "app", DESCRIPTION, EXAMPLE)
-    if options.model is None:
-        raise InputError("model is missing: give --model the folder of a student")
+    (options,) = parse(COMMAND, argv)
     interface = load_interface()
     check_address(options.host, options.port)
     student, tokenizer = load_student(options.model).eval(), load_tokenizer(options.model)

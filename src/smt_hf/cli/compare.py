@@ -15,15 +15,7 @@ from transformers.utils import logging
 from ..comparison import Comparison, run_shared_stages, run_student, write_plots, write_report
 from ..errors import InputError
 from ..utils.folder_lock import hold_folder
-from .parsing import parse
-
-DESCRIPTION = """Train the same student in several ways on a synthetic task, over lengths, seeds and cells, and lay the results side
-by side: tables (results.csv, results.md) and plots. A run that was stopped goes on where it was: finished stages are not
-trained again. The recipe says what is trained; see configs/synthetic/."""
-EXAMPLE = """example:
-  smt-hf compare --config configs/synthetic/retrieval.yaml --output_dir runs/synthetic/retrieval --num_processes 2
-  smt-hf compare --config configs/synthetic/retrieval.yaml --lengths 32 --cpu_seconds 60 --seeds 0 --output_dir runs/short
-  smt-hf compare --config configs/synthetic/retrieval.yaml --output_dir runs/synthetic/retrieval --report_only"""
+from .parsing import Command, parse
 
 
 @dataclass
@@ -37,13 +29,30 @@ class CompareOptions:
     )
     num_processes: int = field(default=1, metadata={"help": "Runs at a time, one CPU thread each."})
     report_only: bool = field(
-        default=False, metadata={"help": "Train nothing: write tables and plots of what there is."}
+        default=False, metadata={"help": "Train nothing; write the tables and plots of the results that exist."}
     )
+
+
+COMMAND = Command(
+    name="compare",
+    kinds=[CompareOptions, Comparison],
+    description="""Train the same student in several ways on a synthetic task, over lengths, seeds and cells, and lay the results
+side by side: tables (results.csv, results.md) and plots. A comparison that was stopped continues where it was: finished stages
+are not trained again. The recipe says what is trained; see configs/synthetic/.""",
+    example=r"""example:
+  smt-hf compare configs/synthetic/retrieval.yaml --num_processes 2 \
+      --output_dir runs/synthetic/retrieval
+  smt-hf compare configs/synthetic/retrieval.yaml --lengths 32 --seeds 0 \
+      --cpu_seconds 60 --output_dir runs/short
+  smt-hf compare configs/synthetic/retrieval.yaml --report_only \
+      --output_dir runs/synthetic/retrieval""",
+    positionals=["config"],
+)
 
 
 def main(argv: Sequence[str]) -> str:
     """Runs the command and returns the tables."""
-    options, comparison = parse([CompareOptions, Comparison], argv, "compare", DESCRIPTION, EXAMPLE)
+    options, comparison = parse(COMMAND, argv)
     if Path(options.output_dir).is_file():
         raise InputError(f"output_dir={options.output_dir!r} is a file: give a folder")
     if not options.report_only:

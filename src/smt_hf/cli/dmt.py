@@ -3,50 +3,51 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from transformers import set_seed
-
 from ..checkpoints import check_vocabulary, load_student, load_teacher
-from ..data import load_tokenizer
-from ..errors import InputError
-from ..hub import TrainingStage
+from ..data import DataOptions
 from ..training import DmtTrainer, DmtTrainingArguments
-from .options import DataOptions, RunOptions
-from .parsing import parse
-from .run import prepare, train
-
-DESCRIPTION = """DAgger Memory Training: the frozen teacher corrects the student on the states that the student reaches on
-its own. The output folder holds the student, an ordinary causal language model."""
-EXAMPLE = """example:
-  smt-hf dmt --config configs/tinystories_cpu/dmt.yaml --teacher runs/smt --dataset stories.txt --output_dir runs/dmt"""
+from .options import RunOptions, processing_for
+from .parsing import Command, parse
+from .run import REQUIRED, train
 
 
 @dataclass
-class TeacherOptions:
-    """Whom to train, and against whom."""
+class DmtOptions(RunOptions, DataOptions):
+    """Which student to train, against which teacher, on what."""
 
-    _argument_group_name = "model"
+    _argument_group_name = "arguments"
 
-    teacher: str | None = field(default=None, metadata={"help": "Folder or Hub id of an SMT run, or of a teacher."})
-    student: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of the student to start from; the SMT run's by default."}
+    model: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of an SMT run, or of a student to start from."}
     )
+    teacher: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of an SMT run or of a teacher; MODEL's own by default."}
+    )
+
+
+COMMAND = Command(
+    name="dmt",
+    kinds=[DmtOptions, DmtTrainingArguments],
+    description="""DAgger Memory Training: the frozen teacher corrects the student on the states that the student reaches on
+its own. The output folder holds the student, an ordinary causal language model.""",
+    example=r"""example:
+  smt-hf dmt runs/smt --config configs/tinystories_cpu/dmt.yaml \
+      --dataset stories.txt --output_dir runs/dmt""",
+    positionals=["model"],
+    required={"model": "the folder or Hub id of an SMT run", **REQUIRED},
+)
 
 
 def main(argv: Sequence[str]) -> DmtTrainer:
     """Runs the command and returns the trainer."""
-    options, data, run, arguments = parse(
-        [TeacherOptions, DataOptions, RunOptions, DmtTrainingArguments], argv, "dmt", DESCRIPTION, EXAMPLE
-    )
-    if options.teacher is None:
-        raise InputError("teacher is missing: give --teacher the folder of an SMT run")
-    starts_from = [options.teacher, options.student or options.teacher]
-    stage = TrainingStage("dmt", [options, data, arguments], starts_from)
-    resume = prepare(arguments, run, stage)
-    set_seed(arguments.seed)
-    teacher, student = load_teacher(options.teacher), load_student(options.student or options.teacher)
-    tokenizer = load_tokenizer(options.student or options.teacher)
+    options, arguments = parse(COMMAND, argv)
+    return train("dmt", options, arguments, [options.teacher or options.model, options.model], build)
+
+
+def build(options: DmtOptions, arguments: DmtTrainingArguments) -> DmtTrainer:
+    """The trainer of a DMT run, with its models and its data."""
+    student, teacher = load_student(options.model), load_teacher(options.teacher or options.model)
+    tokenizer = processing_for(options)
     check_vocabulary(student, tokenizer)
-    datasets = data.datasets(tokenizer, arguments.window_length, arguments)
-    trainer = DmtTrainer(model=student, args=arguments, teacher=teacher, processing_class=tokenizer, **datasets)
-    train(trainer, run, resume, stage)
-    return trainer
+    datasets = options.datasets(tokenizer, arguments.window_length, arguments)
+    return DmtTrainer(model=student, args=arguments, teacher=teacher, processing_class=tokenizer, **datasets)

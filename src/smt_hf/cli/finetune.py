@@ -1,34 +1,37 @@
-"""`smt-hf finetune`: go on with a student by back-propagation through time."""
+"""`smt-hf finetune`: continue with a student by back-propagation through time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..errors import InputError
+from ..data import DataOptions
 from ..training import BpttTrainer, BpttTrainingArguments
-from .bptt import train_student
-from .options import DataOptions, RunOptions
-from .parsing import parse
-
-DESCRIPTION = """Fine-tune a student by back-propagation through time (BPTT), over the whole window unless --bptt_horizon says
-otherwise. It is `smt-hf bptt` with a student to start from."""
-EXAMPLE = """example:
-  smt-hf finetune --config configs/tinystories_cpu/finetune.yaml --student runs/dmt --dataset my.txt --output_dir runs/ft"""
+from .bptt import build
+from .options import RunOptions
+from .parsing import Command, parse
+from .run import REQUIRED, train
 
 
 @dataclass
-class FinetuneOptions:
-    """What to fine-tune."""
+class FinetuneOptions(RunOptions, DataOptions):
+    """What to fine-tune, on what."""
 
-    _argument_group_name = "model"
+    model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
 
-    student: str | None = field(default=None, metadata={"help": "Folder or Hub id of the student."})
+
+COMMAND = Command(
+    name="finetune",
+    kinds=[FinetuneOptions, BpttTrainingArguments],
+    description="""Fine-tune a student by back-propagation through time (BPTT), over the whole window unless --bptt_horizon
+says otherwise. It is `smt-hf bptt` with a student to start from.""",
+    example=r"""example:
+  smt-hf finetune runs/dmt --config configs/tinystories_cpu/finetune.yaml \
+      --dataset my.txt --output_dir runs/finetuned""",
+    positionals=["model"],
+    required={"model": "the folder or Hub id of a student", **REQUIRED},
+)
 
 
 def main(argv: Sequence[str]) -> BpttTrainer:
     """Runs the command and returns the trainer."""
-    options, data, run, arguments = parse(
-        [FinetuneOptions, DataOptions, RunOptions, BpttTrainingArguments], argv, "finetune", DESCRIPTION, EXAMPLE
-    )
-    if options.student is None:
-        raise InputError("student is missing: give --student the folder of a student")
-    return train_student("finetune", options, data, run, arguments)
+    options, arguments = parse(COMMAND, argv)
+    return train("finetune", options, arguments, [options.model], build)

@@ -1,25 +1,22 @@
-"""`smt-hf generate`: stream text to the terminal."""
+"""`smt-hf generate`: stream text to the terminal, or draw images into a file."""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import TextStreamer, set_seed
 
 from ..checkpoints import load_student
-from ..data import encode_documents, iter_text_file, load_tokenizer
+from ..data import encode_documents, iter_text_file, load_processor, load_tokenizer
+from ..data.image_sources import read_image
 from ..errors import InputError
-from ..models import SmtMemory
+from ..images import generate_images, image_grid
+from ..models import SmtImageProcessor, SmtMemory
 from ..utils.text import readable
-from .parsing import parse
-
-DESCRIPTION = "Continue a text with a trained student and print it while it is written."
-EXAMPLE = """example:
-  smt-hf generate --model runs/dmt --prompt "Once upon a time" --max_new_tokens 300 --temperature 0.7
-  smt-hf generate --model runs/dmt --text_file chapter.txt --save_memory runs/chapter --prompt "The next day"
-  smt-hf generate --model runs/dmt --memory runs/chapter --prompt "The next day" --seed 1"""
+from .parsing import Command, parse
 
 
 @dataclass
@@ -27,7 +24,11 @@ class GenerateOptions:
     """What to write."""
 
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
-    prompt: str = field(default="Once upon a time", metadata={"help": "The beginning; may be '' after a memory."})
+    prompt: str = field(default="Once upon a time", metadata={"help": "Text to continue; may be '' after a memory."})
+    prompts: str | None = field(
+        default=None,
+        metadata={"help": "File of prompts to continue one after another: a line each, or rows of .jsonl."},
+    )
     text_file: str | None = field(default=None, metadata={"help": "File of text to read before the prompt."})
     memory: str | None = field(
         default=None,
@@ -35,30 +36,102 @@ class GenerateOptions:
     )
     save_memory: str | None = field(
         default=None,
-        metadata={"help": "Folder to keep the memory in, as it is after --text_file and before the prompt."},
+        metadata={"help": "Folder to save the memory to, as it is after --text_file and before the prompt."},
     )
-    max_new_tokens: int = field(default=300, metadata={"help": "Stop after so many tokens."})
-    num_samples: int = field(default=1, metadata={"help": "Continuations to write."})
+    max_new_tokens: int = field(default=300, metadata={"help": "Stop after this many tokens."})
+    num_samples: int = field(default=1, metadata={"help": "Continuations of each prompt."})
     temperature: float = field(default=0.7, metadata={"help": "Sampling temperature; 0 takes the likeliest token."})
     top_p: float = field(default=0.95, metadata={"help": "Nucleus sampling: the share of probability to draw from."})
     seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
+    images: int | None = field(
+        default=None, metadata={"help": "Images to draw with a student of images; 64 by default."}
+    )
+    label: str | None = field(
+        default=None, metadata={"help": "Class to draw, by number or name; all classes in turn by default."}
+    )
+    complete: str | None = field(default=None, metadata={"help": "Image whose upper rows are given."})
+    complete_rows: int | None = field(
+        default=None, metadata={"help": "Rows that --complete gives; half of the height by default."}
+    )
+    output: str = field(default="images.png", metadata={"help": "File of all images that were drawn, side by side."})
+
+
+# What a student of images, or of text, has no use for.
+OF_TEXT = ("prompts", "text_file", "memory", "save_memory")
+OF_IMAGES = ("images", "label", "complete", "complete_rows")
+
+
+COMMAND = Command(
+    name="generate",
+    kinds=[GenerateOptions],
+    description="Continue a text with a trained student and print it while it is written; or draw, with a student of images.",
+    example=r"""example:
+  smt-hf generate runs/dmt "Once upon a time" --temperature 0.7
+  smt-hf generate runs/dmt "The next day" --text_file chapter.txt \
+      --save_memory runs/chapter
+  smt-hf generate runs/dmt "The next day" --memory runs/chapter --seed 1
+  smt-hf generate runs/digits/dmt --images 20 --label 3 --output threes.png""",
+    positionals=["model", "prompt"],
+    required={"model": "the folder or Hub id of a student"},
+)
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    (options,) = parse([GenerateOptions], argv, "generate", DESCRIPTION, EXAMPLE)
-    if options.model is None:
-        raise InputError("model is missing: give --model the folder of a student")
+    (options,) = parse(COMMAND, argv)
+    processor = load_processor(options.model)
+    refuse(options, OF_IMAGES if processor is None else OF_TEXT, "text" if processor is None else "images")
+    if processor is not None:
+        return draw(processor, options)
+    if options.prompts is not None and options.prompt != GenerateOptions.prompt:
+        raise InputError(f"prompt={options.prompt!r} and prompts={options.prompts!r} are both given: leave one out")
     if not options.prompt and options.memory is None and options.text_file is None:
-        raise InputError("prompt is empty: give at least one character, or a --memory or --text_file to go on from")
+        raise InputError("prompt is empty: give at least one character, or a --memory or --text_file to continue")
     if options.save_memory is not None and options.text_file is None and options.memory is None:
         raise InputError("save_memory has nothing to save: give --text_file")
+    prompts = [options.prompt] if options.prompts is None else list(iter_text_file(options.prompts, separator="\n"))
     student, tokenizer = load_student(options.model).eval(), load_tokenizer(options.model)
     memory = read(student, tokenizer, options)
     if options.save_memory is not None:
         memory.save_pretrained(options.save_memory)
     set_seed(options.seed)
-    write(student, tokenizer, options, memory)
+    write(student, tokenizer, prompts, options, memory)
+
+
+def refuse(options: GenerateOptions, names: Sequence[str], kind: str) -> None:
+    """Raises an [`InputError`] for an option that a student of this kind has no use for."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise InputError(
+                f"{name}={getattr(options, name)!r} is of no use: {options.model!r} is a student of {kind}"
+            )
+
+
+def draw(processor: SmtImageProcessor, options: GenerateOptions) -> None:
+    """Draws images and writes them into one file."""
+    if options.prompt != GenerateOptions.prompt:
+        raise InputError(f"prompt={options.prompt!r} is of no use: {options.model!r} is a student of images")
+    given = None if options.complete is None else read_image(Path(options.complete).expanduser())
+    student, num_images = load_student(options.model).eval(), options.images or 64
+    images = generate_images(
+        student,
+        processor,
+        num_images,
+        options.label,
+        given,
+        options.complete_rows,
+        options.temperature,
+        options.top_p,
+        options.seed,
+    )
+    columns = (
+        processor.num_classes if options.label is None and num_images % max(processor.num_classes, 1) == 0 else None
+    )
+    Path(options.output).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    image_grid(images, columns or None).save(Path(options.output).expanduser())
+    print(
+        f"{num_images} images of {processor.size['height']} x {processor.size['width']} pixels are in {options.output}"
+    )
 
 
 def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
@@ -79,26 +152,27 @@ def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
         if options.text_file is not None:
             documents = list(iter_text_file(options.text_file))
             ids, *_ = encode_documents(documents, tokenizer)
-            ids = torch.from_numpy(ids[:-1].astype(np.int64))[None]  # the last document goes on
+            ids = torch.from_numpy(ids[:-1].astype(np.int64))[None]  # the last document continues
             memory = student.read(ids.to(student.device), memory=memory)
     except (OSError, ValueError) as error:
         raise error if isinstance(error, InputError) else InputError(str(error).splitlines()[0]) from error
     return memory
 
 
-def write(student, tokenizer, options: GenerateOptions, memory: SmtMemory | None = None) -> None:
-    """Streams `options.num_samples` continuations of the prompt to the terminal."""
-    inputs, prompt = {}, readable(options.prompt)
-    if prompt != options.prompt:
-        print("note: the prompt holds bytes that are not UTF-8; they are read as U+FFFD", file=sys.stderr)
-    if prompt:
-        inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(student.device)
+def write(student, tokenizer, prompts: list[str], options: GenerateOptions, memory: SmtMemory | None = None) -> None:
+    """Streams `options.num_samples` continuations of each prompt to the terminal."""
     sampling = {"do_sample": False}
     if options.temperature > 0:
         sampling = {"do_sample": True, "temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
-    for sample in range(options.num_samples):
-        if options.num_samples > 1:
-            print(f"--- {sample + 1} ---")
+    wanted = [prompt for prompt in prompts for _ in range(options.num_samples)]
+    for number, given in enumerate(wanted, 1):
+        inputs, prompt = {}, readable(given)
+        if prompt != given:
+            print("note: the prompt holds bytes that are not UTF-8; they are read as U+FFFD", file=sys.stderr)
+        if prompt:
+            inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(student.device)
+        if len(wanted) > 1:
+            print(f"--- {number} ---")
         with torch.inference_mode():
             student.generate(
                 **inputs,

@@ -1,4 +1,4 @@
-"""The command `smt-hf`."""
+"""Running one command of `smt-hf`."""
 
 import contextlib
 import importlib
@@ -7,54 +7,26 @@ import signal
 import sys
 import threading
 
+from smt_hf_command import COMMANDS
+
 from ..errors import Interrupted, explain
 from ..utils.folder_lock import release_folders
 from ..utils.typed import did_you_mean
 
-COMMANDS = {
-    "demo": "train on built-in stories, correct the student, and read what it writes: minutes on a laptop",
-    "smt": "train teacher and student together (SMT)",
-    "dmt": "correct the student on its own states (DMT)",
-    "bptt": "train a student alone by back-propagation through time (BPTT)",
-    "finetune": "fine-tune a student by back-propagation through time",
-    "compare": "SMT, DMT and BPTT side by side on a synthetic task",
-    "evaluate": "measure student and teacher: loss, bits per byte, loss by position, drift",
-    "generate": "continue a text",
-    "push": "share a trained folder on the Hub",
-    "serve": "answer OpenAI-style requests over HTTP",
-    "app": "write with a student in the browser and watch its memory",
-}
-USAGE = "usage: smt-hf COMMAND [--config FILE.yaml] [--FIELD VALUE ...]\n\ncommands:\n" + "".join(
-    f"  {name:10}{what}\n" for name, what in COMMANDS.items()
-)
 TRAINER_DEBUG = ("underflow_overflow", "tpu_metrics_debug")  # values of the Trainer's own --debug
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs one command.
+def main(argv: list[str]) -> int:
+    """Runs one command; every way out of it leads through here. See [`smt_hf_command.main`] for the exit codes.
 
-    Returns:
-        The exit code: 0; 1 for a training whose loss became no number; 2 for everything else that went wrong, told in one line
-        on standard error; 128 and the signal's number when one ended the command.
+    Args:
+        argv: the command and its words.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE + "\n`smt-hf COMMAND --help` tells more; with --debug, errors show where they arose.")
-        return 0 if argv else 2
-    if argv[0] == "--version":
-        from .. import __version__
-
-        print(__version__)
-        return 0
-    if argv[0] not in COMMANDS:
-        hint = did_you_mean(argv[0], COMMANDS) or f"choose one of {', '.join(COMMANDS)}"
-        print(f"smt-hf: error: unknown command {argv[0]!r}: {hint}", file=sys.stderr)
+    command, *argv = argv
+    if command not in COMMANDS:
+        hint = did_you_mean(command, COMMANDS) or f"choose one of {', '.join(COMMANDS)}"
+        print(f"smt-hf: error: unknown command {command!r}: {hint}", file=sys.stderr)
         return 2
-    return run(argv[0], argv[1:])
-
-
-def run(command: str, argv: list[str]) -> int:
-    """Runs the module of a command; every way out of it leads through here. See [`main`] for the exit codes."""
     debug, argv = wants_debug(argv)
     keep_text(sys.stdout, sys.stderr)
     before = handle_sigterm()
@@ -114,7 +86,3 @@ def handle_sigterm():
     if threading.current_thread() is not threading.main_thread():
         return None
     return signal.signal(signal.SIGTERM, end)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

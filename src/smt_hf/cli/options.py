@@ -1,134 +1,68 @@
-"""Options that several commands share: the data, and the sizes of a new model."""
+"""Options that several commands share: the sizes of a new model, and what a training does with its output folder."""
 
-from dataclasses import dataclass, field
+import inspect
+import re
+from dataclasses import dataclass, field, fields, make_dataclass
 
 from huggingface_hub.errors import StrictDataclassError
 
-from ..data import TokenCache, TokenWindows, cached_tokens
-from ..data.files import local_path
+from ..data import load_processing, load_tokenizer, processor_for
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig
 
+# Fields of a configuration that the tokenizer or the training decides.
+DECIDED = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "use_cache", "tie_word_embeddings"}
 
-@dataclass
-class DataOptions:
-    """Where the text comes from."""
 
-    _argument_group_name = "data"
+def sizes(config: type) -> list[str]:
+    """The fields of a configuration class that a user chooses for a new model."""
+    return [name for name in inspect.get_annotations(config) if name not in DECIDED]
 
-    dataset: str | None = field(
-        default=None,
-        metadata={"help": "Training text: a .txt, .jsonl or .parquet file, a folder of these, or a Hub data set id."},
-    )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the Hub data set."})
-    train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    eval_dataset: str | None = field(
-        default=None, metadata={"help": "Validation text; the same data set's eval_split when only that is given."}
-    )
-    eval_split: str | None = field(default=None, metadata={"help": "Split of the validation text."})
-    text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
-    separator: str = field(default="<|endoftext|>", metadata={"help": "What stands between documents in .txt files."})
-    streaming: bool = field(default=False, metadata={"help": "Read a Hub data set while it downloads."})
-    max_documents: int | None = field(default=None, metadata={"help": "Read so many training documents at most."})
-    max_eval_windows: int = field(default=64, metadata={"help": "Windows of every evaluation during training."})
-    cache_dir: str | None = field(
-        default=None, metadata={"help": "Where token caches are kept; $SMT_HF_CACHE or ~/.cache/smt_hf by default."}
-    )
 
-    def train_tokens(self, tokenizer) -> TokenCache:
-        """The training text as tokens.
-
-        Raises:
-            InputError: if there is none.
-        """
-        if self.dataset is None:
-            raise InputError("dataset is missing: give --dataset a text file or a Hub data set id")
-        return self._tokens(self.dataset, tokenizer, split=self.train_split, max_documents=self.max_documents)
-
-    def eval_tokens(self, tokenizer) -> TokenCache | None:
-        """The validation text as tokens, or `None` if no validation text was named.
-
-        A single training file has no splits: `eval_split` alone would measure on what was trained.
-        """
-        if self.eval_dataset is None:
-            if self.eval_split is None or ((path := local_path(self.dataset)) is not None and path.is_file()):
-                return None
-        split = self.eval_split or self.train_split
-        return self._tokens(self.eval_dataset or self.dataset, tokenizer, split=split)
-
-    def _tokens(self, source, tokenizer, **options) -> TokenCache:
-        return cached_tokens(
-            source,
-            tokenizer,
-            self.cache_dir,
-            config_name=self.dataset_config,
-            text_column=self.text_column,
-            separator=self.separator,
-            streaming=self.streaming,
-            **options,
+def as_options(config: type, names: list[str]) -> list[tuple]:
+    """Fields of a configuration class as fields of an options dataclass, with the text of its Args section as help."""
+    types = inspect.get_annotations(config)
+    defaults = {each.name: each.default for each in fields(config)}
+    texts = argument_texts(config)
+    return [
+        (
+            name,
+            float if types[name] == int | float else types[name],
+            field(default=defaults[name], metadata={"help": texts.get(name)}),
         )
-
-    def datasets(self, tokenizer, window_length: int, arguments) -> dict:
-        """`train_dataset` and `eval_dataset` of a trainer, the latter `None` if no validation text was named."""
-        with arguments.main_process_first(desc="reading the text"):
-            train, validation = self.train_tokens(tokenizer), self.eval_tokens(tokenizer)
-        seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-        datasets = {"train_dataset": TokenWindows(train, window_length, seed=seed), "eval_dataset": None}
-        if validation is not None:
-            windows = TokenWindows(validation, window_length, random_offset=False)
-            datasets["eval_dataset"] = EvenlySpaced(windows, self.max_eval_windows)
-        elif arguments.eval_strategy != "no":
-            raise InputError(f"eval_strategy={arguments.eval_strategy!s} needs validation text: give --eval_dataset")
-        return datasets
+        for name in names
+    ]
 
 
-class EvenlySpaced:
-    """At most `num_items` items of a data set, spread evenly over it."""
+def argument_texts(kind: type) -> dict[str, str]:
+    """The texts of the Args section of a class's docstring, by the arguments' names."""
+    section = (inspect.getdoc(kind) or "").partition("Args:\n")[2]
+    section = re.split(r"\n(?=\S)", section)[0]
+    entries = re.findall(r"^ {4}(\w+)(?: \([^)]*\))?:\s*((?:.+|\n {8})*)", section, re.MULTILINE)
+    return {name: " ".join(text.replace("`", "").split()) for name, text in entries}
 
-    def __init__(self, dataset, num_items: int):
-        self.dataset = dataset
-        self.num_items = min(num_items, len(dataset))
 
-    def __len__(self) -> int:
-        return self.num_items
-
-    def __getitem__(self, index: int):
-        return self.dataset[range(self.num_items)[index] * len(self.dataset) // self.num_items]
+StudentSizes = make_dataclass("StudentSizes", as_options(SmtRnnConfig, sizes(SmtRnnConfig)))
+StudentSizes._argument_group_name = "model"
 
 
 @dataclass
-class StudentOptions:
-    """The sizes of a new student."""
+class StudentOptions(StudentSizes):
+    """The sizes of a new student: the fields of [`SmtRnnConfig`], and the tokenizer, or what images become."""
 
     _argument_group_name = "model"
 
     tokenizer: str = field(
         default="byte", metadata={"help": "'byte' (256 bytes and two special ids), or a tokenizer's folder or Hub id."}
     )
-    hidden_size: int = field(default=256, metadata={"help": "Width D."})
-    num_memory_tokens: int = field(default=16, metadata={"help": "Memory tokens K."})
-    num_readout_layers: int = field(
-        default=4,
-        metadata={"help": "Layers of the student's readout, which is the teacher's decoder where there is one."},
+    image_size: int | None = field(
+        default=None, metadata={"help": "Learn images of this height and width, pixel by pixel, instead of text."}
     )
-    num_updater_layers: int = field(default=8, metadata={"help": "Layers of the student's updater."})
-    num_attention_heads: int = field(default=8, metadata={"help": "Attention heads."})
-    intermediate_size: int | None = field(default=None, metadata={"help": "Feed-forward width; 4 D by default."})
-    hidden_act: str = field(default="gelu", metadata={"help": "Activation of the feed-forward layers."})
-    cell_type: str = field(
-        default="transformer", metadata={"help": "The student's updater: transformer, mlp, elman, gru or lstm."}
+    num_levels: int = field(default=8, metadata={"help": "Grey levels of a pixel."})
+    class_conditional: bool = field(
+        default=False,
+        metadata={"help": "Begin every image with the token of its class, so that a class can be drawn."},
     )
-    cell_input: str = field(
-        default="memory",
-        metadata={
-            "help": "What elman, gru and lstm layers read: 'memory' (the token and the whole memory) or 'token' (as "
-            "in torch's own stacks)."
-        },
-    )
-    memory_normalization: str = field(default="rms", metadata={"help": "'rms' or 'none'."})
-    qk_norm: bool = field(default=False, metadata={"help": "RMS-normalise queries and keys."})
-    zero_init_residual: bool = field(default=False, metadata={"help": "Start every block as the identity."})
-    initializer_range: float = field(default=0.02, metadata={"help": "Standard deviation of the initial weights."})
 
     def student_config(self, tokenizer) -> SmtRnnConfig:
         """The configuration of a new student for this tokenizer.
@@ -136,47 +70,26 @@ class StudentOptions:
         Raises:
             InputError: if the sizes cannot work.
         """
+        return self._make(SmtRnnConfig, tokenizer)
+
+    def _make(self, config: type, tokenizer, **more):
+        chosen = {name: getattr(self, name) for name in sizes(config) if hasattr(self, name)}
+        ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
         try:
-            return SmtRnnConfig(
-                **self._shared(tokenizer),
-                num_readout_layers=self.num_readout_layers,
-                cell_type=self.cell_type,
-                cell_input=self.cell_input,
-                num_updater_layers=self.num_updater_layers,
-            )
+            return config(**chosen, **ids, vocab_size=len(tokenizer), **more)
         except StrictDataclassError as error:
             raise InputError(one_line(error)) from error
 
-    def _shared(self, tokenizer) -> dict:
-        """What teacher and student have alike."""
-        return {
-            "vocab_size": len(tokenizer),
-            "hidden_size": self.hidden_size,
-            "num_memory_tokens": self.num_memory_tokens,
-            "num_attention_heads": self.num_attention_heads,
-            "intermediate_size": self.intermediate_size,
-            "hidden_act": self.hidden_act,
-            "memory_normalization": self.memory_normalization,
-            "qk_norm": self.qk_norm,
-            "zero_init_residual": self.zero_init_residual,
-            "initializer_range": self.initializer_range,
-            "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-        }
+
+# The teacher's decoder is the student's readout, and has as many layers.
+TEACHER_SIZES = [name for name in sizes(SmtTeacherConfig) if name not in {*sizes(SmtRnnConfig), "num_decoder_layers"}]
+TeacherSizes = make_dataclass("TeacherSizes", as_options(SmtTeacherConfig, TEACHER_SIZES))
+TeacherSizes._argument_group_name = "model"
 
 
 @dataclass
-class ModelOptions(StudentOptions):
-    """The sizes of a new teacher and student."""
-
-    model: str | None = field(
-        default=None, metadata={"help": "SMT checkpoint to start from instead of new weights; the sizes are its own."}
-    )
-    num_encoder_layers: int = field(default=8, metadata={"help": "Layers of the teacher's encoder."})
-    encoder_attention: str = field(
-        default="causal", metadata={"help": "'causal' (dense SMT) or 'bidirectional' (the paper's encoder)."}
-    )
+class ModelOptions(TeacherSizes, StudentOptions):
+    """The sizes of a new teacher and student: those of the student, and the fields of the teacher's own."""
 
     def config(self, tokenizer) -> SmtConfig:
         """The configuration of a new model for this tokenizer.
@@ -184,26 +97,35 @@ class ModelOptions(StudentOptions):
         Raises:
             InputError: if the sizes cannot work.
         """
-        try:
-            teacher = SmtTeacherConfig(
-                **self._shared(tokenizer),
-                num_encoder_layers=self.num_encoder_layers,
-                num_decoder_layers=self.num_readout_layers,
-                encoder_attention=self.encoder_attention,
-            )
-            return SmtConfig(teacher_config=teacher, student_config=self.student_config(tokenizer))
-        except StrictDataclassError as error:
-            raise InputError(one_line(error)) from error
+        teacher = self._make(SmtTeacherConfig, tokenizer, num_decoder_layers=self.num_readout_layers)
+        return SmtConfig(teacher_config=teacher, student_config=self.student_config(tokenizer))
 
 
 @dataclass
 class RunOptions:
-    """How a training run treats its output folder."""
+    """How a training treats its output folder, and how many threads it has."""
 
     _argument_group_name = "run"
 
     overwrite: bool = field(default=False, metadata={"help": "Start over in an output_dir that holds an earlier run."})
-    resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint in output_dir."})
+    resume: bool = field(default=False, metadata={"help": "Continue from the last checkpoint in output_dir."})
     num_threads: int | None = field(
-        default=None, metadata={"help": "CPU threads of torch; its own choice by default."}
+        default=None, metadata={"help": "CPU threads of torch; torch's choice by default."}
     )
+
+
+def processing_for(options):
+    """The tokenizer or image processor of a training's model: saved with it, or a new one for new weights.
+
+    Args:
+        options: those of a training command, with `model` and [`DataOptions`]; [`StudentOptions`] too if `model` may be `None`.
+
+    Raises:
+        InputError: if it cannot be loaded, or the options cannot work.
+    """
+    if options.model is not None:
+        return load_processing(options.model)
+    if options.image_size is None:
+        return load_tokenizer(options.tokenizer)
+    sizes = {"size": options.image_size, "num_levels": options.num_levels}
+    return processor_for(options.images(), options.class_conditional, **sizes)

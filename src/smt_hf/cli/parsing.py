@@ -1,26 +1,32 @@
-"""From a recipe and flags to argument dataclasses."""
+"""From a recipe and flags to options dataclasses."""
 
 import argparse
+import inspect
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
+from typing import get_type_hints
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, TrainingArguments
 
 from ..errors import InputError, one_line
 from ..training.supported import SHARDING, check_supported
-from ..utils.bounds import bounds_of, check_bounds
-from ..utils.typed import check_types, did_you_mean
+from ..utils.bounds import check_bounds
+from ..utils.renamed import hint_for
+from ..utils.typed import check_types
+from .help_text import HelpFormatter, describe
 from .recipe_file import read_recipe
 
 # The inherited fields that a user meets in --help; the others work too.
-SHOWN = (
+SHOWN = set(
     "output_dir max_steps num_train_epochs per_device_train_batch_size per_device_eval_batch_size "
     "gradient_accumulation_steps learning_rate lr_scheduler_type warmup_steps weight_decay max_grad_norm seed bf16 "
     "use_cpu optim logging_steps eval_strategy eval_steps save_strategy save_steps save_total_limit "
-    "gradient_checkpointing dataloader_num_workers report_to run_name push_to_hub hub_model_id"
-).split()
+    "gradient_checkpointing dataloader_num_workers report_to run_name push_to_hub hub_model_id".split()
+)
+GROUPS = "arguments options model data comparison method training run".split()  # in the order of --help
+INHERITED = {each.name for each in fields(TrainingArguments)}
 # Fields of TrainingArguments that scripts read, and what a command has instead.
 INSTEAD = {
     "do_train": "the command trains",
@@ -31,111 +37,186 @@ INSTEAD = {
 }
 
 
-class OptionsParser(HfArgumentParser):
-    """A parser whose refusals are [`InputError`]s."""
-
-    def error(self, message: str):
-        wrong = re.fullmatch(r"argument (?:\S+/)*--(\S+): invalid (\w+) value: (.*)", message)
-        if wrong:
-            kind = {"int": "a whole number", "float": "a number", "string_to_bool": "true or false"}
-            name, wanted, value = wrong.groups()
-            raise InputError(f"{name.replace('-', '_')}={value} must be {kind.get(wanted, 'of type ' + wanted)}")
-        raise InputError(re.sub(r"^argument (--[^/:]+)\S*:", r"\1:", message))
-
-
-def parse(dataclass_types: Sequence[type], argv: Sequence[str], command: str, description: str, example: str) -> tuple:
-    """Parses `--config FILE.yaml` and the flags that override it.
+@dataclass(frozen=True)
+class Command:
+    """What a command is told: the one source of its flags, its recipe's fields and its help.
 
     Args:
-        dataclass_types: the argument dataclasses; a name may stand in one of them only.
-        argv: the words after the command.
-        command: its name, for the usage line.
-        description: what it does.
+        name: the word after `smt-hf`.
+        kinds: options dataclasses, whose fields are flags and fields of recipes; a name may stand in one of them only.
+        description: what the command does.
         example: command lines that work, for the end of `--help`.
+        positionals: fields that may be given without their flags, in this order.
+        required: by field that must be given, what to give.
+    """
+
+    name: str
+    kinds: Sequence[type]
+    description: str
+    example: str
+    positionals: Sequence[str] = ()
+    required: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def usage(self) -> str:
+        """The usage line without the word "usage"."""
+        words = [name.upper() if name in self.required else f"[{name.upper()}]" for name in self.positionals]
+        recipe = [] if "config" in self.positionals else ["[--config FILE.yaml]"]
+        return " ".join(["smt-hf", self.name, *words, *recipe, "[--FIELD VALUE ...]"])
+
+
+class OptionsParser(HfArgumentParser):
+    """The parser of a command, which raises [`InputError`]s; its flags are grouped by the classes that define them."""
+
+    def __init__(self, command: Command):
+        self.command = command
+        self.groups = {}
+        super().__init__(
+            [],
+            prog=f"smt-hf {command.name}",
+            usage=command.usage,
+            description=command.description,
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+        )
+        config = {"metavar": "FILE.yaml", "help": "Recipe to start from; flags override its fields."}
+        if "config" in command.positionals:
+            config["metavar"] = "CONFIG"
+        self._group("arguments" if "config" in command.positionals else None).add_argument("--config", **config)
+        self.epilog = command.example
+        for kind in command.kinds:
+            self._add_dataclass_arguments(kind)
+            if issubclass(kind, TrainingArguments):
+                self.epilog += "\n\nEvery other field of transformers.TrainingArguments works as a flag too."
+        self._action_groups.sort(key=lambda group: GROUPS.index(group.title) if group.title in GROUPS else -1)
+
+    def _add_dataclass_arguments(self, kind: type) -> None:
+        hints = get_type_hints(kind)
+        names = [each.name for each in fields(kind)]
+        first = [name for name in self.command.positionals if name in names]
+        for each in sorted(
+            fields(kind), key=lambda each: first.index(each.name) if each.name in first else len(first)
+        ):
+            if each.init:
+                each.type = hints[each.name]
+                self._parse_dataclass_field(self._group(self._title(kind, each.name)), each)
+        hidden = set(names) & INHERITED - SHOWN - {*inspect.get_annotations(kind)}
+        for action in self._actions:
+            if action.dest in hidden and issubclass(kind, TrainingArguments):
+                action.help = argparse.SUPPRESS
+            elif isinstance(action, argparse._StoreFalseAction):  # --no_FIELD, which --FIELD false says too
+                action.help = argparse.SUPPRESS
+            elif action.dest in names:
+                describe(action, action.dest in self.command.required, action.dest in first)
+
+    def _title(self, kind: type, name: str) -> str | None:
+        """The group of a field."""
+        if name in self.command.positionals:
+            return "arguments"
+        owner = next(base for base in kind.__mro__ if name in inspect.get_annotations(base))
+        if issubclass(kind, TrainingArguments):
+            return "method" if owner is kind and name not in INHERITED else "training"
+        return vars(owner).get("_argument_group_name")
+
+    def _group(self, title: str | None):
+        if title is None:
+            return self
+        if title not in self.groups:
+            self.groups[title] = self.add_argument_group(title)
+        return self.groups[title]
+
+    def error(self, message: str):
+        flag, _, problem = message.removeprefix("argument ").partition(": ")
+        name = flag.split("/")[0].lstrip("-")
+        if wrong := re.fullmatch(r"invalid (\w+) value: (.*)", problem):
+            kind, value = {"int": "a whole number", "float": "a number"}.get(wrong[1], f"of type {wrong[1]}"), wrong[2]
+        elif wrong := re.fullmatch(r"invalid choice: (.*) \(choose from (.*)\)", problem):
+            kind, value = f"one of {wrong[2]}".replace("'", ""), wrong[1]
+        elif wrong := re.fullmatch(r"Truthy value expected: got (.*) but expected .*", problem):
+            kind, value = "true or false", repr(wrong[1])
+        else:
+            raise InputError(f"--{name}: {problem}" if message.startswith("argument --") else message)
+        raise InputError(f"{name}={value} must be {kind}")
+
+
+def parse(command: Command, argv: Sequence[str]) -> tuple:
+    """Parses the words after a command: what it works on, `--config FILE.yaml`, and the flags that override the recipe.
+
+    Args:
+        command: the command.
+        argv: the words after it; those after a `--` are no flags.
 
     Returns:
-        One instance of each dataclass.
+        One instance of each of `command.kinds`.
 
     Raises:
-        InputError: for a recipe that is missing or no mapping, an unknown field or flag, a value of another type, outside its
-            bounds, or one that cannot work.
+        InputError: for a recipe that is missing or not a mapping, an unknown field or flag, a value of another type, outside
+            its bounds, or one that cannot work, and for a required field that is missing.
     """
-    parser = make_parser(dataclass_types, command, description, example)
-    values = {}
-    recipe = recipe_of(argv)
-    if recipe is not None:
+    parser = OptionsParser(command)
+    words, rest = list(argv), []
+    if "--" in words:
+        words, rest = words[: words.index("--")], words[words.index("--") + 1 :]
+    for action in parser._actions:  # fields that are not given are left to the dataclasses
+        action.required, action.default = False, argparse.SUPPRESS
+    namespace, unknown = parser.parse_known_args(words)
+    known = {action.dest for action in parser._actions} - {"help", "config"}
+    refuse_unknown_flags(unknown, known, command)
+    given = vars(namespace)
+    take_positionals(command, [*unknown, *rest], given)
+    if (recipe := given.pop("config", None)) is not None:
         values = read_recipe(recipe)
-        known = {action.dest for action in parser._actions} - {"help", "config"}
         for name in values:
             if name not in known:
-                hint = did_you_mean(name, known) or f"see smt-hf {command} --help"
+                hint = hint_for(name, known) or f"see smt-hf {command.name} --help"
                 raise InputError(f"{recipe}: unknown field {name!r}: {hint}")
-    if not {"-h", "--help"} & set(argv):  # what is not given is left to the dataclasses
-        for action in parser._actions:
-            action.required = action.required and action.dest not in values
-            action.default = values.get(action.dest, argparse.SUPPRESS)
-    namespace, unknown = parser.parse_known_args(list(argv))
-    if unknown:
-        refuse_unknown(unknown, parser, command)
-    given = vars(namespace)
+        given = {**values, **given}
     for name, reason in {**INSTEAD, **SHARDING}.items():
         if given.get(name):
             raise InputError(f"{name} cannot be honoured: {reason}")
-    parsed = []
-    for kind in dataclass_types:
-        own = check_types(kind, {field.name: given[field.name] for field in fields(kind) if field.name in given})
-        check_bounds(own)
-        try:
-            parsed.append(kind(**own))
-            if issubclass(kind, TrainingArguments):
-                check_supported(parsed[-1])
-        except InputError:
-            raise
-        except (ValueError, TypeError, ImportError, StrictDataclassError) as error:
-            raise InputError(one_line(error)) from error
-    return tuple(parsed)
+    for name, what in command.required.items():
+        if given.get(name) is None:
+            how = f"smt-hf {command.name} {name.upper()}" if name in command.positionals else f"--{name}"
+            raise InputError(f"{name} is missing: give {what} ({how})")
+    return tuple(make_options(kind, given) for kind in command.kinds)
 
 
-def make_parser(dataclass_types, command: str, description: str, example: str) -> OptionsParser:
-    """The parser of a command, see [`parse`]; its help has the bounds of every number."""
-    trains = any(issubclass(kind, TrainingArguments) for kind in dataclass_types)
-    more = "\n\nEvery field of transformers.TrainingArguments that is not shown here works as a flag too."
-    parser = OptionsParser(
-        dataclass_types,
-        prog=f"smt-hf {command}",
-        usage=f"smt-hf {command} [--config FILE.yaml] [--FIELD VALUE ...]",
-        description=description,
-        epilog=example + more if trains else example,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", metavar="FILE.yaml", help="Recipe to start from; flags override its fields.")
-    inherited = {field.name for field in fields(TrainingArguments)} - set(SHOWN)
-    own = {name for kind in dataclass_types if issubclass(kind, TrainingArguments) for name in kind.__dict__}
-    for action in parser._actions:
-        if action.dest in inherited - own:
-            action.help = argparse.SUPPRESS
-            continue
-        bounds = bounds_of(action.dest)
-        if action.help and "%" in action.help:
-            action.help = action.help.replace("%", "%%").replace("%%(default)s", "%(default)s")
-        if action.help and bounds:
-            action.help = f"{action.help.rstrip('.')} ({bounds})."
-    return parser
+def take_positionals(command: Command, words: list[str], given: dict) -> None:
+    """Adds the words that belong to no flag to what is given, as the fields that they stand for.
+
+    Raises:
+        InputError: if there are more words than such fields, or a field is given twice.
+    """
+    if len(words) > len(command.positionals):
+        word = words[len(command.positionals)]
+        raise InputError(
+            f"{word!r} belongs to no flag: write --FIELD VALUE, and put quotes around a value with spaces"
+        )
+    for name, word in zip(command.positionals, words, strict=False):
+        if name in given:
+            raise InputError(f"{name} is given twice, as {word!r} and as --{name} {given[name]!r}: leave one out")
+        given[name] = word
 
 
-def recipe_of(argv: Sequence[str]) -> str | None:
-    """The file given with --config."""
-    config = OptionsParser([], add_help=False, allow_abbrev=False)
-    config.add_argument("--config")
-    return config.parse_known_args(list(argv))[0].config
+def refuse_unknown_flags(words: list[str], known: set[str], command: Command) -> None:
+    """Raises an [`InputError`] for the first of the words that looks like a flag."""
+    for word in words:
+        if re.match(r"--?[^\W\d]\S*\Z", word):
+            name = word.partition("=")[0].lstrip("-").replace("-", "_")
+            hint = hint_for(name, [*known, "config"], "--") or f"see smt-hf {command.name} --help"
+            raise InputError(f"unknown flag {word!r}: {hint}")
 
 
-def refuse_unknown(words: list[str], parser: OptionsParser, command: str) -> None:
-    """Raises an [`InputError`] for words that belong to no flag."""
-    flags = [option for action in parser._actions for option in action.option_strings]
-    word = next((word for word in words if word.startswith("--")), words[0])
-    if word.startswith("--"):
-        hint = did_you_mean(word.partition("=")[0], flags) or f"see smt-hf {command} --help"
-        raise InputError(f"unknown flag {word!r}: {hint}")
-    raise InputError(f"{word!r} belongs to no flag: write --FIELD VALUE, and put quotes around a value with spaces")
+def make_options(kind: type, given: dict):
+    """An options dataclass of the values that are given for its fields; raises as [`parse`] does."""
+    own = check_types(kind, {each.name: given[each.name] for each in fields(kind) if each.name in given})
+    check_bounds(own)
+    try:
+        options = kind(**own)
+        if issubclass(kind, TrainingArguments):
+            check_supported(options)
+        return options
+    except InputError:
+        raise
+    except (ValueError, TypeError, ImportError, StrictDataclassError) as error:
+        raise InputError(one_line(error)) from error

@@ -9,13 +9,8 @@ from huggingface_hub import RepoUrl
 from ..checkpoints import KINDS, load
 from ..errors import InputError
 from ..hub import CARD, card_text, check_repo_id, share_folder
-from .parsing import parse
+from .parsing import Command, parse
 
-DESCRIPTION = """Share a trained folder on the Hub: a student, a teacher, or both as SMT trained them. Everything in the folder
-goes there but what only training needs (checkpoints, optimizer states, logs) and hidden files."""
-EXAMPLE = """example:
-  hf auth login
-  smt-hf push --folder runs/dmt --repo_id user/name"""
 LOADERS = {"smt": "AutoModelForPreTraining", "smt_teacher": "AutoModel", "smt_rnn": "AutoModelForCausalLM"}
 
 
@@ -23,27 +18,39 @@ LOADERS = {"smt": "AutoModelForPreTraining", "smt_teacher": "AutoModel", "smt_rn
 class PushOptions:
     """What to share, and where."""
 
-    folder: str | None = field(default=None, metadata={"help": "Folder of a student, a teacher or an SMT run."})
-    repo_id: str | None = field(default=None, metadata={"help": "Repository on the Hub, user/name; made if need be."})
+    model: str | None = field(default=None, metadata={"help": "Folder of a student, a teacher or an SMT run."})
+    repo_id: str | None = field(
+        default=None, metadata={"help": "Repository on the Hub, user/name; created if it does not exist."}
+    )
     private: bool = field(default=False, metadata={"help": "Make a new repository private."})
     token: str | None = field(
         default=None, metadata={"help": "Token with write access; that of `hf auth login` or $HF_TOKEN by default."}
     )
     license: str | None = field(
         default=None,
-        metadata={"help": "Licence for the card's metadata, such as apache-2.0; a card of your own is kept."},
+        metadata={"help": "License for the card's metadata, such as apache-2.0; a card of your own is kept."},
     )
-    revision: str = field(default="main", metadata={"help": "Branch to upload to; made if need be."})
+    revision: str = field(default="main", metadata={"help": "Branch to upload to; created if it does not exist."})
     commit_message: str | None = field(default=None, metadata={"help": "Title of the commit."})
+
+
+COMMAND = Command(
+    name="push",
+    kinds=[PushOptions],
+    description="""Share a trained folder on the Hub: a student, a teacher, or both as SMT trained them. Everything in the
+folder is uploaded except what only training needs (checkpoints, optimizer states, logs) and hidden files.""",
+    example="""example:
+  hf auth login
+  smt-hf push runs/dmt user/name""",
+    positionals=["model", "repo_id"],
+    required={"model": "the folder of a trained model", "repo_id": "the name of a Hub repository, user/name"},
+)
 
 
 def main(argv: Sequence[str]) -> RepoUrl:
     """Runs the command and returns the address of the repository."""
-    (options,) = parse([PushOptions], argv, "push", DESCRIPTION, EXAMPLE)
-    for name in ("folder", "repo_id"):
-        if getattr(options, name) is None:
-            raise InputError(f"{name} is missing: give --{name}")
-    folder = Path(options.folder).expanduser()
+    (options,) = parse(COMMAND, argv)
+    folder = Path(options.model).expanduser()
     kind = check_model_folder(folder)
     check_repo_id(options.repo_id)
     card = card_text(folder, options.repo_id, options.license)
@@ -65,5 +72,5 @@ def check_model_folder(folder: Path) -> str:
         InputError: if the folder is missing, or its model cannot be loaded.
     """
     if not folder.is_dir():
-        raise InputError(f"there is no folder {str(folder)!r}: mend the path given with --folder")
+        raise InputError(f"there is no folder {str(folder)!r}: check the path")
     return load(str(folder), *KINDS).config.model_type

@@ -4,23 +4,33 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from transformers import set_seed
 
 from ..checkpoints import check_output_dir
 from ..errors import InputError, Interrupted
 from ..hub import CARD, TrainingStage, is_own_card, make_repository, share_folder, write_card
 from ..training.resume import checkpoint_to_resume, numbered_checkpoints
 from ..utils.folder_lock import hold_folder
+from .options import RunOptions
 from .signals import StopAtSignal
 
+# What every training must be given.
+REQUIRED = {
+    "dataset": "a text file, a folder of them, or a Hub dataset id",
+    "output_dir": "a folder for checkpoints and the trained model",
+}
 # What a run leaves in its output folder, besides numbered checkpoints and a card.
 LEFT_BY_RUNS = (
     "model*.safetensors",
     "model.safetensors.index.json",
     "training.json",
     "metrics.json",
+    "preprocessor_config.json",
+    "samples.png",
     "trainer_state.json",
     "training_args.bin",
     "evaluation.*",
@@ -28,67 +38,84 @@ LEFT_BY_RUNS = (
 )
 
 
-def prepare(arguments, run, stage: TrainingStage) -> bool:
-    """Sets the threads and checks what a run needs, before anything is read.
+def train(command: str, options, arguments, starts_from: Sequence[str | None], build: Callable):
+    """Trains, then saves the model, the tokenizer, the state, the metrics, the record and the card in the output folder.
+
+    Args:
+        command: its name, for the record.
+        options: the command's own options, [`RunOptions`] among them.
+        arguments: the trainer's arguments.
+        starts_from: folders or Hub ids of the models that the run starts from; `None` for new weights.
+        build: makes the trainer from `options` and `arguments`.
 
     Returns:
-        Whether the run goes on from a checkpoint.
+        The trainer.
 
     Raises:
-        InputError: if the folder is in use, there is nothing to resume, an earlier record is damaged, or the Hub will not have
-            the model.
+        InputError: if the run cannot start, see [`prepare`] and `build`.
+        Interrupted: if a signal ended it; a checkpoint of the step is saved then, unless `save_strategy` is "no".
     """
-    if run.num_threads is not None:
-        torch.set_num_threads(run.num_threads)
-    if run.resume and run.overwrite:
-        raise InputError("resume goes on with a run and overwrite starts over: give one of them")
+    stage = TrainingStage(command, [options, arguments], [place for place in starts_from if place is not None])
+    prepare(options, arguments, stage)
+    set_seed(arguments.seed)
+    trainer = build(options, arguments)
+    folder = Path(arguments.output_dir)
+    if trainer.is_world_process_zero():
+        hold_folder(folder)
+        if not options.resume:  # another run may have come and gone since
+            check_output_dir(str(folder), options.overwrite)
+        if options.overwrite:
+            remove_earlier_run(folder)
+    with StopAtSignal(trainer) as stop:
+        result = trainer.train(resume_from_checkpoint=options.resume)
+    if stop.number is not None:
+        raise Interrupted(stop.number, what_is_kept(trainer))
+    save(trainer, result.metrics, stage)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        leave_process_group(trainer)
+    return trainer
+
+
+def prepare(options: RunOptions, arguments, stage: TrainingStage) -> None:
+    """Sets the threads and checks what a run needs, before anything is read.
+
+    Raises:
+        InputError: if the folder is in use, there is nothing to resume, an earlier record is damaged, or the Hub refuses the
+            model.
+    """
+    if options.num_threads is not None:
+        torch.set_num_threads(options.num_threads)
+    if options.resume and options.overwrite:
+        raise InputError("resume continues a run and overwrite starts over: give one of them")
     stage.read_earlier()
     for place in stage.starts_from:
         if Path(place).expanduser().resolve() == Path(arguments.output_dir).resolve():
             raise InputError(
                 f"output_dir={arguments.output_dir!r} holds the model that this run starts from: give another folder"
             )
-    if not run.resume:
-        check_output_dir(arguments.output_dir, run.overwrite)
+    if not options.resume:
+        check_output_dir(arguments.output_dir, options.overwrite)
     if Path(arguments.output_dir).is_dir() and arguments.process_index == 0:
         hold_folder(arguments.output_dir)
-    if run.resume:
+    if options.resume:
         checkpoint_to_resume(True, arguments.output_dir)
     if arguments.push_to_hub:  # a refused token is better known before the training than after it
         make_repository(hub_name(arguments), bool(arguments.hub_private_repo), arguments.hub_token)
-    return run.resume
 
 
-def train(trainer, run, resume: bool, stage: TrainingStage) -> None:
-    """Trains, then saves the model, the tokenizer, the state, the metrics, the record and the card in the output folder.
-
-    Raises:
-        Interrupted: if a signal ended it; a checkpoint of the step is saved then, unless `save_strategy` is "no".
-    """
+def save(trainer, metrics: dict, stage: TrainingStage) -> None:
+    """Saves what a finished training leaves, evaluated once more, and shares it if that was asked for."""
     folder = Path(trainer.args.output_dir)
-    if trainer.is_world_process_zero():
-        hold_folder(folder)
-        if not run.resume:  # another run may have come and gone since
-            check_output_dir(str(folder), run.overwrite)
-    if run.overwrite and trainer.is_world_process_zero():
-        remove_earlier_run(folder)
-    with StopAtSignal(trainer) as stop:
-        result = trainer.train(resume_from_checkpoint=resume)
-    if stop.number is not None:
-        raise Interrupted(stop.number, what_is_kept(trainer))
     trainer.save_model(_internal_call=True)  # shared below, with its card
     trainer.save_state()
-    metrics = result.metrics
     if trainer.eval_dataset is not None:
-        metrics |= trainer.evaluate()
+        metrics = {**metrics, **trainer.evaluate()}
     if trainer.is_world_process_zero():
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         stage.write(trainer, metrics)
         write_card(str(folder), hub_name(trainer.args) if trainer.args.push_to_hub else None)
         if trainer.args.push_to_hub:
             share_folder(folder, hub_name(trainer.args), token=trainer.args.hub_token)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        leave_process_group(trainer)
 
 
 def remove_earlier_run(folder: Path) -> None:

@@ -4,23 +4,16 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import Literal
 
 import torch
 
 from ..checkpoints import check_vocabulary, load_student
 from ..data import load_tokenizer
 from ..errors import InputError, one_line
-from .parsing import parse
+from .parsing import Command, parse
 
-DESCRIPTION = """Answer OpenAI-style requests with a trained student: /v1/completions, /v1/chat/completions (for a tokenizer with a
-chat template), /v1/models and /health. Requests are answered one after another; SIGTERM or Ctrl-C stops the server."""
-EXAMPLE = """example:
-  smt-hf serve --model runs/dmt --port 8000
-  curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \\
-      -d '{"prompt": "Once upon a time", "max_tokens": 200, "temperature": 0.7}'"""
 PACKAGES = ("fastapi", "openai", "pydantic", "uvicorn")
-LOG_LEVELS = ("debug", "info", "warning", "error")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass
@@ -31,15 +24,33 @@ class ServeOptions:
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on; 0.0.0.0 lets other machines in."})
     port: int = field(default=8000, metadata={"help": "Port to listen on; 0 takes a free one and prints it."})
     device: str = field(default="auto", metadata={"help": "cpu, cuda, cuda:1 ...; auto: an accelerator if there is."})
-    dtype: str = field(default="auto", metadata={"help": f"{', '.join(DTYPES)}; auto: as it was saved."})
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
+        default="auto", metadata={"help": "Data type of the weights; auto: as they were saved."}
+    )
     max_tokens: int = field(default=4096, metadata={"help": "The longest answer that a request may ask for."})
-    log_level: str = field(default="info", metadata={"help": f"{', '.join(LOG_LEVELS)}; info: a line per request."})
+    log_level: Literal["debug", "info", "warning", "error"] = field(
+        default="info", metadata={"help": "How much is logged; info: a line per request."}
+    )
+
+
+COMMAND = Command(
+    name="serve",
+    kinds=[ServeOptions],
+    description="""Answer OpenAI-style requests with a trained student: /v1/completions, /v1/chat/completions (for a tokenizer
+with a chat template), /v1/models and /health. Requests are answered one after another; SIGTERM or Ctrl-C stops the server.""",
+    example=r"""example:
+  smt-hf serve runs/dmt --port 8000
+  curl http://127.0.0.1:8000/v1/completions \
+      -H 'Content-Type: application/json' \
+      -d '{"prompt": "Once upon a time", "max_tokens": 200}'""",
+    positionals=["model"],
+    required={"model": "the folder or Hub id of a student"},
+)
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    (options,) = parse([ServeOptions], argv, "serve", DESCRIPTION, EXAMPLE)
-    check(options)
+    (options,) = parse(COMMAND, argv)
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise InputError(f"serving needs {', '.join(missing)}: pip install 'smt-hf[serve]'")
@@ -50,19 +61,6 @@ def main(argv: Sequence[str]) -> None:
     with bind(options.host, options.port) as listener:
         student, tokenizer = load(options)
         serve(student, tokenizer, options.model, options.max_tokens, listener, options.log_level)
-
-
-def check(options: ServeOptions) -> None:
-    """Checks the values of the options.
-
-    Raises:
-        InputError: for one that cannot work.
-    """
-    if options.model is None:
-        raise InputError("model is missing: give --model the folder of a student")
-    for name, known in (("dtype", DTYPES), ("log_level", LOG_LEVELS)):
-        if getattr(options, name) not in known:
-            raise InputError(f"{name}={getattr(options, name)!r} is not one of {', '.join(known)}")
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -1,39 +1,54 @@
 """`smt-hf smt`: train teacher and student together."""
 
 from collections.abc import Sequence
-
-from transformers import set_seed
+from dataclasses import dataclass, field
 
 from ..checkpoints import check_vocabulary, load_joint
-from ..data import load_tokenizer
-from ..hub import TrainingStage
+from ..data import DataOptions
 from ..models import SmtForPreTraining
 from ..training import SmtTrainer, SmtTrainingArguments
-from .options import DataOptions, ModelOptions, RunOptions
-from .parsing import parse
-from .run import prepare, train
+from .options import ModelOptions, RunOptions, processing_for
+from .parsing import Command, parse
+from .run import REQUIRED, train
 
-DESCRIPTION = """Supervised Memory Training: a Transformer teacher learns a memory state for every time step, and the
-recurrent student learns the transitions between them, all time steps in parallel. The output folder holds both."""
-EXAMPLE = """example:
-  smt-hf smt --config configs/tinystories_cpu/smt.yaml --dataset stories.txt --output_dir runs/smt
-  torchrun --nproc_per_node 8 scripts/train_smt.py --config configs/tinystories/smt.yaml --output_dir runs/smt"""
+
+@dataclass
+class SmtOptions(RunOptions, DataOptions, ModelOptions):
+    """What to train, on what."""
+
+    model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of an SMT run to start from instead of new weights; the sizes are its own."
+        },
+    )
+
+
+COMMAND = Command(
+    name="smt",
+    kinds=[SmtOptions, SmtTrainingArguments],
+    description="""Supervised Memory Training: a Transformer teacher learns a memory state for every time step, and the
+recurrent student learns the transitions between them, all time steps in parallel. The output folder holds both.""",
+    example=r"""example:
+  smt-hf smt --config configs/tinystories_cpu/smt.yaml \
+      --dataset stories.txt --output_dir runs/smt
+  torchrun --nproc_per_node 8 -m smt_hf smt \
+      --config configs/tinystories/smt.yaml --output_dir runs/smt""",
+    positionals=["model"],
+    required=REQUIRED,
+)
 
 
 def main(argv: Sequence[str]) -> SmtTrainer:
     """Runs the command and returns the trainer."""
-    model_options, data, run, arguments = parse(
-        [ModelOptions, DataOptions, RunOptions, SmtTrainingArguments], argv, "smt", DESCRIPTION, EXAMPLE
-    )
-    starts_from = [model_options.model] if model_options.model else []
-    stage = TrainingStage("smt", [model_options, data, arguments], starts_from)
-    resume = prepare(arguments, run, stage)
-    set_seed(arguments.seed)
-    tokenizer = load_tokenizer(model_options.model or model_options.tokenizer)
-    config = None if model_options.model else model_options.config(tokenizer)
-    datasets = data.datasets(tokenizer, arguments.window_length, arguments)
-    model = SmtForPreTraining(config) if config else load_joint(model_options.model)
+    options, arguments = parse(COMMAND, argv)
+    return train("smt", options, arguments, [options.model], build)
+
+
+def build(options: SmtOptions, arguments: SmtTrainingArguments) -> SmtTrainer:
+    """The trainer of an SMT run, with its model and its data."""
+    tokenizer = processing_for(options)
+    model = load_joint(options.model) if options.model else SmtForPreTraining(options.config(tokenizer))
     check_vocabulary(model.teacher, tokenizer)
-    trainer = SmtTrainer(model=model, args=arguments, processing_class=tokenizer, **datasets)
-    train(trainer, run, resume, stage)
-    return trainer
+    datasets = options.datasets(tokenizer, arguments.window_length, arguments)
+    return SmtTrainer(model=model, args=arguments, processing_class=tokenizer, **datasets)

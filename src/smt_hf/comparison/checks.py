@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 from ..errors import InputError
-from ..utils.typed import did_you_mean
+from ..utils.renamed import hint_for
 
 
 def mapping(name: str, value) -> dict:
@@ -60,7 +60,7 @@ def check_fields(where: str, values: dict, *classes: type, elsewhere: dict) -> N
         if name in elsewhere:
             raise InputError(f"{where}: {name} cannot be set here: {elsewhere[name]}")
         if name not in known:
-            hint = did_you_mean(name, known) or f"see {', '.join(kind.__name__ for kind in classes)}"
+            hint = hint_for(name, known) or f"see {', '.join(kind.__name__ for kind in classes)}"
             raise InputError(f"{where}: unknown field {name!r}: {hint}")
 
 

@@ -268,7 +268,7 @@ class FinishedRows(StoppingCriteriaList):
     def __init__(self, cache: SmtRnnCache | None = None):
         super().__init__()
         self.cache = cache
-        self.ended = None  # bool (B,): the rows that have ended
+        self.ended: torch.Tensor = None  # bool (B,): the rows that have ended
         self.padding = None  # bool (B,): those that had ended before the last token
         self.history = []  # the same for every generated token, where there is no cache
 
@@ -306,7 +306,8 @@ def _check_prompt(prompt: torch.Tensor, cache: SmtRnnCache | None, attention_mas
     if prompt.shape[1] == 0:
         raise ValueError("the prompt is empty: give at least one token, or a memory to go on from")
     if attention_mask is not None:
-        check_attention_mask(attention_mask, *prompt.shape[:2], 0 if cache is None else cache.get_seq_length())
+        earlier = 0 if cache is None else cache.get_seq_length()
+        check_attention_mask(attention_mask, prompt.shape[0], prompt.shape[1], earlier)
 
 
 def _without_prompt(cache: SmtRnnCache, prompt: torch.Tensor | None, attention_mask=None, **kwargs) -> dict:

@@ -61,9 +61,14 @@ BOUNDS = {
     "num_attention_heads": SIZE,
     "intermediate_size": SIZE,
     "initializer_range": POSITIVE,
+    "attention_dropout": Bounds(0, 1, open_high=True),
+    "rms_norm_eps": POSITIVE,
+    "rope_theta": POSITIVE,
     # data
     "max_documents": SIZE,
-    "max_eval_windows": SIZE,
+    "num_eval_windows": SIZE,
+    "holdout": Bounds(2),
+    "num_levels": Bounds(2, 256),
     # a training
     "per_device_train_batch_size": SIZE,
     "per_device_eval_batch_size": SIZE,
@@ -102,7 +107,6 @@ BOUNDS = {
     "horizon": SIZE,
     "num_transitions": SIZE,
     "num_decoded": SIZE,
-    "rollout_steps": SIZE,
     "rollout_length": SIZE,
     "segment_length": SIZE,
     "num_sweeps": COUNT,
@@ -118,6 +122,7 @@ BOUNDS = {
     "student_weight": FACTOR,
     # evaluation and comparison
     "num_windows": SIZE,
+    "rollout_steps": SIZE,
     "batch_size": SIZE,
     "lengths": Bounds(1, 2**20),
     "seeds": SEED,
@@ -132,6 +137,9 @@ BOUNDS = {
     "num_samples": SIZE,
     "temperature": Bounds(1e-3, besides=(0,)),  # below it, float32 logits overflow
     "top_p": Bounds(0, 1, open_low=True),
+    "images": SIZE,
+    "complete_rows": COUNT,
+    "quality_images": SIZE,
     "max_tokens": SIZE,
     "port": Bounds(0, 65535),
     # the demo
@@ -142,8 +150,8 @@ BOUNDS = {
 
 # Texts that name something.
 NAMES = set(
-    "output_dir cache_dir dataset dataset_config eval_dataset train_split eval_split split text_column separator tokenizer model "
-    "student teacher memory save_memory text_file folder revision host cell_type task".split()
+    "output_dir cache_dir dataset dataset_config eval_dataset eval_split split text_column separator tokenizer model "
+    "teacher memory save_memory text_file prompts revision host cell_type task".split()
 )
 
 

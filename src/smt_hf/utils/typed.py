@@ -61,6 +61,8 @@ def _plain(choice):
 
 def _fit(name: str, value, choice) -> tuple[bool, object]:
     plain = _plain(choice)
+    if plain is typing.Literal:
+        return value in typing.get_args(choice), value
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if plain in (type(None), None):
         return value is None, None
@@ -92,7 +94,12 @@ def _json_object(text: str):
 
 
 def _words(choices: Iterable) -> str:
-    words = [WORDS.get(_plain(choice), "text" if _is_enum(choice) else None) for choice in choices]
+    words = []
+    for choice in choices:
+        if _plain(choice) is typing.Literal:
+            words.append(f"one of {', '.join(map(str, typing.get_args(choice)))}")
+        else:
+            words.append(WORDS.get(_plain(choice), "text" if _is_enum(choice) else None))
     return " or ".join(dict.fromkeys(word for word in words if word))
 
 

@@ -1,8 +1,0 @@
-"""Entry point for `torchrun` and `accelerate launch`: the same as `smt-hf bptt`."""
-
-import sys
-
-from smt_hf.cli.main import run
-
-if __name__ == "__main__":
-    sys.exit(run("bptt", sys.argv[1:]))

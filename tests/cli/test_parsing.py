@@ -1,0 +1,118 @@
+"""Words, flags and recipes: what stands for which field, and what is refused."""
+
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+import pytest
+
+from smt_hf.cli.parsing import Command, parse
+from smt_hf.data import TextOptions
+from smt_hf.errors import InputError
+from smt_hf.utils.renamed import RENAMED, hint_for
+from tests.cli.test_help import COMMANDS, parser_of
+
+
+@dataclass
+class Options:
+    model: str | None = field(default=None, metadata={"help": "A model."})
+    prompt: str = field(default="Once", metadata={"help": "A text."})
+    kind: Literal["small", "large"] = field(default="small", metadata={"help": "A kind."})
+    numbers: list[int] = field(default_factory=lambda: [1], metadata={"help": "Numbers."})
+    fast: bool = field(default=False, metadata={"help": "Whether."})
+
+
+COMMAND = Command("try", [Options], "Tries.", "example:\n  smt-hf try m", ["model", "prompt"], {"model": "a folder"})
+
+
+def parsed(*words):
+    return parse(COMMAND, words)[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["m", "a text"],
+        ["--model", "m", "--prompt", "a text"],
+        ["--kind", "small", "m", "--numbers", "1", "--", "a text"],
+        ["m", "--fast", "false", "a text"],
+    ],
+)
+def test_words_stand_for_fields(words):
+    assert parsed(*words) == Options("m", "a text")
+
+
+def test_a_word_that_looks_like_a_flag():
+    assert parsed("m", "--", "--fast").prompt == "--fast"
+    assert parsed("m", "-1").prompt == "-1"
+    assert parsed("m", "-- a dash").prompt == "-- a dash"
+    assert parsed("m", "").prompt == ""
+
+
+def test_flags_override_the_recipe(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: from the recipe\nkind: large\nnumbers: [2, 3]\n")
+    assert parsed("--config", str(recipe)) == Options("from the recipe", "Once", "large", [2, 3])
+    assert parsed("m", "--config", str(recipe), "--numbers", "4").model == "m"
+    assert parsed("m", "--config", str(recipe), "--numbers", "4").numbers == [4]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ([], r"model is missing: give a folder \(smt-hf try MODEL\)"),
+        (["m", "a", "b"], "'b' belongs to no flag"),
+        (["m", "--model", "n"], "model is given twice, as 'm' and as --model 'n'"),
+        (["m", "--kind", "huge"], "kind='huge' must be one of small, large"),
+        (["m", "--numbers", "x"], "numbers='x' must be a whole number"),
+        (["m", "--fast", "maybe"], "fast='maybe' must be true or false"),
+        (["m", "-k", "small"], "unknown flag '-k'"),
+        (["m", "--knd=small"], "unknown flag '--knd=small': did you mean '--kind'?"),
+        (["m", "--"], None),
+    ],
+)
+def test_what_is_refused(words, message):
+    if message is None:
+        assert parsed(*words).model == "m"
+        return
+    with pytest.raises(InputError, match=message):
+        parsed(*words)
+
+
+@pytest.mark.parametrize(
+    "line, message", [("kind: huge", "kind='huge' must be one of small, large"), ("fast: 1", "fast=1")]
+)
+def test_what_is_refused_in_a_recipe(line, message, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(line)
+    with pytest.raises(InputError, match=message):
+        parsed("m", "--config", str(recipe))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_old_names_are_refused_with_the_new_ones(command, tmp_path):
+    """In flags and in recipes alike, where the new name is one of the command's."""
+    parser = parser_of(command)
+    known = {action.dest for action in parser._actions}
+    for old, new in RENAMED.items():
+        if old in known or new not in known:
+            continue
+        with pytest.raises(InputError, match=f"unknown flag '--{old}': it is called '--{new}' now"):
+            parse(parser.command, [f"--{old}", "1"])
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(f"{old}: 1\n")
+        with pytest.raises(InputError, match=f"unknown field '{old}': it is called '{new}' now"):
+            parse(parser.command, ["--config", str(recipe)])
+
+
+def test_every_new_name_is_in_use():
+    known = {action.dest for command in COMMANDS for action in parser_of(command)._actions}
+    assert set(RENAMED.values()) <= known
+    assert hint_for("rollout_steps", ["horizon"]) is None
+
+
+def test_the_same_word_for_the_same_thing():
+    """The options of the text are the same fields in every command that reads one."""
+    text = {each.name for each in fields(TextOptions)}
+    for command in ("smt", "dmt", "bptt", "finetune", "evaluate"):
+        kinds = parser_of(command).command.kinds
+        assert issubclass(kinds[0], TextOptions) and text <= {each.name for each in fields(kinds[0])}
