@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from smt_hf import SmtRnnConfig, SmtRnnForCausalLM
-from smt_hf.models.configuration_smt_rnn import CELL_TYPES
+from smt_hf.models.cells_smt_rnn import CELLS
 from smt_hf.models.fingerprint_smt_rnn import fingerprint
 
 TEXT = "Once upon a time, there was a small student. It read every byte once; \u201cnever again\u201d, it said. " * 6
@@ -65,7 +65,7 @@ def exports(tmp_path_factory, tokenizer, traced_once):
     return export
 
 
-@pytest.fixture(params=CELL_TYPES)
+@pytest.fixture(params=list(CELLS))
 def cell_export(exports, request):
     return exports(request.param)
 

@@ -78,21 +78,31 @@ class Engine:
         self._gave_out = 0.0
 
     @classmethod
-    def of(cls, student, tokenizer=None, **options) -> "Engine":
-        """The engine of a student, which ends answers where `generate()` would and keeps what it has read."""
+    def of(cls, student, tokenizer=None, backend: Backend | None = None, **options) -> "Engine":
+        """The engine of a student, which ends answers where `generate()` would and keeps what it has read.
+
+        Args:
+            student: an [`SmtRnnForCausalLM`] in evaluation mode.
+            tokenizer: its tokenizer, a fast one.
+            backend: what computes the steps of this student; the student itself when `None`.
+            options: further arguments of [`Engine`].
+        """
         ends = student.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         options = {"prefixes": PrefixCache(), "end_ids": ends, **options}
-        return cls(TorchBackend(student), tokenizer, **options)
+        return cls(backend or TorchBackend(student), tokenizer, **options)
 
     # ---- from any thread ----
 
-    def submit(self, request: Request, on_piece: Callable[[Ticket, Piece], None] | None = None) -> Ticket:
+    def submit(
+        self, request: Request, on_piece: Callable[[Ticket, Piece], None] | None = None, stream: bool = True
+    ) -> Ticket:
         """Puts a request into the queue.
 
         Args:
             request: what to do.
             on_piece: called with every [`Piece`], on the engine's thread.
+            stream: give out pieces while an answer is written, not only its end.
 
         Raises:
             InputError: for a request that cannot be answered.
@@ -101,7 +111,7 @@ class Engine:
         """
         shape = tuple(self.backend.initial_memory.shape)
         check_request(request, self.backend.vocab_size, shape, self.max_rows)
-        ticket = Ticket(request, on_piece)
+        ticket = Ticket(request, on_piece, stream)
         row = Row(ticket, self.tokenizer, self.backend.vocab_size)
         with self._lock:
             if self._closed:
@@ -361,7 +371,7 @@ class Engine:
         now = time.monotonic()
         due = now - self._gave_out >= self.piece_seconds
         for row in self.rows:
-            if row.has_news and row.ticket.on_piece is not None and (due or row.is_fresh):
+            if row.has_news and row.ticket.streams and (due or row.is_fresh):
                 self._out.append((row.ticket, row.piece()))
         if not self._out:
             return

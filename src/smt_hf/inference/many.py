@@ -47,6 +47,6 @@ def write_many(
         def count(ticket, piece):
             bar.update(piece.finish_reason is not None)
 
-        tickets = [engine.submit(Request(prompt, params, memory=start), count) for prompt in ids]
+        tickets = [engine.submit(Request(prompt, params, memory=start), count, stream=False) for prompt in ids]
         engine.run()
     return [ticket.wait() for ticket in tickets]

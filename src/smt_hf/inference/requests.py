@@ -86,9 +86,12 @@ class Ticket:
         num_read: tokens of the prompt that have been read, those among them.
     """
 
-    def __init__(self, request: Request, on_piece: Callable[["Ticket", Piece], None] | None = None):
+    def __init__(
+        self, request: Request, on_piece: Callable[["Ticket", Piece], None] | None = None, stream: bool = True
+    ):
         self.request = request
         self.on_piece = on_piece
+        self.streams = stream and on_piece is not None
         self.answers = [Answer() for _ in range(request.params.n)]
         self.prompt_logprobs: list[TokenLogprob] = []
         self.num_cached = self.num_read = 0
