@@ -22,13 +22,13 @@ lint: $(DEVELOPS)
 format: $(DEVELOPS)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-# A site in site/, which opens from a file too; a broken link or reference fails.
-docs: $(DEVELOPS)
-	COLUMNS=88 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-
 # Known vulnerabilities in what the package needs, its extras included.
 audit: $(DEVELOPS)
 	$(BIN)/pip-audit --skip-editable
+
+# A site in site/, which opens from a file too; a broken link or reference fails.
+docs: $(DEVELOPS)
+	COLUMNS=88 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(RUNS)
 	$(BIN)/python scripts/benchmark.py

@@ -19,6 +19,7 @@ MORE = {
     "evaluate": "measure loss, bits per byte, loss by position, drift",
     "compare": "SMT, DMT and BPTT side by side on a synthetic task",
     "serve": "answer OpenAI-style requests over HTTP",
+    "export": "write a student for ONNX Runtime or as a web page",
     "push": "share a trained model on the Hub",
 }
 COMMANDS = {**FIRST, **MORE}

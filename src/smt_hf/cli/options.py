@@ -16,27 +16,23 @@ from ..utils.imports import load_object
 DECIDED = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "use_cache", "tie_word_embeddings"}
 
 
-def declared(config: type) -> list[type]:
-    """The classes of ours that declare the fields of a configuration class, what is shared first."""
-    return [
-        base
-        for base in reversed(config.__mro__)
-        if issubclass(base, PreTrainedConfig) and base is not PreTrainedConfig
-    ]
+def own_classes(config: type) -> list[type]:
+    """A configuration class and those of ours that it inherits from, the most general first."""
+    return [each for each in reversed(config.__mro__) if issubclass(each, PreTrainedConfig)][1:]
 
 
 def sizes(config: type) -> list[str]:
     """The fields of a configuration class that a user chooses for a new model."""
-    names = [name for base in declared(config) for name in inspect.get_annotations(base)]
+    names = [name for each in own_classes(config) for name in inspect.get_annotations(each)]
     return [name for name in dict.fromkeys(names) if name not in DECIDED]
 
 
 def as_options(config: type, names: list[str]) -> list[tuple]:
     """Fields of a configuration class as fields of an options dataclass, with the text of its Args section as help."""
     types, texts = {}, {}
-    for base in declared(config):
-        types |= inspect.get_annotations(base)
-        texts |= argument_texts(base)
+    for each in own_classes(config):
+        types |= inspect.get_annotations(each)
+        texts |= argument_texts(each)
     defaults = {each.name: each.default for each in fields(config)}
     return [
         (
