@@ -38,6 +38,7 @@ more commands:
 {more}
 smt-hf COMMAND --help   explains a command and lists its options
 smt-hf --version        prints the version
+--import MODULE         first imports a module, such as one with your cell
 --debug                 shows where an error arose"""
 
 

@@ -7,6 +7,7 @@ from ._version import __version__
 from .models import (
     SmtConfig,
     SmtForPreTraining,
+    SmtImageProcessor,
     SmtMemory,
     SmtRnnCache,
     SmtRnnConfig,
@@ -43,6 +44,7 @@ __all__ = [
     "DmtTrainingArguments",
     "SmtConfig",
     "SmtForPreTraining",
+    "SmtImageProcessor",
     "SmtMemory",
     "SmtRnnCache",
     "SmtRnnConfig",

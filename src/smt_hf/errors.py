@@ -44,7 +44,7 @@ REMEDIES = {
 
 # What brings an optional package.
 EXTRAS = {
-    "evaluate": "'smt-hf[evaluate]'",
+    "PIL": "'smt-hf[pixels]'",
     "fastapi": "'smt-hf[serve]'",
     "gradio": "'smt-hf[app]'",
     "matplotlib": "'smt-hf[plot]'",
@@ -52,6 +52,7 @@ EXTRAS = {
     "onnxruntime": "'smt-hf[onnx]'",
     "onnxscript": "'smt-hf[onnx]'",
     "peft": "'smt-hf[peft]'",
+    "sklearn": "'smt-hf[pixels]'",
     "trl": "'smt-hf[trl]'",
     "uvicorn": "'smt-hf[serve]'",
 }

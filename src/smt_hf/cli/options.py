@@ -5,24 +5,35 @@ import re
 from dataclasses import dataclass, field, fields, make_dataclass
 
 from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig
 
+from ..data import load_processing, load_tokenizer, processor_for
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig
+from ..utils.imports import load_object
 
 # Fields of a configuration that the tokenizer or the training decides.
 DECIDED = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "use_cache", "tie_word_embeddings"}
 
 
+def own_classes(config: type) -> list[type]:
+    """A configuration class and those of ours that it inherits from, the most general first."""
+    return [each for each in reversed(config.__mro__) if issubclass(each, PreTrainedConfig)][1:]
+
+
 def sizes(config: type) -> list[str]:
     """The fields of a configuration class that a user chooses for a new model."""
-    return [name for name in inspect.get_annotations(config) if name not in DECIDED]
+    names = [name for each in own_classes(config) for name in inspect.get_annotations(each)]
+    return [name for name in dict.fromkeys(names) if name not in DECIDED]
 
 
 def as_options(config: type, names: list[str]) -> list[tuple]:
     """Fields of a configuration class as fields of an options dataclass, with the text of its Args section as help."""
-    types = inspect.get_annotations(config)
+    types, texts = {}, {}
+    for each in own_classes(config):
+        types |= inspect.get_annotations(each)
+        texts |= argument_texts(each)
     defaults = {each.name: each.default for each in fields(config)}
-    texts = argument_texts(config)
     return [
         (
             name,
@@ -41,18 +52,26 @@ def argument_texts(kind: type) -> dict[str, str]:
     return {name: " ".join(text.replace("`", "").split()) for name, text in entries}
 
 
-StudentSizes = make_dataclass("StudentSizes", as_options(SmtRnnConfig, sizes(SmtRnnConfig)))
-StudentSizes._argument_group_name = "model"
+GROUP = {"_argument_group_name": "model"}
+StudentSizes = make_dataclass("StudentSizes", as_options(SmtRnnConfig, sizes(SmtRnnConfig)), namespace=GROUP)
 
 
 @dataclass
 class StudentOptions(StudentSizes):
-    """The sizes of a new student: the fields of [`SmtRnnConfig`], and the tokenizer."""
+    """The sizes of a new student: the fields of [`SmtRnnConfig`], and the tokenizer, or what images become."""
 
     _argument_group_name = "model"
 
     tokenizer: str = field(
         default="byte", metadata={"help": "'byte' (256 bytes and two special ids), or a tokenizer's folder or Hub id."}
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "Learn images of this height and width, pixel by pixel, instead of text."}
+    )
+    num_levels: int = field(default=8, metadata={"help": "Grey levels of a pixel."})
+    class_conditional: bool = field(
+        default=False,
+        metadata={"help": "Begin every image with the token of its class, so that a class can be drawn."},
     )
 
     def student_config(self, tokenizer) -> SmtRnnConfig:
@@ -61,6 +80,8 @@ class StudentOptions(StudentSizes):
         Raises:
             InputError: if the sizes cannot work.
         """
+        if ":" in self.cell_type:  # a cell of the user's own, which the configuration then finds
+            load_object(self.cell_type)
         return self._make(SmtRnnConfig, tokenizer)
 
     def _make(self, config: type, tokenizer, **more):
@@ -74,8 +95,7 @@ class StudentOptions(StudentSizes):
 
 # The teacher's decoder is the student's readout, and has as many layers.
 TEACHER_SIZES = [name for name in sizes(SmtTeacherConfig) if name not in {*sizes(SmtRnnConfig), "num_decoder_layers"}]
-TeacherSizes = make_dataclass("TeacherSizes", as_options(SmtTeacherConfig, TEACHER_SIZES))
-TeacherSizes._argument_group_name = "model"
+TeacherSizes = make_dataclass("TeacherSizes", as_options(SmtTeacherConfig, TEACHER_SIZES), namespace=GROUP)
 
 
 @dataclass
@@ -103,3 +123,20 @@ class RunOptions:
     num_threads: int | None = field(
         default=None, metadata={"help": "CPU threads of torch; torch's choice by default."}
     )
+
+
+def processing_for(options):
+    """The tokenizer or image processor of a training's model: saved with it, or a new one for new weights.
+
+    Args:
+        options: those of a training command, with `model` and [`DataOptions`]; [`StudentOptions`] too if `model` may be `None`.
+
+    Raises:
+        InputError: if it cannot be loaded, or the options cannot work.
+    """
+    if options.model is not None:
+        return load_processing(options.model)
+    if options.image_size is None:
+        return load_tokenizer(options.tokenizer)
+    sizes = {"size": options.image_size, "num_levels": options.num_levels}
+    return processor_for(options.images(), options.class_conditional, **sizes)

@@ -63,6 +63,8 @@ def load_tokenizer(name_or_path: str | os.PathLike) -> PreTrainedTokenizerBase:
             mend, reason = "convert it to a tokenizer.json", "it needs code of its own, which is not run"
         elif folder is None:
             mend = 'no such folder here; pass "byte", a folder or the id of a reachable Hub model'
+        elif (folder / "preprocessor_config.json").is_file():
+            mend = "it belongs to a model of images, which smt-hf generate draws with"
         else:
             mend = "save one there with tokenizer.save_pretrained"
         raise InputError(f"cannot load a tokenizer from {str(name_or_path)!r}: {mend} ({reason})") from error
@@ -82,6 +84,8 @@ def without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedToke
     Raises:
         InputError: for a tokenizer that cannot be saved that way.
     """
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):  # an image processor, which has no special tokens
+        return tokenizer
     if len(tokenizer("")["input_ids"]) == len(tokenizer("", add_special_tokens=False)["input_ids"]):
         return tokenizer
     plain = None
