@@ -32,7 +32,7 @@ class Served:
         uvicorn = pytest.importorskip("uvicorn")
         pytest.importorskip("fastapi")
         from smt_hf.serving.app import build_app
-        from smt_hf.serving.server import ServerOptions, make_engine
+        from smt_hf.serving.server import ServerOptions, make_engine, uvicorn_config
 
         self.student, self.tokenizer, self.name = student, byte_tokenizer(), "runs/student"
         self.tokenizer.chat_template = TEMPLATE if chat else None
@@ -41,7 +41,7 @@ class Served:
         self.engine = make_engine(student, self.tokenizer, server_options).start()
         options = {"owner": fingerprint(student), **options}
         app = build_app(self.engine, self.tokenizer, self.name, limits, **options)
-        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+        self.server = uvicorn.Server(uvicorn_config(app, "error", port=0))
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
         while not self.server.started:
