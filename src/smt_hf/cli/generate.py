@@ -62,9 +62,9 @@ def main(argv: Sequence[str]) -> None:
     if options.prompts is not None and options.prompt != GenerateOptions.prompt:
         raise InputError(f"prompt={options.prompt!r} and prompts={options.prompts!r} are both given: leave one out")
     if not options.prompt and options.memory is None and options.text_file is None:
-        raise InputError("prompt is empty: give at least one character, or a --memory or --text_file to continue")
+        raise InputError("prompt is empty: pass at least one character, or a --memory or --text_file to continue")
     if options.save_memory is not None and options.text_file is None and options.memory is None:
-        raise InputError("save_memory has nothing to save: give --text_file")
+        raise InputError("save_memory has nothing to save: pass --text_file")
     prompts = [options.prompt] if options.prompts is None else list(iter_text_file(options.prompts, separator="\n"))
     student, tokenizer = load_student(options.model).eval(), load_tokenizer(options.model)
     memory = read(student, tokenizer, options)
@@ -87,7 +87,7 @@ def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
             memory.to_cache(student)
             if len(memory) != 1:
                 raise InputError(
-                    f"memory={options.memory!r} holds {len(memory)} memories: save one of them with memory[row].save_pretrained"
+                    f"memory={options.memory!r} contains {len(memory)} memories: save one of them with memory[row].save_pretrained"
                 )
         if options.text_file is not None:
             documents = list(iter_text_file(options.text_file))
@@ -108,7 +108,7 @@ def write(student, tokenizer, prompts: list[str], options: GenerateOptions, memo
     for number, given in enumerate(wanted, 1):
         inputs, prompt = {}, readable(given)
         if prompt != given:
-            print("note: the prompt holds bytes that are not UTF-8; they are read as U+FFFD", file=sys.stderr)
+            print("note: the prompt contains bytes that are not UTF-8; they are read as U+FFFD", file=sys.stderr)
         if prompt:
             inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(student.device)
         if len(wanted) > 1:
