@@ -17,7 +17,7 @@ test: $(DEVELOPS)
 	$(BIN)/python -m pytest
 
 lint: $(DEVELOPS)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache
 
 format: $(DEVELOPS)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -133,8 +133,8 @@ def print_table(title: str, results: dict, baseline: str, column: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num_threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--num_threads", type=int, default=2, help="of PyTorch")
+    parser.add_argument("--rounds", type=int, default=5, help="in which every variant is timed once")
     parser.add_argument("--min_seconds", type=float, default=3.0, help="of every variant in every round")
     options = parser.parse_args()
     torch.set_num_threads(options.num_threads)

@@ -27,14 +27,16 @@ def loss_after(student, memory, following: torch.Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder or Hub id of a student")
-    parser.add_argument("--teacher", required=True)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512])
+    parser.add_argument("--teacher", required=True, help="folder or Hub id of its SMT run or teacher")
+    parser.add_argument("--dataset", required=True, help="text to read: a file, a folder or a Hub id")
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512], help="of the prompts, in tokens"
+    )
     parser.add_argument("--following", type=int, default=64, help="tokens to predict after the prompt")
-    parser.add_argument("--num_windows", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--num_threads", type=int, default=1)
-    parser.add_argument("--cache_dir")
+    parser.add_argument("--num_windows", type=int, default=128, help="whose loss is averaged")
+    parser.add_argument("--rounds", type=int, default=5, help="timings of each way, whose median is shown")
+    parser.add_argument("--num_threads", type=int, default=1, help="of PyTorch")
+    parser.add_argument("--cache_dir", help="where token caches are kept")
     options = parser.parse_args()
     torch.set_num_threads(options.num_threads)
     student, teacher = load_student(options.model).eval(), load_teacher(options.teacher).eval()

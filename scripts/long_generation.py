@@ -8,6 +8,7 @@ turn the resident memory of the process and the CPU seconds of the turn are note
 """
 
 import argparse
+import csv
 import json
 import statistics
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from figures import plot_turns
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from smt_hf import SmtMemory, SmtRnnConfig, SmtRnnForCausalLM
@@ -80,25 +82,6 @@ def measure(name: str, num_tokens: int, turn: int) -> None:
         print(json.dumps(row), flush=True)
 
 
-def plot(results: dict, path: Path) -> None:
-    """Two panels: resident memory beyond the first turn's, and time per token, against the number of tokens."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    for name, label in NAMES.items():
-        rows = results[name]["turns"]
-        tokens = [row["tokens"] for row in rows]
-        left.plot(tokens, [row["bytes"] / 1e6 for row in rows], label=label)
-        right.plot(tokens, [row["seconds"] * 1e3 for row in rows], label=label)
-    left.set(xlabel="tokens generated", ylabel="resident memory of the process, MB", ylim=(0, None))
-    right.set(xlabel="tokens generated", ylabel="CPU milliseconds per token", ylim=(0, None))
-    left.legend()
-    figure.savefig(path, dpi=110)
-
-
 def summary(results: dict) -> str:
     """What the README says: growth of memory and time from the first tenth of the turns to the last."""
     lines = []
@@ -141,8 +124,12 @@ def main() -> None:
                 )
         if run.wait() != 0:
             sys.exit(f"the run of {name} failed")
-    (folder / "long_generation.json").write_text(json.dumps(results))
-    plot(results, folder / "long_generation.png")
+    rows = [{"model": name} | turn for name in NAMES for turn in results[name]["turns"]]
+    with open(folder / "long_generation.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    plot_turns(rows, folder / "long_generation.png")
     print(summary(results))
 
 

@@ -73,10 +73,10 @@ def test_other_kinds(saved, kind):
         (b"[]", "no JSON object"),
         (b'"smt_rnn"', "no JSON object"),
         (b"5", "no JSON object"),
-        (b"", "no JSON"),
+        (b"", "not JSON"),
         (b'{"model_type": "smt_rnn"', "no JSON"),
         (b'{"model_type": "smt_rnn\xff"}', "no JSON"),
-        (b'{"a":' * 5000 + b"1" + b"}" * 5000, "no JSON"),
+        (b'{"a":' * 5000 + b"1" + b"}" * 5000, "not JSON"),
         (b"{}", "model of type None"),
         (b'{"model_type": ["smt_rnn"]}', "model of type ['smt_rnn']"),
         (b'{"model_type": {}}', "model of type {}"),
@@ -226,7 +226,7 @@ def test_no_weights(folder):
 @pytest.mark.parametrize(
     "index, word",
     [
-        ("{bad", "no JSON"),
+        ("{bad", "not JSON"),
         ("[]", "no JSON object"),
         ("{}", "no weight_map"),
         ('{"weight_map": []}', "no weight_map"),

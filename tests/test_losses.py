@@ -5,58 +5,9 @@ import math
 import pytest
 import torch
 
-from smt_hf.losses import (
-    cross_entropy,
-    dynamics,
-    effective_rank,
-    future_targets,
-    memory_variance,
-    next_targets,
-    smt_losses,
-    smt_targets,
-    uniformity,
-)
-
-
-def documents_of(example):
-    return torch.tensor([example])
-
-
-def test_next_targets_follow_the_tokens():
-    assert next_targets(torch.tensor([[5, 6, 7]])).tolist() == [[5, 6, 7, -100]]
-
-
-def test_next_targets_stop_at_documents_and_padding():
-    tokens = torch.tensor([[9, 9, 5, 6, 7, 8]])
-    mask = torch.tensor([[0, 0, 1, 1, 1, 1]])
-    documents = torch.tensor([[0, 0, 0, 0, 1, 1]])
-    # the first token after the padding and the first of the second document are read from no earlier state
-    expected = [[-100, -100, -100, 6, -100, 8, -100]]
-    assert next_targets(tokens, attention_mask=mask, document_ids=documents).tolist() == expected
-
-
-def test_explicit_labels_are_aligned():
-    labels = torch.tensor([[-100, 3, 4]])
-    assert next_targets(torch.tensor([[5, 6, 7]]), shift_labels=labels).tolist() == [[-100, -100, 3, 4]]
-
-
-@pytest.mark.parametrize("with_labels", [False, True])
-def test_future_targets_against_a_loop(with_labels):
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(20, (4, 12), generator=generator)
-    labels = torch.randint(20, (4, 12), generator=generator) if with_labels else None
-    documents = torch.randint(2, (4, 12), generator=generator).cumsum(dim=1) // 3
-    targets = next_targets(tokens, shift_labels=labels, document_ids=documents)
-    positions, horizon = torch.tensor([-1, 0, 4, 10, 11]), 5
-    future = future_targets(targets, positions, horizon, document_ids=documents)
-    for row in range(4):
-        for m, t in enumerate(positions.tolist()):
-            for j in range(horizon):
-                state = t + j
-                expected = -100
-                if state < 12 and documents[row, max(state, 0)] == documents[row, max(t, 0)]:
-                    expected = targets[row, state + 1].item()
-                assert future[row, m, j].item() == expected
+from smt_hf.batch import Batch
+from smt_hf.losses import cross_entropy, dynamics, effective_rank, memory_variance, uniformity
+from smt_hf.training.smt import SMT_TERMS, SmtPlan
 
 
 def test_cross_entropy_sums_what_is_not_ignored():
@@ -72,7 +23,7 @@ def test_cross_entropy_sums_what_is_not_ignored():
 def test_dynamics_averages_over_a_memory_and_sums_over_transitions():
     predicted, target = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 4, 8)
     valid = torch.tensor([[True, False, True], [True, True, True]])
-    term = dynamics(predicted, target, valid)
+    term = dynamics(predicted, target, torch.where(valid, 0, -100))
     torch.testing.assert_close(term.mean, (predicted - target)[valid].square().mean())
     assert term.count == 5
 
@@ -109,10 +60,12 @@ def test_memory_variance_against_a_loop():
 
 
 def test_losses_of_a_model(joint, tokens):
-    columns = {"segment_starts": torch.tensor([0, 4, 8]), "decoded_ids": torch.tensor([3]), "horizon": 4}
-    output = joint(tokens, segment_length=2, read_student=True, **columns)
-    targets = smt_targets(tokens, positions=output.positions, segment_length=2, **columns)
-    terms = smt_losses(output, targets)
+    starts = torch.tensor([0, 4, 8])
+    plan = SmtPlan(starts, 2, joint.positions_for(starts, 2, None), torch.tensor([3]), 4)
+    output = joint(tokens, read_student=True, **vars(plan))
+    batch = Batch.of({"input_ids": tokens})
+    averaged = [term for term in SMT_TERMS if term.targets]
+    terms = {term.name: term.loss(output, term.targets(batch, plan)) for term in averaged}
     assert set(terms) == {"decoding", "dynamics", "readout", "stream", "student"}
     memory = joint.teacher.encode(tokens, torch.tensor([3]))[:, 0]
     logits = joint.teacher.decode(memory, tokens[:, 4:8])

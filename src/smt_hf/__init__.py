@@ -3,9 +3,11 @@
 Importing the package registers its models with the Auto classes of `transformers`.
 """
 
+from ._version import __version__
 from .models import (
     SmtConfig,
     SmtForPreTraining,
+    SmtImageProcessor,
     SmtMemory,
     SmtRnnCache,
     SmtRnnConfig,
@@ -15,8 +17,6 @@ from .models import (
     SmtTeacherConfig,
     SmtTeacherModel,
 )
-
-__version__ = "0.1.0"
 
 _TRAINING = (
     "BpttTrainer",
@@ -44,6 +44,7 @@ __all__ = [
     "DmtTrainingArguments",
     "SmtConfig",
     "SmtForPreTraining",
+    "SmtImageProcessor",
     "SmtMemory",
     "SmtRnnCache",
     "SmtRnnConfig",
@@ -54,4 +55,5 @@ __all__ = [
     "SmtTeacherModel",
     "SmtTrainer",
     "SmtTrainingArguments",
+    "__version__",
 ]

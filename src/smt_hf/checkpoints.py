@@ -13,7 +13,7 @@ from transformers.utils import cached_file, logging
 
 from .errors import InputError, one_line
 from .models import SmtForPreTraining, SmtRnnForCausalLM, SmtTeacherModel, check_fit
-from .models.configuration_smt_rnn import check_special_ids
+from .models.configuration_smt_shared import check_special_ids
 from .models.pretrained_smt import weight_faults
 from .utils.folder_lock import LOCK
 

@@ -44,11 +44,12 @@ REMEDIES = {
 
 # The extras that install optional packages.
 EXTRAS = {
-    "evaluate": "'smt-hf[evaluate]'",
+    "PIL": "'smt-hf[pixels]'",
     "fastapi": "'smt-hf[serve]'",
     "gradio": "'smt-hf[app]'",
     "matplotlib": "'smt-hf[plot]'",
     "peft": "'smt-hf[peft]'",
+    "sklearn": "'smt-hf[pixels]'",
     "trl": "'smt-hf[trl]'",
     "uvicorn": "'smt-hf[serve]'",
 }

@@ -1,30 +1,32 @@
-"""Running the student on its own states, and comparing it with the teacher."""
+"""The student on its own states, and the teacher's states beside it: for training and evaluation alike."""
 
 import torch
 
+from .losses import squared_distance
 from .models.cache_smt_rnn import SmtRnnCache
 from .models.documents_smt import document_starts
 
 
 @torch.no_grad()
-def rollout(student, input_ids, memory=None, document_ids=None) -> tuple[torch.Tensor, torch.Tensor]:
+def rollout(student, input_ids, memory=None, documents=None) -> tuple[torch.Tensor, torch.Tensor]:
     """The student's states over a sequence.
 
     Args:
         student: an `SmtRnnForCausalLM`.
         input_ids: `(B, T)`.
         memory: `(B, K, D)` to start from; the learned initial memory when `None`.
-        document_ids: `(B, T)`; the memory starts afresh at every document after the first.
+        documents: `(B, T)`; the memory starts afresh at every document after the first.
 
     Returns:
         The states before and after every token, each `(B, T, K, D)`.
     """
     if memory is None:
         memory = student.model.start_memory(len(input_ids))
-    after = student.model(input_ids, cache=SmtRnnCache(memory), document_ids=document_ids, output_memory=True).memory
+    options = {"documents": documents, "output_memory": True, "use_cache": False}
+    after = student.model(input_ids, cache=SmtRnnCache(memory), **options).memory
     before = torch.cat([memory[:, None], after[:, :-1]], dim=1)
-    if document_ids is not None:
-        begins = document_starts(input_ids, document_ids)
+    if documents is not None:
+        begins = document_starts(documents)
         begins[:, 0] = False
         before = torch.where(begins[..., None, None], student.initial_memory, before)
     return before, after
@@ -49,14 +51,14 @@ def next_token_losses(readout, before: torch.Tensor, input_ids: torch.Tensor) ->
 
 
 @torch.no_grad()
-def teacher_states(teacher, input_ids, positions, attention_mask=None, document_ids=None, chunk_size=64):
+def teacher_states(teacher, input_ids, positions, documents=None, chunk_size=64):
     """The teacher's states after given positions, encoded a few positions at a time to bound the memory.
 
     Args:
         teacher: an `SmtTeacherModel`.
         input_ids: `(B, T)`.
         positions: `(N,)` in -1..T-1.
-        attention_mask, document_ids: `(B, T)`.
+        documents: `(B, T)`, -1 for padding.
         chunk_size: positions encoded in one pass.
 
     Returns:
@@ -65,39 +67,91 @@ def teacher_states(teacher, input_ids, positions, attention_mask=None, document_
     chunks = []
     for chunk in positions.split(chunk_size):
         context = slice(0, max(int(chunk.max()) + 1, 1))
-        mask = None if attention_mask is None else attention_mask[:, context]
-        documents = None if document_ids is None else document_ids[:, context]
-        chunks.append(teacher.encode(input_ids[:, context], chunk, mask, documents))
+        seen = None if documents is None else documents[:, context]
+        chunks.append(teacher.encode(input_ids[:, context], chunk, documents=seen))
     return torch.cat(chunks, dim=1)
 
 
 @torch.no_grad()
-def teacher_rollout(teacher, input_ids, document_ids=None) -> tuple[torch.Tensor, torch.Tensor]:
+def teacher_rollout(teacher, input_ids, documents=None) -> tuple[torch.Tensor, torch.Tensor]:
     """The teacher's states before and after every token of a window, each `(B, T, K, D)`, as [`rollout`] gives the
     student's; a document begins from the empty context."""
     positions = torch.arange(-1, input_ids.shape[1], device=input_ids.device)
-    states = teacher_states(teacher, input_ids, positions, document_ids=document_ids)
-    begins = document_starts(input_ids, document_ids)
-    return torch.where(begins[..., None, None], states[:, :1], states[:, :-1]), states[:, 1:]
+    states = teacher_states(teacher, input_ids, positions, documents=documents)
+    before = states[:, :-1]
+    if documents is not None:
+        before = torch.where(document_starts(documents)[..., None, None], states[:, :1], before)
+    return before, states[:, 1:]
 
 
 @torch.no_grad()
-def drift(student, teacher, input_ids, document_ids=None) -> torch.Tensor:
+def drift(student, teacher, input_ids, documents=None) -> torch.Tensor:
     """Mean squared distance between the student's own state and the teacher's, by step of a cold-start rollout.
 
     Args:
         student: an `SmtRnnForCausalLM`.
         teacher: an `SmtTeacherModel`.
-        input_ids: `(B, T)`, and `document_ids` likewise.
+        input_ids: `(B, T)`, and `documents` likewise.
 
     Returns:
         `(T,)`, averaged over the batch and the numbers of a memory.
     """
-    target = teacher_rollout(teacher, input_ids, document_ids)[1]
-    after = rollout(student, input_ids, document_ids=document_ids)[1]
+    target = teacher_rollout(teacher, input_ids, documents)[1]
+    after = rollout(student, input_ids, documents=documents)[1]
     return squared_distance(after, target).mean(dim=0)
 
 
-def squared_distance(memory: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of memories `(..., K, D)`: `(...)`."""
-    return (memory.float() - other.float()).square().mean(dim=(-2, -1))
+# ---- DMT: to the student's own states without a gradient ---------------------------------------------------------------
+
+
+@torch.no_grad()
+def sweep_states(student, teacher_states, input_ids, begins, num_sweeps: int) -> torch.Tensor:
+    """Exact bounded rollouts from every segment of a window at once.
+
+    One sweep runs all segments in parallel and hands the end of each to the next; after n sweeps the state before a
+    segment is what the student makes of the teacher's state n segments earlier (or of the first state, where there are
+    fewer). With segments of one token these are exact n-step rollouts from every position.
+
+    Args:
+        student: an `SmtRnnForCausalLM`.
+        teacher_states: `(B, S, K, D)`, the teacher's states before the segments.
+        input_ids: `(B, S, J)`.
+        begins: bool `(B, S, J)`, tokens that begin a document and are read from the initial memory; or `None`.
+        num_sweeps: n.
+
+    Returns:
+        The student's states before the segments, `(B, S, K, D)`.
+    """
+    num_segments = input_ids.shape[1]
+    states = teacher_states
+    for _ in range(min(num_sweeps, num_segments - 1)):
+        ends = unroll_segments(student, states[:, :-1], input_ids[:, :-1], begins)
+        if begins is not None:
+            ends = torch.where(begins[:, 1:, 0, None, None], student.initial_memory, ends)
+        states = torch.cat([teacher_states[:, :1], ends], dim=1)
+    return states
+
+
+@torch.no_grad()
+def sequential_states(student, teacher_states, input_ids, begins) -> torch.Tensor:
+    """The paper's rollout: the student alone from the first state on. Arguments and result as for [`sweep_states`]."""
+    states = [teacher_states[:, :1]]
+    for segment in range(input_ids.shape[1] - 1):
+        part = slice(segment, segment + 1)
+        end = unroll_segments(student, states[-1], input_ids[:, part], None if begins is None else begins[:, part])
+        if begins is not None:
+            end = torch.where(begins[:, segment + 1, 0, None, None, None], student.initial_memory, end)
+        states.append(end)
+    return torch.cat(states, dim=1)
+
+
+def unroll_segments(student, states, input_ids, begins=None) -> torch.Tensor:
+    """The student's states `(B, S, K, D)` after segments `(B, S, J)` that start from `states` `(B, S, K, D)`."""
+    num_segments = input_ids.shape[1]
+    _, ends = student.model.unroll(
+        student.model.embed_tokens(input_ids.flatten(0, 1)),
+        states.flatten(0, 1),
+        begins=None if begins is None else begins[:, :num_segments].flatten(0, 1),
+        keep=1,
+    )
+    return ends.unflatten(0, states.shape[:2])

@@ -85,7 +85,7 @@ def test_there_are_recipes():
         ({"model": {"vocab_size": 9}}, "model: vocab_size cannot be set here: it is the task's"),
         ({"student": {"cell_type": "gru"}}, "student: cell_type cannot be set here: list it in cells"),
         ({"student": {"hidden_size": 32}}, "hidden_size=16 but student hidden_size=32"),
-        ({"cell_options": {"grru": {}}}, "cell_options: there is no cell 'grru': choose one of"),
+        ({"cell_options": {"grru": {}}}, "cell_options of 'grru': cell_type='grru' is unknown: choose one of"),
         ({"cell_options": {"gru": [1]}}, r"cell_options of 'gru'=\[1\] must be a mapping"),
         ({"cell_options": {"gru": {"layers": 1}}}, "cell_options of 'gru': unknown field 'layers'"),
         (

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import default_data_collator
 
+from smt_hf.batch import Batch
 from smt_hf.data import collate
 from smt_hf.data.collation import PADDING
 from smt_hf.errors import InputError
-from smt_hf.losses import next_targets
 from smt_hf.models.documents_smt import separate_padding
 from tests.conftest import tiny_model
 
@@ -38,12 +38,14 @@ def test_shorter_rows_are_padded_on_the_right():
 
 def test_padding_is_said():
     assert "attention_mask" not in collate([row(2), row(2)])
-    batch = collate([row(2, document_ids=[0, 1]), row(3, document_ids=[0, 0, 0])])
+    batch = collate([row(2, documents=[0, 1]), row(3, documents=[0, 0, 0])])
     assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
-    assert batch["document_ids"].tolist() == [[0, 1, -1], [0, 0, 0]]
+    assert batch["documents"].tolist() == [[0, 1, -1], [0, 0, 0]]
     documents = separate_padding(**batch)
-    assert torch.equal(documents, batch["document_ids"])
-    assert next_targets(**batch).tolist() == next_targets(batch["input_ids"], document_ids=documents).tolist()
+    assert torch.equal(documents, batch["documents"])
+    assert (
+        Batch.of(batch).targets.tolist() == Batch(batch["input_ids"], documents, batch["input_ids"]).targets.tolist()
+    )
 
 
 @given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=4), data=st.data())
@@ -89,7 +91,7 @@ def test_other_columns_need_one_shape():
         ([row(2, labels=None)], "column 'labels' holds NoneType"),
         (
             [row(2, n=[1]), row(2, n=[1, 2])],
-            r"the rows of column 'n' have the shapes \(1,\), \(2,\), and it is not known",
+            r"the rows of column 'n' have the shapes \(1,\), \(2,\), and cannot be padded",
         ),
     ],
 )
@@ -102,12 +104,12 @@ def test_rows_that_cannot_be(rows, message):
 def test_padding_changes_no_loss():
     student = tiny_model().export_student()
     rows = [{"input_ids": list(range(1, length))} for length in (9, 4, 7)]
-    targets = [next_targets(torch.tensor([row["input_ids"]]))[:, 1:-1] for row in rows]
+    targets = [Batch.of({"input_ids": torch.tensor([row["input_ids"]])}).targets[:, 1:-1] for row in rows]
     batch = collate(rows)
     together = student(**batch).logits
     for i, (row, target) in enumerate(zip(rows, targets, strict=True)):
         alone = student(**collate([row])).logits[0]
         torch.testing.assert_close(together[i, : len(alone)], alone)
-        padded = next_targets(**batch)[i, 1:-1]
+        padded = Batch.of(batch).targets[i, 1:-1]
         assert padded[: target.shape[1]].tolist() == target[0].tolist()
         assert (padded[target.shape[1] :] == -100).all()

@@ -16,7 +16,7 @@ def cache(tmp_path):
     return build_token_cache(texts, byte_tokenizer(), tmp_path / "cache")
 
 
-def document_ids(cache, start, length):
+def documents(cache, start, length):
     """The numbering by its definition: the document of each token, counted from that of the first."""
     documents = np.repeat(np.arange(cache.num_documents), np.diff([*cache.document_starts, cache.num_tokens]))
     return (documents[start : start + length] - documents[start]).tolist()
@@ -36,8 +36,8 @@ def test_contiguous_windows(cache):
         windows.set_epoch(epoch)
         for i, item in enumerate(windows):
             assert item["input_ids"].tolist() == cache.tokens[12 * i : 12 * i + 12].tolist()
-            assert item["document_ids"].tolist() == document_ids(cache, 12 * i, 12)
-            assert item["input_ids"].dtype == item["document_ids"].dtype == torch.int64
+            assert item["documents"].tolist() == documents(cache, 12 * i, 12)
+            assert item["input_ids"].dtype == item["documents"].dtype == torch.int64
 
 
 def test_every_start_and_length_numbers_documents_from_0(cache):
@@ -45,7 +45,7 @@ def test_every_start_and_length_numbers_documents_from_0(cache):
         windows = evenly_spaced_windows(cache, length, cache.num_tokens - length + 1)
         for start, (input_ids, numbers) in enumerate(zip(*windows.values(), strict=True)):
             assert input_ids.tolist() == cache.tokens[start : start + length].tolist()
-            assert numbers.tolist() == document_ids(cache, start, length)
+            assert numbers.tolist() == documents(cache, start, length)
 
 
 def test_random_offsets_stay_near_and_inside(cache):
@@ -56,7 +56,7 @@ def test_random_offsets_stay_near_and_inside(cache):
         for i, item in enumerate(windows):
             start = start_of(cache, item["input_ids"])
             assert max(0, 12 * i - 6) <= start <= 12 * i + 5
-            assert item["document_ids"].tolist() == document_ids(cache, start, 12)
+            assert item["documents"].tolist() == documents(cache, start, 12)
             starts.add(start)
     last = min(12 * (len(windows) - 1) + 5, cache.num_tokens - 12)
     assert starts == set(range(last + 1))
@@ -89,7 +89,7 @@ def test_evenly_spaced_windows(cache):
     last = cache.num_tokens - 12
     starts = [0, last // 3, 2 * last // 3, last]
     assert windows["input_ids"].tolist() == [cache.tokens[s : s + 12].tolist() for s in starts]
-    assert windows["document_ids"].tolist() == [document_ids(cache, s, 12) for s in starts]
+    assert windows["documents"].tolist() == [documents(cache, s, 12) for s in starts]
     one = evenly_spaced_windows(cache, 12, 1)
     assert one["input_ids"].tolist() == [cache.tokens[:12].tolist()]
 
@@ -110,7 +110,7 @@ def test_errors(cache):
 def test_default_data_collator_makes_the_batches(cache):
     windows = TokenWindows(cache, 12)
     batch = default_data_collator([windows[0], windows[1]])
-    assert set(batch) == {"input_ids", "document_ids"}
+    assert set(batch) == {"input_ids", "documents"}
     for name in batch:
         assert batch[name].equal(torch.stack([windows[0][name], windows[1][name]]))
 
@@ -135,7 +135,7 @@ def test_trainer_sets_the_epoch(cache, tmp_path):
             self.weight = torch.nn.Parameter(torch.zeros(()))
             self.seen = []
 
-        def forward(self, input_ids, document_ids):
+        def forward(self, input_ids, documents):
             self.seen.append(sorted(input_ids.tolist()))
             return {"loss": self.weight.square()}
 

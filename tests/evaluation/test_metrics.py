@@ -2,9 +2,13 @@
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import evaluate
 import pytest
 import torch
 from transformers import Trainer, TrainingArguments
@@ -18,8 +22,6 @@ from smt_hf.evaluation.metrics import METRICS, load
 from smt_hf.rollout import teacher_rollout
 from tests.conftest import tiny_model
 from tests.ecosystem.conftest import byte_student
-
-evaluate = pytest.importorskip("evaluate")
 
 FORMS = {"tensors": lambda x: x, "arrays": lambda x: x.numpy(), "lists": lambda x: x.tolist()}
 
@@ -48,6 +50,10 @@ def naive_losses(logits, ids):
                 yield step, math.log(sum(math.exp(score) for score in scores)) - scores[target]
 
 
+def losses_by_row(logits, ids):
+    return [[loss for _, loss in naive_losses(*row)] for row in zip(logits.split(1), ids.split(1), strict=True)]
+
+
 def naive_rank(memories):
     """From the singular values, in float64, instead of the covariance's eigenvalues."""
     tokens = memories.double().flatten(0, -2)
@@ -67,8 +73,20 @@ def test_losses_against_a_loop(metric, given, form):
     for step in range(5):
         here = [loss for at, loss in losses if at == step]
         assert result["loss_by_position"][step] == pytest.approx(sum(here) / len(here), rel=1e-6)
+    sums = [(torch.tensor(own), len(own)) for own in losses_by_row(logits, ids)]
+    residuals = [own.double().sum() - mean * count for own, count in sums]
+    error = math.sqrt(6 / 5 * sum(float(residual) ** 2 for residual in residuals)) / len(losses)
+    assert result["standard_error"] == pytest.approx(error, rel=1e-5)
     bits = metric("bits_per_byte").compute(**inputs, bytes_per_token=1.7)["bits_per_byte"]
     assert bits == pytest.approx(mean / math.log(2) / 1.7, rel=1e-6)
+
+
+def test_standard_error_of_rows_of_one_length(metric):
+    losses = torch.rand(7, 5)
+    result = metric("rollout_loss").compute(predictions=losses, references=torch.zeros(7, 5, dtype=torch.long))
+    assert result["standard_error"] == pytest.approx(losses.double().mean(dim=1).std().item() / math.sqrt(7), rel=1e-6)
+    single = metric("rollout_loss").compute(predictions=losses[:1], references=torch.zeros(1, 5, dtype=torch.long))
+    assert math.isnan(single["standard_error"])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -163,8 +181,8 @@ def test_what_the_command_reports(metric, stories, tokenizer, tmp_path):
     loss, drift = metric("rollout_loss"), metric("drift")
     bits = metric("bits_per_byte", bytes_per_token=cache.num_bytes / cache.num_tokens)
     for rows in (slice(0, 3), slice(3, 6)):
-        ids, documents = (windows[name][rows, 10:] for name in ("input_ids", "document_ids"))
-        before, after = rollout(student, ids, document_ids=documents)
+        ids, documents = (windows[name][rows, 10:] for name in ("input_ids", "documents"))
+        before, after = rollout(student, ids, documents=documents)
         for metric_of_logits in (loss, bits):
             metric_of_logits.add_batch(predictions=student.readout(before).detach(), references=ids)
         drift.add_batch(predictions=after, references=teacher_rollout(model.teacher, ids, documents)[1])
@@ -209,6 +227,20 @@ def test_a_copied_folder_loads_by_itself(given, tmp_path):
     copied = evaluate.load(str(tmp_path / "rollout_loss"), cache_dir=str(tmp_path))
     result = copied.compute(predictions=logits, references=ids)
     assert result == load("rollout_loss", cache_dir=str(tmp_path)).compute(predictions=logits, references=ids)
+
+
+def test_nothing_is_imported_or_written_before_a_metric_is_needed(given, tmp_path):
+    """`evaluate` takes a second to import; a home that cannot be written to is no reason not to measure."""
+    code = """
+import sys, smt_hf.evaluation.metrics as metrics
+assert "evaluate" not in sys.modules
+result = metrics.compute("rollout_loss", predictions=[[0.5, 1.5]], references=[[1, 2]])
+assert result["rollout_loss"] == 1.0, result
+"""
+    home = tmp_path / "home"
+    offline = {"HOME": str(home), "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", code], env=os.environ | offline, check=True)
+    assert not home.exists()
 
 
 def bad_inputs():

@@ -29,7 +29,7 @@ def naive_rollout(student, row, document, memory):
 @pytest.mark.parametrize("cold", [True, False])
 def test_rollout_against_a_loop(student, tokens, cold):
     start = student.initial_memory.expand(3, -1, -1) if cold else torch.randn(3, 3, 32).double()
-    before, after = rollout(student, tokens, memory=None if cold else start, document_ids=DOCUMENTS)
+    before, after = rollout(student, tokens, memory=None if cold else start, documents=DOCUMENTS)
     losses = next_token_losses(student.readout, before, tokens)
     for row in range(3):
         expected, last = naive_rollout(student, tokens[row], DOCUMENTS[row], start[row : row + 1])
@@ -41,8 +41,8 @@ def test_rollout_against_a_loop(student, tokens, cold):
 
 def test_teacher_states_in_chunks(joint, tokens):
     positions = torch.arange(-1, 14)
-    whole = joint.teacher.encode(tokens, positions, document_ids=DOCUMENTS)
-    chunks = teacher_states(joint.teacher, tokens, positions, document_ids=DOCUMENTS, chunk_size=4)
+    whole = joint.teacher.encode(tokens, positions, documents=DOCUMENTS)
+    chunks = teacher_states(joint.teacher, tokens, positions, documents=DOCUMENTS, chunk_size=4)
     torch.testing.assert_close(chunks, whole, **EXACT)
     before, after = teacher_rollout(joint.teacher, tokens, DOCUMENTS)
     torch.testing.assert_close(after, whole[:, 1:], **EXACT)
@@ -52,9 +52,9 @@ def test_teacher_states_in_chunks(joint, tokens):
 
 def test_drift_against_a_loop(joint, student, tokens):
     curve = drift(student, joint.teacher, tokens, DOCUMENTS)
-    _, after = rollout(student, tokens, document_ids=DOCUMENTS)
+    _, after = rollout(student, tokens, documents=DOCUMENTS)
     for t in range(14):
-        target = joint.teacher.encode(tokens, torch.tensor([t]), document_ids=DOCUMENTS)[:, 0]
+        target = joint.teacher.encode(tokens, torch.tensor([t]), documents=DOCUMENTS)[:, 0]
         assert curve[t].item() == pytest.approx((after[:, t] - target).square().mean().item(), rel=1e-4)
 
 
@@ -68,8 +68,8 @@ def test_report(bytes_model, cache):
     sizes = {"context_length": 10, "rollout_steps": 20, "num_windows": 6}
     report = evaluate_models(student, cache, bytes_model.teacher, batch_size=4, **sizes)
     windows = evenly_spaced_windows(cache, 30, 6)
-    input_ids, documents = windows["input_ids"][:, 10:], windows["document_ids"][:, 10:]
-    before, _ = rollout(student, input_ids, document_ids=documents)
+    input_ids, documents = windows["input_ids"][:, 10:], windows["documents"][:, 10:]
+    before, _ = rollout(student, input_ids, documents=documents)
     losses = next_token_losses(student.readout, before, input_ids).double()
     cold = report["student_cold"]
     assert cold["nats_per_token"] == pytest.approx(losses.mean().item(), abs=1e-4)

@@ -16,14 +16,14 @@ def gradients(student, logits, tokens):
 
 
 def naive_logits(student, tokens, horizon, documents, mask):
-    """Token by token, the memory detached after every `horizon` tokens of a document."""
+    """Token by token, the memory detached after every `horizon` tokens of a document; padding moves nothing."""
     logits = []
     for row in range(len(tokens)):
-        memory, read = student.initial_memory[None], 0
+        memory, read, document = student.initial_memory[None], 0, documents[row, 0]
         for t in range(tokens.shape[1]):
-            if t and documents[row, t] != documents[row, t - 1]:
-                memory, read = student.initial_memory[None], 0
             if mask[row, t]:
+                if documents[row, t] != document:
+                    memory, read, document = student.initial_memory[None], 0, documents[row, t]
                 if read and read % horizon == 0:
                     memory = memory.detach()
                 memory, read = student.update(memory, tokens[row, t : t + 1]), read + 1
@@ -37,7 +37,7 @@ def test_a_truncated_gradient_is_that_of_the_naive_loop(student, tokens, horizon
     mask, options, documents = torch.ones_like(tokens), {}, DOCUMENTS[:1].expand(3, -1)
     if not plain:
         mask[0, :4], mask[1, 7:9], mask[2, 12:], mask[2, 4:6] = 0, 0, 0, 0
-        options = {"document_ids": DOCUMENTS, "attention_mask": mask}
+        options = {"documents": DOCUMENTS, "attention_mask": mask}
         documents = DOCUMENTS
     expected = naive_logits(student, tokens, horizon, documents, mask)
     logits = student(tokens, bptt_horizon=horizon, **options).logits
@@ -59,7 +59,7 @@ def test_a_long_horizon_is_full_bptt(student, tokens, horizon):
 @pytest.mark.parametrize("horizon", [None, 4])
 @pytest.mark.parametrize("steps", [1, 3, 4, 14, 99])
 def test_recomputed_segments_change_nothing(student, tokens, horizon, steps):
-    options = {"document_ids": DOCUMENTS, "bptt_horizon": horizon}
+    options = {"documents": DOCUMENTS, "bptt_horizon": horizon}
     results = [student(tokens, checkpoint_steps=c, **options).logits for c in (None, steps)]
     torch.testing.assert_close(results[1], results[0], **EXACT)
     for mine, theirs in zip(*(gradients(student, logits, tokens) for logits in results), strict=True):

@@ -14,13 +14,13 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from smt_hf import DmtTrainer, DmtTrainingArguments, SmtConfig, SmtForPreTraining, SmtRnnConfig, SmtTeacherConfig
 from smt_hf.models import student_config_for
 from smt_hf.models.cache_smt_rnn import CACHE_NAME
-from smt_hf.models.configuration_smt_rnn import CELL_TYPES
+from smt_hf.models.cells_smt_rnn import CELLS
 from smt_hf.models.modeling_smt_rnn import SmtRnnModel
 from smt_hf.training import SmtTrainer, SmtTrainingArguments
 
 LAYERS = {"transformer": 2, "mlp": 2, "elman": 2, "gru": 2, "lstm": 1}
 STACKED = ("elman", "gru", "lstm")
-KINDS = [(cell, "memory") for cell in CELL_TYPES] + [(cell, "token") for cell in STACKED]
+KINDS = [(cell, "memory") for cell in CELLS] + [(cell, "token") for cell in STACKED]
 SMALL = {
     "vocab_size": 20,
     "hidden_size": 16,

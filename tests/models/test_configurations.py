@@ -21,7 +21,7 @@ from tests.conftest import tiny_config
         ({"hidden_size": 30}, "hidden_size=30 is not divisible by num_attention_heads=8"),
         ({"num_memory_tokens": 0}, "num_memory_tokens=0"),
         ({"vocab_size": -1}, "vocab_size=-1"),
-        ({"memory_normalization": "batch"}, "'batch'"),
+        ({"memory_normalization": "batch"}, "'memory_normalization' expected one of .*'none'., got batch"),
         ({"attention_dropout": 1.5}, "attention_dropout=1.5"),
         ({"eos_token_id": 258}, "eos_token_id=258 is outside the vocabulary of 258"),
         ({"eos_token_id": [1, 300]}, "eos_token_id=300"),
@@ -42,10 +42,10 @@ def test_bad_values(kind, values, message):
 @pytest.mark.parametrize(
     "kind, values, message",
     [
-        (SmtRnnConfig, {"cell_type": "tape"}, "'tape'"),
-        (SmtRnnConfig, {"cell_input": "text"}, "'text'"),
+        (SmtRnnConfig, {"cell_type": "tape"}, "cell_type='tape' is unknown: choose one of transformer, mlp"),
+        (SmtRnnConfig, {"cell_input": "text"}, "'cell_input' expected one of .* got text"),
         (SmtRnnConfig, {"num_updater_layers": 0}, "num_updater_layers=0"),
-        (SmtTeacherConfig, {"encoder_attention": "sideways"}, "'sideways'"),
+        (SmtTeacherConfig, {"encoder_attention": "sideways"}, "'encoder_attention' expected one of .* got sideways"),
         (SmtTeacherConfig, {"num_encoder_layers": 0}, "num_encoder_layers=0"),
         (SmtTeacherConfig, {"tie_word_embeddings": True}, "tie_word_embeddings=True"),
         (SmtConfig, {"student_config": {"tie_word_embeddings": True}}, "student tie_word_embeddings=True"),

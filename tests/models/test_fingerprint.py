@@ -11,7 +11,7 @@ from torch.ao.quantization import quantize_dynamic
 
 from smt_hf import SmtMemory, SmtRnnConfig, SmtRnnForCausalLM
 from smt_hf.models import fingerprint_smt_rnn
-from smt_hf.models.configuration_smt_rnn import CELL_TYPES
+from smt_hf.models.cells_smt_rnn import CELLS
 from smt_hf.models.fingerprint_smt_rnn import TOLERANCES, difference, precision_of, same_student
 from smt_hf.models.memory_smt_rnn import fingerprint
 
@@ -28,7 +28,7 @@ def student_with(cell_type="transformer", seed=0, **overrides):
     return SmtRnnForCausalLM(SmtRnnConfig(**{**options, **overrides})).eval()
 
 
-@pytest.fixture(params=CELL_TYPES)
+@pytest.fixture(params=CELLS)
 def any_student(request):
     return student_with(request.param)
 
@@ -83,7 +83,7 @@ def test_one_student_in_every_precision(any_student):
     assert difference(mine, others["float64"])[0] < 1e-5
 
 
-@pytest.mark.parametrize("cell_type", CELL_TYPES)
+@pytest.mark.parametrize("cell_type", CELLS)
 def test_one_student_in_four_bits(cell_type):
     student = student_with(cell_type, initializer_range=0.05)
     small = fingerprint(dequantized(student, 4))
@@ -102,7 +102,7 @@ def test_read_in_one_precision_and_gone_on_in_another(any_student):
 
 
 @pytest.mark.parametrize("memory_normalization", ["rms", "none"])
-@pytest.mark.parametrize("cell_type", CELL_TYPES)
+@pytest.mark.parametrize("cell_type", CELLS)
 def test_another_student(cell_type, memory_normalization):
     student, other = (student_with(cell_type, seed, memory_normalization=memory_normalization) for seed in (0, 1))
     for twin in [other, *twins(other).values()]:

@@ -34,14 +34,12 @@ def naive_segment(joint, row, document, start, length):
 @pytest.mark.parametrize("length", [1, 3])
 def test_segments_equal_the_naive_computation(encoder_attention, length, tokens):
     joint = tiny_model(encoder_attention)
-    document_ids = torch.tensor([[0] * 14, [0] * 5 + [1] * 9, [0] * 4 + [1] * 2 + [2] * 8])
+    documents = torch.tensor([[0] * 14, [0] * 5 + [1] * 9, [0] * 4 + [1] * 2 + [2] * 8])
     starts = torch.tensor([0, 3, 5, 9])
-    output = joint(
-        tokens, starts, torch.tensor([2]), 4, segment_length=length, document_ids=document_ids, read_student=True
-    )
+    output = joint(tokens, starts, torch.tensor([2]), 4, segment_length=length, documents=documents, read_student=True)
     for row in range(3):
         for n, start in enumerate(starts.tolist()):
-            states, target = naive_segment(joint, tokens[row], document_ids[row], start, length)
+            states, target = naive_segment(joint, tokens[row], documents[row], start, length)
             torch.testing.assert_close(output.predicted_memory[row, n], states[-1], **EXACT)
             torch.testing.assert_close(output.target_memory[row, n], target[0], **EXACT)
             torch.testing.assert_close(output.student_logits[row, n], joint.student.readout(states), **EXACT)
@@ -102,13 +100,13 @@ def test_activation_checkpointing_changes_nothing(tokens):
 
 
 def test_futures_past_the_window_cost_nothing_and_change_nothing(joint, tokens):
-    decoded_ids, horizon = torch.tensor([-1, 4, 9, 12, 13]), 6
+    decoded_positions, horizon = torch.tensor([-1, 4, 9, 12, 13]), 6
     starts = torch.tensor([0, 5, 10, 13])
-    output = joint(tokens, starts, decoded_ids, horizon)
-    for place, position in enumerate(decoded_ids.tolist()):
+    output = joint(tokens, starts, decoded_positions, horizon)
+    for place, position in enumerate(decoded_positions.tolist()):
         steps = min(horizon, 14 - position)
         future = torch.nn.functional.pad(tokens, (0, horizon))[:, position + 1 : position + 1 + horizon]
-        memory = joint.teacher.encode(tokens, decoded_ids[place, None])[:, 0]
+        memory = joint.teacher.encode(tokens, decoded_positions[place, None])[:, 0]
         alone = joint.teacher.decode(memory, future)
         torch.testing.assert_close(output.decoding_logits[:, place, :steps], alone[:, :steps], **EXACT)
         assert not output.decoding_logits[:, place, steps:].any()

@@ -283,7 +283,7 @@ def test_masks_of_another_shape_are_refused(student, joint, tokens, shape):
     for call in calls:
         with pytest.raises(ValueError, match=r"attention_mask has shape") as caught:
             call()
-        assert ("document_ids" in str(caught.value)) == (len(shape) != 2) and "(3, 4)" in str(caught.value)
+        assert ("documents" in str(caught.value)) == (len(shape) != 2) and "(3, 4)" in str(caught.value)
         assert "\n" not in str(caught.value)
 
 

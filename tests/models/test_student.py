@@ -54,8 +54,8 @@ def test_masked_positions_leave_the_memory_alone(student, tokens, columns):
 
 
 def test_packed_documents_equal_documents_apart(student, tokens):
-    document_ids = torch.tensor([[0] * 5 + [1] * 6 + [2] * 3]).expand(3, -1)
-    packed = student(tokens, document_ids=document_ids).logits
+    documents = torch.tensor([[0] * 5 + [1] * 6 + [2] * 3]).expand(3, -1)
+    packed = student(tokens, documents=documents).logits
     apart = [student(tokens[:, first:last]).logits for first, last in ((0, 5), (5, 11), (11, 14))]
     torch.testing.assert_close(packed, torch.cat(apart, dim=1), **EXACT)
 
@@ -66,16 +66,16 @@ def gradients(student, loss):
 
 def test_rows_are_packed_each_in_its_own_way(student, tokens):
     position_ids = torch.stack([torch.arange(14), torch.arange(14) % 4, torch.arange(14) % 9])
-    expected = student(tokens, document_ids=torch.stack([torch.arange(14) // n for n in (14, 4, 9)])).logits
+    expected = student(tokens, documents=torch.stack([torch.arange(14) // n for n in (14, 4, 9)])).logits
     torch.testing.assert_close(student(tokens, position_ids=position_ids).logits, expected, **EXACT)
 
 
 def test_positions_that_begin_again_begin_a_document(student, tokens):
     """As in the packed rows of the library: a 0 after the first position, where the attention mask is not 0."""
     lengths = torch.tensor([5, 1, 5, 3])
-    document_ids = torch.arange(4).repeat_interleave(lengths)[None]
+    documents = torch.arange(4).repeat_interleave(lengths)[None]
     position_ids = torch.cat([torch.arange(length) for length in lengths])[None]
-    expected = student(tokens, document_ids=document_ids.expand(3, -1), labels=tokens)
+    expected = student(tokens, documents=documents.expand(3, -1), labels=tokens)
     output = student(tokens, position_ids=position_ids, labels=tokens)
     torch.testing.assert_close(output.logits, expected.logits, **EXACT)
     torch.testing.assert_close(output.loss, expected.loss)
@@ -111,11 +111,11 @@ def test_labels_give_the_shifted_loss_and_full_bptt(student, tokens):
 
 
 def test_labels_do_not_cross_documents(student, tokens):
-    document_ids = torch.tensor([[0] * 5 + [1] * 9]).expand(3, -1)
-    loss = student(tokens, document_ids=document_ids, labels=tokens).loss
+    documents = torch.tensor([[0] * 5 + [1] * 9]).expand(3, -1)
+    loss = student(tokens, documents=documents, labels=tokens).loss
     ignored = tokens.clone()
     ignored[:, 5] = -100
-    torch.testing.assert_close(loss, student(tokens, document_ids=document_ids, labels=ignored).loss)
+    torch.testing.assert_close(loss, student(tokens, documents=documents, labels=ignored).loss)
 
 
 @pytest.mark.parametrize("keep", [1, 3, 99, torch.tensor([2, 7]), torch.tensor([7, -1, 2, 2])])

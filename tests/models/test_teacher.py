@@ -58,8 +58,8 @@ def test_empty_context_is_the_same_everywhere(teacher, tokens):
 
 
 def test_packed_documents_equal_documents_apart(teacher, tokens):
-    document_ids = torch.tensor([[0] * 5 + [1] * 6 + [2] * 3]).expand(3, -1)
-    memory = teacher.encode(tokens, torch.arange(14), document_ids=document_ids)
+    documents = torch.tensor([[0] * 5 + [1] * 6 + [2] * 3]).expand(3, -1)
+    memory = teacher.encode(tokens, torch.arange(14), documents=documents)
     for first, last in ((0, 5), (5, 11), (11, 14)):
         alone = teacher.encode(tokens[:, first:last], torch.arange(last - first))
         torch.testing.assert_close(memory[:, first:last], alone, **EXACT)

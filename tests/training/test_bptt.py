@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import Trainer, default_data_collator
 
+from smt_hf.batch import Batch
 from smt_hf.data import TokenWindows, cached_tokens
 from smt_hf.data.streams import TokenStreams
 from smt_hf.demo.stories import write_stories
 from smt_hf.errors import InputError
-from smt_hf.losses import first_targets
 from smt_hf.models.documents_smt import document_starts
 from smt_hf.training import BpttTrainingArguments
 from tests.conftest import tiny_model
@@ -48,7 +48,7 @@ def row(tokens):
 def collate(items):
     """Labels as the stock Trainer takes them; the first token of a document is no label of the one before."""
     batch = default_data_collator(items)
-    begins = document_starts(batch["input_ids"], batch["document_ids"])
+    begins = document_starts(batch["documents"])
     return batch | {"labels": batch["input_ids"].masked_fill(begins, -100)}
 
 
@@ -107,7 +107,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make_bptt, tokenizer, tmp_pat
 @pytest.mark.parametrize("horizon", [None, 4])
 def test_documents_in_a_window_are_documents_apart(exact, row, horizon):
     trainer = exact(bptt_horizon=horizon)
-    together = loss_and_gradients(trainer, {"input_ids": row, "document_ids": torch.arange(14) // 7})
+    together = loss_and_gradients(trainer, {"input_ids": row, "documents": torch.arange(14) // 7})
     parts = [loss_and_gradients(trainer, {"input_ids": part}) for part in (row[:7], row[7:])]
     mean = {name: (parts[0][1][name] + parts[1][1][name]) / 2 for name in parts[0][1]}
     assert_same(together, ((parts[0][0] + parts[1][0]) / 2, mean))
@@ -121,7 +121,8 @@ def test_padding_moves_no_memory(exact, row, horizon, left):
     mask = torch.nn.functional.pad(torch.ones_like(row), (left, 3))
     found = loss_and_gradients(trainer, {"input_ids": padded, "attention_mask": mask})
     assert_same(found, loss_and_gradients(trainer, {"input_ids": row}))
-    assert int(trainer.num_transitions({"input_ids": padded[None], "attention_mask": mask[None]}, {})) >= 13
+    step = trainer.make_step({"input_ids": padded[None], "attention_mask": mask[None]}, (0, 0))
+    assert int(trainer.num_transitions(step)) >= 13
 
 
 def test_first_tokens():
@@ -129,10 +130,14 @@ def test_first_tokens():
     mask = torch.tensor([[1] * 7, [0, 0, 1, 0, 1, 1, 1], [1] * 7])
     documents = torch.tensor([[0] * 7, [0, 0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 2, 2, 2]])
     continued = torch.tensor([True, False, True])
-    found = [row[row >= 0].tolist() for row in first_targets(ids, mask, documents)]
-    assert found == [[0], [2, 5], [0, 2, 4]]
-    assert [row[row >= 0].tolist() for row in first_targets(ids, mask, documents, continued)] == [[], [2, 5], [2, 4]]
-    assert [row[row >= 0].tolist() for row in first_targets(ids)] == [[0]] * 3
+
+    def first(**columns):
+        return [row[row >= 0].tolist() for row in Batch.of({"input_ids": ids, **columns}).start_targets]
+
+    masks = {"attention_mask": mask, "documents": documents}
+    assert first(**masks) == [[0], [2, 5], [0, 2, 4]]
+    assert first(**masks, continued=continued) == [[], [2, 5], [2, 4]]
+    assert first() == [[0]] * 3
 
 
 def test_labels_are_read_from_the_memory_after_their_token(exact, tokens):
@@ -210,12 +215,12 @@ def test_streams_read_on_and_miss_nothing(cache):
         for index, item in enumerate(items):
             following = items[index + 6] if index + 6 < len(items) else None
             if following is not None and item["input_ids"][-1] != following["input_ids"][0]:
-                assert following["begins"]  # the ring's seam
+                assert not following["continued"]  # the ring's seam
         corpus = torch.as_tensor(cache.tokens[:].astype("int64"))
         for item in items[:12]:
             place = (corpus.unfold(0, 17, 1) == item["input_ids"]).all(dim=1).nonzero()[:, 0].tolist()
-            assert item["begins"] or not starts.intersection(place)
-        assert all(item["begins"] for item in items[:6])
+            assert not item["continued"] or not starts.intersection(place)
+        assert not any(item["continued"] for item in items[:6])
     first = streams[0]["input_ids"]
     streams.set_epoch(0)
     assert not streams[0]["input_ids"].equal(first)
@@ -226,7 +231,7 @@ def test_streams_predict_every_token_once(make_bptt):
     items = default_data_collator(list(trainer.train_dataset))
     read = len(trainer.train_dataset) * 2
     # but for the token after each stream and the seam of the ring
-    assert read - 4 <= int(trainer.count_items(items, {})["readout"]) <= read + 4
+    assert read - 4 <= int(trainer.make_step(items, (0, 0)).counts()["readout"]) <= read + 4
 
 
 def test_carried_memory_is_that_of_the_whole_text(make_bptt, cache):
@@ -239,19 +244,17 @@ def test_carried_memory_is_that_of_the_whole_text(make_bptt, cache):
     for stream in range(3):
         items = [streams[3 * step + stream] for step in range(12)]
         ids = torch.cat([item["input_ids"][:-1] for item in items] + [items[-1]["input_ids"][-1:]])
-        begins = torch.stack([item["begins"] for item in items])
-        within = torch.stack([item["document_ids"] for item in items])
+        begins = torch.stack([~item["continued"] for item in items])
+        within = torch.stack([item["documents"] for item in items])
         changes = within.diff(dim=1, prepend=within[:, :1])[:, :-1]
         changes[:, 0] = begins
         last = within[-1, -1] - within[-1, -2]
         documents = torch.cat([changes.flatten(), last[None]]).cumsum(0)
-        whole.append({"input_ids": ids, "document_ids": documents})
+        whole.append({"input_ids": ids, "documents": documents})
     other = make_bptt(student=copy.deepcopy(trainer.model), dataset=whole)
     expected, _ = loss_and_gradients(other, *whole)
-    counts = [
-        int(trainer.count_items(default_data_collator([streams[3 * step + row] for row in range(3)]), {})["readout"])
-        for step in range(12)
-    ]
+    batches = [default_data_collator([streams[3 * step + row] for row in range(3)]) for step in range(12)]
+    counts = [int(trainer.make_step(batch, (0, 0)).counts()["readout"]) for batch in batches]
     mean = sum(loss * count for loss, count in zip(logged(trainer, "readout"), counts, strict=True)) / sum(counts)
     assert mean == pytest.approx(expected, rel=1e-4)
 

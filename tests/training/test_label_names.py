@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
-from smt_hf.losses import IGNORED, next_targets
+from smt_hf.batch import IGNORED, Batch
 from tests.conftest import tiny_model
 
 from .conftest import COMMON
@@ -46,16 +46,19 @@ def losses(trainer, batch):
     trainer.model.zero_grad()
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
-    num_items = trainer._get_num_items_in_batch([batch], batch["input_ids"].device)
+    (batch,), num_items = trainer.get_batch_samples(iter([batch]), 1, batch["input_ids"].device)
     loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=num_items)
     loss.backward()
     return loss.item(), {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
 
 
 def test_next_targets(ids, labels):
-    assert next_targets(ids, labels)[:, 1:].equal(next_targets(ids, shift_labels=shifted(labels))[:, 1:])
-    assert next_targets(ids, labels=ids).equal(next_targets(ids))
-    both = next_targets(ids, labels=ids, shift_labels=shifted(labels))  # as in the library, the aligned ones count
+    def targets(**columns):
+        return Batch.of({"input_ids": ids, **columns}).targets
+
+    assert targets(labels=labels)[:, 1:].equal(targets(shift_labels=shifted(labels))[:, 1:])
+    assert targets(labels=ids).equal(targets())
+    both = targets(labels=ids, shift_labels=shifted(labels))  # as in the library, the aligned ones count
     assert both[:, 1:].equal(shifted(labels))
 
 
@@ -78,12 +81,12 @@ def test_the_model(ids, labels):
 
 def test_documents_leave_aligned_targets_alone(ids, labels):
     student, documents = tiny_model().export_student(), torch.arange(T).expand(4, -1) // 6
-    logits, targets = student(ids, document_ids=documents).logits, shifted(labels)
+    logits, targets = student(ids, documents=documents).logits, shifted(labels)
     expected = cross_entropy(logits.flatten(0, 1), targets.flatten())
-    close(student(ids, document_ids=documents, shift_labels=targets).loss, expected)
+    close(student(ids, documents=documents, shift_labels=targets).loss, expected)
     within = targets.masked_fill(documents != torch.roll(documents, -1, dims=1), IGNORED)
     expected = cross_entropy(logits.flatten(0, 1), within.flatten())
-    close(student(ids, document_ids=documents, labels=labels).loss, expected)
+    close(student(ids, documents=documents, labels=labels).loss, expected)
 
 
 @pytest.mark.parametrize("method", ["smt", "dmt", "bptt", "bptt_cut"])

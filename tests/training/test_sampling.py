@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from smt_hf.training.sampling import add_pinned, sample_decoded, sample_segments, step_generator
+from smt_hf.training.smt import add_pinned, sample_decoded, sample_segments
+from smt_hf.training.terms import step_generator
 
 
 def test_a_step_is_reproducible_and_steps_differ():

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..checkpoints import check_vocabulary, load_student
-from ..data import DataOptions, load_tokenizer
+from ..data import DataOptions
 from ..models import SmtRnnForCausalLM
 from ..training import BpttTrainer, BpttTrainingArguments
-from .options import RunOptions, StudentOptions
+from .options import RunOptions, StudentOptions, processing_for
 from .parsing import Command, parse
 from .run import REQUIRED, train
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> BpttTrainer:
 
 def build(options, arguments: BpttTrainingArguments) -> BpttTrainer:
     """The trainer of a BPTT run, with its student and its data; `options` are those of `bptt` or `finetune`."""
-    tokenizer = load_tokenizer(options.model or options.tokenizer)
+    tokenizer = processing_for(options)
     student = load_student(options.model) if options.model else SmtRnnForCausalLM(options.student_config(tokenizer))
     check_vocabulary(student, tokenizer)
     datasets = options.datasets(tokenizer, arguments.window_length, arguments)

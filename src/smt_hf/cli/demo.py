@@ -1,10 +1,13 @@
 """`smt-hf demo`: the whole method in minutes, on built-in stories."""
 
+import contextlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from transformers.utils import logging
 
 from ..checkpoints import check_output_dir, load_student
 from ..data import load_tokenizer
@@ -16,6 +19,24 @@ from .generate import GenerateOptions, write
 from .parsing import Command, parse
 
 PROMPTS = ("Once upon a time, there was a", "One sunny day, Lily", "Tom found a red")
+INTRODUCTION = """{num_stories:,} short stories about children, a lost toy or a stuck kite, are in {train}.
+A recurrent student will learn to write such stories byte by byte, in two stages:
+
+1. SMT: a Transformer teacher learns to compress what it has read into a memory of fixed size; the student learns to
+   update such a memory with the next byte. All steps are trained at once, without going through time ({smt:.0f} seconds).
+2. DMT: the student runs on its own memories and learns to follow the teacher from there ({dmt:.0f} seconds)."""
+TABLE = """
+The loss on stories that were not trained on, while the student runs on its own memories for 256 bytes (lower is better).
+Cold start: from the student's initial memory. Warm start: from the teacher's memory of the 128 bytes before. The columns
+on the right are the loss by position; drift is how far the student's memory is from the teacher's."""
+FEW_STEPS = 150  # with fewer, what the student writes is hardly English
+FEW = """note: there was time for {steps} steps only, too few for English words: give --smt_seconds and --dmt_seconds more on this
+machine"""
+NEXT = """
+The student is in {student}. Go on with:
+
+  smt-hf generate {student} "Once upon a time"
+  smt-hf app {student}   # in the browser, with a view of the memory"""
 
 
 @dataclass
@@ -32,8 +53,8 @@ class DemoOptions:
 COMMAND = Command(
     name="demo",
     kinds=[DemoOptions],
-    description="""Train a teacher and a recurrent student together on built-in children's stories (SMT), correct the student
-on its own states (DMT), measure it, and let it write three stories alone. Two CPU cores need a few minutes.""",
+    description="""Train a teacher and a recurrent student on built-in children's stories (SMT), correct the student on its own
+states (DMT), measure it, and let it write three stories. Takes about six minutes on two CPU cores.""",
     example="""example:
   smt-hf demo --output_dir runs/demo""",
 )
@@ -46,35 +67,52 @@ def main(argv: Sequence[str]) -> None:
     check_output_dir(options.output_dir, options.overwrite)
     hold_folder(folder)
     train, valid = str(folder / "stories_train.txt"), str(folder / "stories_valid.txt")
-    print(f"Writing {options.num_stories} stories ...")
     write_stories(train, num_stories=options.num_stories, seed=0)
     write_stories(valid, num_stories=500, seed=1)
+    seconds = {"smt": options.smt_seconds, "dmt": options.dmt_seconds}
+    print(INTRODUCTION.format(num_stories=options.num_stories, train=train, **seconds))
+    with no_loading_bars():
+        train_and_measure(folder, train, valid, seconds)
+        tell_stories(str(folder / "dmt"))
+    print(NEXT.format(student=folder / "dmt"))
 
-    smt_run, dmt_run = str(folder / "smt"), str(folder / "dmt")
-    recipes = packaged_folder("configs") / "demo"
-    data = ["--dataset", train, "--eval_dataset", valid, "--cache_dir", str(folder / "cache"), "--overwrite"]
-    print(f"\nSMT: teacher and student together, {options.smt_seconds:.0f} seconds ...")
-    smt.main(
-        ["--config", str(recipes / "smt.yaml"), "--output_dir", smt_run, *data]
-        + ["--max_train_seconds", str(options.smt_seconds)]
-    )
-    print(f"\nDMT: the student corrected on its own states, {options.dmt_seconds:.0f} seconds ...")
-    dmt.main(
-        [smt_run, "--config", str(recipes / "dmt.yaml"), "--output_dir", dmt_run, *data]
-        + ["--max_train_seconds", str(options.dmt_seconds)]
-    )
 
-    measure = ["--teacher", smt_run, "--dataset", valid, "--cache_dir", str(folder / "cache")]
-    print("\nStories that were not trained on, 256 steps, the student on its own states:")
-    for stage, student in (("SMT", smt_run), ("DMT", dmt_run)):
-        print(f"\nafter {stage}")
-        evaluate.main([student, *measure, "--output_dir", str(Path(student) / "evaluation")])
+def train_and_measure(folder: Path, train: str, valid: str, seconds: dict[str, float]) -> None:
+    """Trains into `smt` and `dmt` in the folder, for so many seconds each, and evaluates both."""
+    runs = {stage: str(folder / stage) for stage in seconds}
+    recipes, cache = packaged_folder("configs") / "demo", ["--cache_dir", str(folder / "cache")]
+    for name, command in (("smt", smt), ("dmt", dmt)):
+        print(f"\n== {name.upper()} ==", flush=True)
+        argv = [runs["smt"]] if name == "dmt" else []
+        argv += ["--config", str(recipes / f"{name}.yaml"), "--output_dir", runs[name], "--overwrite"]
+        argv += ["--dataset", train, "--eval_dataset", valid, *cache, "--max_train_seconds", str(seconds[name])]
+        trainer = command.main(argv)
+        if name == "smt" and trainer.state.global_step < FEW_STEPS:
+            print(FEW.format(steps=trainer.state.global_step), file=sys.stderr)
+    print(TABLE)
+    for name, run in runs.items():
+        print(f"\nafter {name.upper()}")
+        argv = [run, "--teacher", runs["smt"], "--dataset", valid, *cache]
+        evaluate.main([*argv, "--output_dir", str(Path(run) / "evaluation")])
 
-    print("\nThree stories by the student alone, from its initial memory:")
-    student, tokenizer = load_student(dmt_run).eval(), load_tokenizer(dmt_run)
+
+def tell_stories(run: str) -> None:
+    """Prints how a student continues the prompts."""
+    print("\nThree stories by the student alone. It was given:", *(f'"{prompt}"' for prompt in PROMPTS), sep="\n  ")
+    student, tokenizer = load_student(run).eval(), load_tokenizer(run)
     torch.manual_seed(0)
     for prompt in PROMPTS:
         print()
         write(student, tokenizer, [prompt], GenerateOptions(max_new_tokens=500, temperature=0.5))
-    print(f"\nThe student is in {dmt_run}; continue with:")
-    print(f'  smt-hf generate {dmt_run} "Once upon a time"')
+
+
+@contextlib.contextmanager
+def no_loading_bars():
+    """Leaves the bars of the training alone to be seen, without those of loading and saving a small model."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..checkpoints import check_vocabulary, load_student, load_teacher
-from ..data import DataOptions, load_tokenizer
+from ..data import DataOptions
 from ..training import DmtTrainer, DmtTrainingArguments
-from .options import RunOptions
+from .options import RunOptions, processing_for
 from .parsing import Command, parse
 from .run import REQUIRED, train
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> DmtTrainer:
 def build(options: DmtOptions, arguments: DmtTrainingArguments) -> DmtTrainer:
     """The trainer of a DMT run, with its models and its data."""
     student, teacher = load_student(options.model), load_teacher(options.teacher or options.model)
-    tokenizer = load_tokenizer(options.model)
+    tokenizer = processing_for(options)
     check_vocabulary(student, tokenizer)
     datasets = options.datasets(tokenizer, arguments.window_length, arguments)
     return DmtTrainer(model=student, args=arguments, teacher=teacher, processing_class=tokenizer, **datasets)

@@ -1,4 +1,4 @@
-"""`smt-hf evaluate`: loss, bits per byte, loss by position, drift."""
+"""`smt-hf evaluate`: loss, bits per byte, loss by position, drift; of images loss by row and sample quality."""
 
 import json
 from collections.abc import Sequence
@@ -6,9 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..checkpoints import check_pair, check_vocabulary, load_student, load_teacher
-from ..data import TextOptions, load_tokenizer
+from ..data import ImageRows, TextOptions, load_processing
+from ..errors import InputError
 from ..evaluation import evaluate_models, format_table, plot_report
-from ..hub import public_name, weights_digest, write_card
+from ..evaluation.image_quality import evaluate_samples
+from ..evaluation.images import evaluate_images, format_image_table, plot_image_report
+from ..hub import SAMPLES, public_name, weights_digest, write_card
+from ..images import generate_images, image_grid
+from ..models import SmtImageProcessor
 from .parsing import Command, parse
 
 
@@ -25,11 +30,21 @@ class EvaluateOptions(TextOptions):
         default=128, metadata={"help": "Tokens that the teacher encodes for the warm start, as in training."}
     )
     rollout_steps: int = field(default=256, metadata={"help": "Steps of the student on its own states."})
-    num_windows: int = field(default=64, metadata={"help": "Windows to measure, spread evenly over the text."})
+    num_windows: int = field(default=64, metadata={"help": "Windows, or images, to measure, spread evenly over all."})
     batch_size: int = field(default=16, metadata={"help": "Windows at a time."})
     output_dir: str | None = field(
         default=None, metadata={"help": "Folder to write evaluation.json and evaluation.png to."}
     )
+    reference_split: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of images with classes: also judge samples by a classifier trained on this split, usually 'train'."
+        },
+    )
+    reference_dataset: str | None = field(
+        default=None, metadata={"help": "Dataset of the reference_split, if it is another one."}
+    )
+    quality_images: int = field(default=500, metadata={"help": "Samples, and real images, to compare."})
     json: bool = field(default=False, metadata={"help": "Print JSON instead of the table."})
 
 
@@ -40,7 +55,9 @@ COMMAND = Command(
 teacher-encoded context, by position well past the training length, and how far it drifts from the teacher.""",
     example=r"""example:
   smt-hf evaluate runs/dmt --teacher runs/smt --dataset valid.txt \
-      --output_dir runs/dmt/evaluation""",
+      --output_dir runs/dmt/evaluation
+  smt-hf evaluate runs/digits/dmt --dataset digits --split validation \
+      --reference_split train""",
     positionals=["model"],
     required={"model": "the folder or Hub id of a student", "dataset": "the validation text"},
 )
@@ -49,32 +66,68 @@ teacher-encoded context, by position well past the training length, and how far 
 def main(argv: Sequence[str]) -> dict:
     """Runs the command and returns the report."""
     (options,) = parse(COMMAND, argv)
-    student, tokenizer = load_student(options.model).eval(), load_tokenizer(options.model)
+    student, tokenizer = load_student(options.model).eval(), load_processing(options.model)
     check_vocabulary(student, tokenizer)
     teacher = None
     if options.teacher is not None:
         teacher = load_teacher(options.teacher).eval()
         check_pair(teacher, student)
     cache = options.tokens(tokenizer)
-    report = evaluate_models(
-        student, cache, teacher, options.context_length, options.rollout_steps, options.num_windows, options.batch_size
-    )
+    if isinstance(tokenizer, SmtImageProcessor):
+        report = measure_images(student, tokenizer, ImageRows(cache), teacher, options)
+        table = format_image_table(report)
+    elif options.reference_split or options.reference_dataset:
+        raise InputError(f"reference_split is of no use: {options.model!r} is a student of text")
+    else:
+        report = evaluate_models(
+            student,
+            cache,
+            teacher,
+            options.context_length,
+            options.rollout_steps,
+            options.num_windows,
+            options.batch_size,
+        )
+        table = format_table(report)
     report["dataset"] = public_name(options.dataset)
     report["weights"] = weights_digest(Path(options.model).expanduser())
-    print(json.dumps(report) if options.json else format_table(report))
+    print(json.dumps(report) if options.json else table)
     if options.output_dir is not None:
-        write_report(report, options.output_dir)
+        plot = plot_report
+        if isinstance(tokenizer, SmtImageProcessor):
+            plot = plot_image_report
+            write_samples(student, tokenizer, Path(options.output_dir))
+        write_report(report, options.output_dir, plot)
         model_folder, folder = Path(options.model).resolve(), Path(options.output_dir).resolve()
         if model_folder in (folder, folder.parent):  # where the card looks for it
             write_card(options.model)
     return report
 
 
-def write_report(report: dict, folder: str) -> None:
+def measure_images(student, processor: SmtImageProcessor, rows: ImageRows, teacher, options: EvaluateOptions) -> dict:
+    """The losses of a student of images, and the quality of its samples where that was asked for."""
+    report = evaluate_images(student, processor, rows, teacher, options.num_windows, options.batch_size)
+    if options.reference_split is not None or options.reference_dataset is not None:
+        source, split = options.reference_dataset or options.dataset, options.reference_split or "train"
+        reference = ImageRows(options.tokens_of(source, split, processor))
+        report["quality"] = evaluate_samples(student, processor, reference, rows, options.quality_images)
+    return report
+
+
+def write_samples(student, processor: SmtImageProcessor, folder: Path) -> None:
+    """Writes a grid of images that the student drew; a class is a column."""
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = min(processor.num_classes, 16) or 10
+    labels = [number % columns for number in range(6 * columns)] if processor.num_classes else None
+    images = generate_images(student, processor, 6 * columns, labels, seed=0)
+    image_grid(images, columns).save(folder / SAMPLES)
+
+
+def write_report(report: dict, folder: str, plot=plot_report) -> None:
     """Writes `evaluation.json` and, where matplotlib is installed, `evaluation.png`."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / "evaluation.json").write_text(json.dumps(report) + "\n", encoding="utf-8")
     try:
-        plot_report(report, str(Path(folder) / "evaluation.png"))
+        plot(report, str(Path(folder) / "evaluation.png"))
     except ImportError:
         print("no plot was drawn: pip install 'smt-hf[plot]'")

@@ -1,17 +1,20 @@
-"""`smt-hf generate`: stream text to the terminal."""
+"""`smt-hf generate`: stream text to the terminal, or draw images into a file."""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import TextStreamer, set_seed
 
 from ..checkpoints import load_student
-from ..data import encode_documents, iter_text_file, load_tokenizer
+from ..data import encode_documents, iter_text_file, load_processor, load_tokenizer
+from ..data.image_sources import read_image
 from ..errors import InputError
-from ..models import SmtMemory
+from ..images import generate_images, image_grid
+from ..models import SmtImageProcessor, SmtMemory
 from ..utils.text import readable
 from .parsing import Command, parse
 
@@ -40,17 +43,34 @@ class GenerateOptions:
     temperature: float = field(default=0.7, metadata={"help": "Sampling temperature; 0 takes the likeliest token."})
     top_p: float = field(default=0.95, metadata={"help": "Nucleus sampling: the share of probability to draw from."})
     seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
+    images: int | None = field(
+        default=None, metadata={"help": "Images to draw with a student of images; 64 by default."}
+    )
+    label: str | None = field(
+        default=None, metadata={"help": "Class to draw, by number or name; all classes in turn by default."}
+    )
+    complete: str | None = field(default=None, metadata={"help": "Image whose upper rows are given."})
+    complete_rows: int | None = field(
+        default=None, metadata={"help": "Rows that --complete gives; half of the height by default."}
+    )
+    output: str = field(default="images.png", metadata={"help": "File of all images that were drawn, side by side."})
+
+
+# What a student of images, or of text, has no use for.
+OF_TEXT = ("prompts", "text_file", "memory", "save_memory")
+OF_IMAGES = ("images", "label", "complete", "complete_rows")
 
 
 COMMAND = Command(
     name="generate",
     kinds=[GenerateOptions],
-    description="Continue a text with a trained student and print it while it is written.",
+    description="Continue a text with a trained student and print it while it is written; or draw, with a student of images.",
     example=r"""example:
   smt-hf generate runs/dmt "Once upon a time" --temperature 0.7
   smt-hf generate runs/dmt "The next day" --text_file chapter.txt \
       --save_memory runs/chapter
-  smt-hf generate runs/dmt "The next day" --memory runs/chapter --seed 1""",
+  smt-hf generate runs/dmt "The next day" --memory runs/chapter --seed 1
+  smt-hf generate runs/digits/dmt --images 20 --label 3 --output threes.png""",
     positionals=["model", "prompt"],
     required={"model": "the folder or Hub id of a student"},
 )
@@ -59,6 +79,10 @@ COMMAND = Command(
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     (options,) = parse(COMMAND, argv)
+    processor = load_processor(options.model)
+    refuse(options, OF_IMAGES if processor is None else OF_TEXT, "text" if processor is None else "images")
+    if processor is not None:
+        return draw(processor, options)
     if options.prompts is not None and options.prompt != GenerateOptions.prompt:
         raise InputError(f"prompt={options.prompt!r} and prompts={options.prompts!r} are both given: leave one out")
     if not options.prompt and options.memory is None and options.text_file is None:
@@ -72,6 +96,42 @@ def main(argv: Sequence[str]) -> None:
         memory.save_pretrained(options.save_memory)
     set_seed(options.seed)
     write(student, tokenizer, prompts, options, memory)
+
+
+def refuse(options: GenerateOptions, names: Sequence[str], kind: str) -> None:
+    """Raises an [`InputError`] for an option that a student of this kind has no use for."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise InputError(
+                f"{name}={getattr(options, name)!r} is of no use: {options.model!r} is a student of {kind}"
+            )
+
+
+def draw(processor: SmtImageProcessor, options: GenerateOptions) -> None:
+    """Draws images and writes them into one file."""
+    if options.prompt != GenerateOptions.prompt:
+        raise InputError(f"prompt={options.prompt!r} is of no use: {options.model!r} is a student of images")
+    given = None if options.complete is None else read_image(Path(options.complete).expanduser())
+    student, num_images = load_student(options.model).eval(), options.images or 64
+    images = generate_images(
+        student,
+        processor,
+        num_images,
+        options.label,
+        given,
+        options.complete_rows,
+        options.temperature,
+        options.top_p,
+        options.seed,
+    )
+    columns = (
+        processor.num_classes if options.label is None and num_images % max(processor.num_classes, 1) == 0 else None
+    )
+    Path(options.output).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    image_grid(images, columns or None).save(Path(options.output).expanduser())
+    print(
+        f"{num_images} images of {processor.size['height']} x {processor.size['width']} pixels are in {options.output}"
+    )
 
 
 def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:

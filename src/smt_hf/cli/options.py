@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 
 from huggingface_hub.errors import StrictDataclassError
 
+from ..data import load_processing, load_tokenizer, processor_for
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig
 
@@ -47,12 +48,20 @@ StudentSizes._argument_group_name = "model"
 
 @dataclass
 class StudentOptions(StudentSizes):
-    """The sizes of a new student: the fields of [`SmtRnnConfig`], and the tokenizer."""
+    """The sizes of a new student: the fields of [`SmtRnnConfig`], and the tokenizer, or what images become."""
 
     _argument_group_name = "model"
 
     tokenizer: str = field(
         default="byte", metadata={"help": "'byte' (256 bytes and two special ids), or a tokenizer's folder or Hub id."}
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "Learn images of this height and width, pixel by pixel, instead of text."}
+    )
+    num_levels: int = field(default=8, metadata={"help": "Grey levels of a pixel."})
+    class_conditional: bool = field(
+        default=False,
+        metadata={"help": "Begin every image with the token of its class, so that a class can be drawn."},
     )
 
     def student_config(self, tokenizer) -> SmtRnnConfig:
@@ -103,3 +112,20 @@ class RunOptions:
     num_threads: int | None = field(
         default=None, metadata={"help": "CPU threads of torch; torch's choice by default."}
     )
+
+
+def processing_for(options):
+    """The tokenizer or image processor of a training's model: saved with it, or a new one for new weights.
+
+    Args:
+        options: those of a training command, with `model` and [`DataOptions`]; [`StudentOptions`] too if `model` may be `None`.
+
+    Raises:
+        InputError: if it cannot be loaded, or the options cannot work.
+    """
+    if options.model is not None:
+        return load_processing(options.model)
+    if options.image_size is None:
+        return load_tokenizer(options.tokenizer)
+    sizes = {"size": options.image_size, "num_levels": options.num_levels}
+    return processor_for(options.images(), options.class_conditional, **sizes)

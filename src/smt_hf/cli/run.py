@@ -29,6 +29,8 @@ LEFT_BY_RUNS = (
     "model.safetensors.index.json",
     "training.json",
     "metrics.json",
+    "preprocessor_config.json",
+    "samples.png",
     "trainer_state.json",
     "training_args.bin",
     "evaluation.*",

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..checkpoints import check_vocabulary, load_joint
-from ..data import DataOptions, load_tokenizer
+from ..data import DataOptions
 from ..models import SmtForPreTraining
 from ..training import SmtTrainer, SmtTrainingArguments
-from .options import ModelOptions, RunOptions
+from .options import ModelOptions, RunOptions, processing_for
 from .parsing import Command, parse
 from .run import REQUIRED, train
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> SmtTrainer:
 
 def build(options: SmtOptions, arguments: SmtTrainingArguments) -> SmtTrainer:
     """The trainer of an SMT run, with its model and its data."""
-    tokenizer = load_tokenizer(options.model or options.tokenizer)
+    tokenizer = processing_for(options)
     model = load_joint(options.model) if options.model else SmtForPreTraining(options.config(tokenizer))
     check_vocabulary(model.teacher, tokenizer)
     datasets = options.datasets(tokenizer, arguments.window_length, arguments)

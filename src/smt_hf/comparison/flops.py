@@ -6,8 +6,6 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..training.sampling import step_generator
-
 NUM_DRAWS = 8  # a step's cost depends on what it draws
 
 
@@ -35,20 +33,16 @@ def step_flops(trainer, batch: dict) -> tuple[float, float]:
     Returns:
         Both numbers.
     """
-    batch = trainer._prepare_inputs(batch)
     trainer.model.train()
-    plans = [trainer.draw_plan(batch, step_generator(0, draw)) for draw in range(NUM_DRAWS)]
-    plans = plans if plans[0] else plans[:1]  # BPTT draws nothing
+    num_draws = NUM_DRAWS if hasattr(trainer, "teacher_model") else 1  # BPTT draws nothing
     total = 0
-    for plan in plans:
+    for draw in range(num_draws):
+        step = trainer.make_step(batch, (0, draw))
         with counted_flops() as counted:
-            averaged, others, _ = trainer.loss_terms(trainer.model, batch, plan)
-            loss = sum(trainer.weight(name) * term.mean for name, term in averaged.items())
-            loss = loss + sum(trainer.weight(name) * value for name, value in others.items())
-            loss.backward()
+            trainer.mean_loss(trainer.losses(trainer.model, step)[0]).backward()
         trainer.model.zero_grad()
         total += counted.get_total_flops() * trainer.args.gradient_accumulation_steps
-    return total / len(plans), sequential_flops(trainer, batch["input_ids"])
+    return total / num_draws, sequential_flops(trainer, step.batch.input_ids)
 
 
 def sequential_flops(trainer, input_ids: torch.Tensor) -> float:

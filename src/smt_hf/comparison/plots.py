@@ -1,11 +1,14 @@
 """The pictures of a comparison."""
 
+from collections.abc import Callable, Sequence
+from math import log2
 from pathlib import Path
 from statistics import mean
 
 from .results import BUDGETS, chosen, methods, read_results
+from .styles import RC, line_styles, new_figure, save
 
-MAX_COLUMNS = 5  # panels side by side
+CURVES = ("budgets", "gradients", "drift", "memory_space")
 
 
 def write_plots(output_dir: str, chance: float) -> list[Path]:
@@ -25,37 +28,55 @@ def write_plots(output_dir: str, chance: float) -> list[Path]:
     Raises:
         ImportError: if matplotlib is not installed.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     results = read_results(output_dir)
+    folder = Path(output_dir)
+    return [plot_accuracy(results, chance, folder / "accuracy.png"), *plot_curves(results, folder)]
+
+
+def plot_accuracy(results: list[dict], chance: float, file: Path) -> Path:
+    """Draws accuracy against length: means over the seeds, and their lowest and highest as bars.
+
+    Args:
+        results: `cell`, `method`, `length` and `accuracy` of every run.
+        chance: accuracy of an answer that does not look at the input.
+        file: where the picture goes.
+    """
+    lines = line_styles(methods(results))
+    return draw(file, (1, 1, 4.0), lambda axes: accuracy(axes[0], results, lines, chance))
+
+
+def plot_curves(results: list[dict], folder: Path, names: Sequence[str] = CURVES, prefix: str = "") -> list[Path]:
+    """Draws what runs leave besides their scores, at the length of [`shown_length`], into `{prefix}{name}.png`.
+
+    Args:
+        results: as `read_results` or `read_curves` returns them.
+        folder: where the pictures go.
+        names: which pictures.
+        prefix: in front of their names.
+    """
     shown = chosen(results, length=shown_length(results))
     seed = min(result["seed"] for result in shown)
     one_seed = [r for cell, method in methods(shown) for r in chosen(shown, cell=cell, method=method, seed=seed)]
-    lines = line_styles(results)
+    lines = line_styles(methods(results))
     drawings = {
-        "accuracy": (1, lambda axes: accuracy(axes[0], results, lines, chance)),
-        "budgets": (len(BUDGETS), lambda axes: budgets(axes, one_seed, lines)),
-        "gradients": (2, lambda axes: gradients(axes, one_seed, lines)),
-        "drift": (1, lambda axes: drift(axes[0], shown, lines)),
-        "memory_space": (len(one_seed), lambda axes: memory_space(axes, one_seed, lines)),
+        "budgets": ((len(BUDGETS), 3, 2.6), lambda axes: budgets(axes, one_seed, lines)),
+        "gradients": ((2, 2, 3.2), lambda axes: gradients(axes, one_seed, lines)),
+        "drift": ((1, 1, 4.0), lambda axes: drift(axes[0], shown, lines)),
+        "memory_space": ((len(one_seed), 3, 2.6), lambda axes: memory_space(axes, one_seed, lines)),
     }
-    files = []
-    for name, (panels, draw) in drawings.items():
-        columns, rows = min(panels, MAX_COLUMNS), -(-panels // MAX_COLUMNS)
-        figure, axes = pyplot.subplots(
-            rows, columns, figsize=(4.5 * columns + 1, 4 * rows), squeeze=False, layout="constrained"
-        )
-        draw(axes.flat[:panels])
-        legend(figure, axes.flat[:panels])
-        for axis in axes.flat[panels:]:
-            axis.remove()
-        files.append(Path(output_dir) / f"{name}.png")
-        figure.savefig(files[-1], dpi=110)
-        pyplot.close(figure)
-    return files
+    return [draw(folder / f"{prefix}{name}.png", *drawings[name]) for name in names]
+
+
+def draw(file: Path, grid: tuple[int, int, float], drawing: Callable) -> Path:
+    """Draws one picture: `drawing(axes)` fills the panels of a figure of so many panels, columns, and inches a row."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    with matplotlib.rc_context(RC):
+        figure, axes = new_figure(*grid)
+        drawing(axes)
+        save(figure, axes, file)
+    return file
 
 
 def shown_length(results: list[dict]) -> int:
@@ -65,63 +86,49 @@ def shown_length(results: list[dict]) -> int:
     )
 
 
-def line_styles(results: list[dict]) -> dict[tuple[str, str], dict]:
-    """By cell and method the label and the colour of its lines, the same in every picture."""
-    from matplotlib import colormaps
-
-    pairs = methods(results)
-    colours = colormaps["tab10" if len(pairs) <= 10 else "tab20"].colors
-    one_cell = len({cell for cell, _ in pairs}) == 1
-    return {
-        (cell, method): {
-            "label": method if one_cell else f"{cell}: {method}",
-            "color": colours[index % len(colours)],
-        }
-        for index, (cell, method) in enumerate(pairs)
-    }
-
-
-def legend(figure, axes) -> None:
-    """One for all panels, below them, where it hides nothing."""
-    handles = {}
-    for axis in axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    if handles:
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=2 * len(axes), fontsize="x-small"
-        )
-
-
 def accuracy(axis, results, lines, chance) -> None:
+    """Methods side by side at every length: where they are equally good, each can still be seen."""
     lengths = sorted({result["length"] for result in results})
-    for cell, method in methods(results):
-        values = [
-            [r["accuracy"] for r in chosen(results, cell=cell, method=method, length=length)] for length in lengths
+    gap = min((log2(b / a) for a, b in zip(lengths, lengths[1:], strict=False)), default=1)
+    for number, (cell, method) in enumerate(methods(results)):
+        found = [
+            (n, [100 * r["accuracy"] for r in chosen(results, cell=cell, method=method, length=n)]) for n in lengths
         ]
-        known = [(length, found) for length, found in zip(lengths, values, strict=True) if found]
-        x = [length for length, _ in known]
-        line = lines[cell, method]
-        axis.plot(x, [mean(found) for _, found in known], marker="o", **line)
-        axis.fill_between(x, [min(f) for _, f in known], [max(f) for _, f in known], color=line["color"], alpha=0.12)
-    axis.axhline(chance, color="grey", linestyle=":", label="chance")
+        found = [(n, values) for n, values in found if values]
+        shift = 2 ** (0.5 * gap * ((number + 0.5) / len(lines) - 0.5))
+        means = [mean(values) for _, values in found]
+        below = [middle - min(values) for middle, (_, values) in zip(means, found, strict=True)]
+        above = [max(values) - middle for middle, (_, values) in zip(means, found, strict=True)]
+        axis.errorbar(
+            [n * shift for n, _ in found], means, yerr=[below, above], capsize=2, elinewidth=1, **lines[cell, method]
+        )
+    axis.axhline(100 * chance, color="grey", linestyle=":", label="chance")
     axis.set_xscale("log", base=2)
     axis.set_xticks(lengths, lengths)
-    axis.set(xlabel="length", ylabel="accuracy", ylim=(-0.02, 1.02), title="Accuracy on own states")
+    axis.minorticks_off()
+    axis.set(
+        xlabel="tokens a row",
+        ylabel="accuracy, %",
+        ylim=(max(-2, 100 * chance - 10), 103),
+        title="Accuracy of the student on its own states",
+    )
 
 
 def budgets(axes, results, lines) -> None:
     for axis, (name, label) in zip(axes, BUDGETS.items(), strict=True):
         for result in results:
             path = result["path"][-len(result["trace"]) - 1 :]  # its last stage, from where the one before ended
-            axis.plot([p[name] for p in path], [p["loss"] for p in path], **lines[result["cell"], result["method"]])
-        axis.set(xlabel=label, title=f"Loss against {label}", xlim=(0, None))
-    axes[0].set_ylabel("loss of the labelled steps, nats")
+            line = {**lines[result["cell"], result["method"]], "markersize": 3}
+            axis.plot([p[name] for p in path], [p["loss"] for p in path], **line)
+        axis.set(xlabel=label, xlim=(0, None))
+        axis.locator_params(axis="x", nbins=4)
+    for axis in axes[::3]:
+        axis.set_ylabel("loss, nats")
 
 
 def gradients(axes, results, lines) -> None:
     for result in results:
-        line = lines[result["cell"], result["method"]]
+        line = {**lines[result["cell"], result["method"]], "marker": ""}
         untrained = {**line, "label": f"{line['label']}, new weights", "linestyle": ":"}
         for name, style in {"gradient_norms": line, "initial_gradient_norms": untrained}.items():
             if name in result:
@@ -129,10 +136,9 @@ def gradients(axes, results, lines) -> None:
                 axes[0].plot(range(len(norms)), norms[::-1], **style)
         if "transition_gradient_norms" in result:
             axes[1].plot(result["transition_gradient_norms"], **line)
-    axes[0].set(
-        yscale="log", xlabel="steps from the memory to the loss", ylabel="norm of the gradient", title="BPTT: dL/dm_t"
-    )
-    axes[1].set(yscale="log", xlabel="step of the transition", title="SMT: dL_dyn/dm_t, one step away")
+    axes[0].set(yscale="log", xlabel="steps from memory to loss", ylabel="norm of the gradient")
+    axes[0].set_title("through the whole row (as in BPTT)")
+    axes[1].set(yscale="log", xlabel="step of the row", title="of the dynamics loss (as in SMT)", ylim=(1e-4, 1))
 
 
 def drift(axis, results, lines) -> None:
@@ -140,21 +146,19 @@ def drift(axis, results, lines) -> None:
         curves = [r["drift"] for r in chosen(results, cell=cell, method=method) if "drift" in r]
         if curves:
             steps = range(1, len(curves[0]) + 1)
-            axis.plot(steps, [mean(values) for values in zip(*curves, strict=True)], **lines[cell, method])
-    axis.set(
-        xscale="log",
-        yscale="log",
-        xlabel="step of the rollout",
-        ylabel="mean squared error",
-        title="Drift from the teacher",
-    )
+            line = {**lines[cell, method], "marker": ""}
+            axis.plot(steps, [mean(values) for values in zip(*curves, strict=True)], **line)
+    axis.set(xscale="log", yscale="log", xlabel="step of the rollout", ylabel="mean squared error")
+    axis.set_title("Drift: distance between the student's memory and the teacher's")
 
 
 def memory_space(axes, results, lines) -> None:
     for axis, result in zip(axes, results, strict=True):
         space = result["memory_space"]
         x, y = zip(*space["points"], strict=True)
-        axis.scatter(x, y, c=space["labels"], cmap="tab20", s=8)
-        axis.set_xlabel(f"{100 * space['explained'][0]:.0f} % of the variance", fontsize="small")
-        axis.set_ylabel(f"{100 * space['explained'][1]:.0f} %", fontsize="small")
-        axis.set_title(lines[result["cell"], result["method"]]["label"], fontsize="small")
+        axis.scatter(x, y, c=space["labels"], cmap="viridis", s=10)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        shares = [f"{100 * share:.0f} %" for share in space["explained"]]
+        axis.set(xlabel=f"1st component ({shares[0]})", ylabel=f"2nd ({shares[1]})")
+        axis.set_title(lines[result["cell"], result["method"]]["label"].replace(" (", "\n("), fontsize=9)

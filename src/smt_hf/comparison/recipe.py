@@ -8,10 +8,11 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig, student_config_for
-from ..models.configuration_smt_rnn import CELL_TYPES
+from ..models.cells_smt_rnn import cell_class
 from ..tasks import Task, load_task
 from ..training.supported import check_supported
 from ..utils.bounds import check_bounds
+from ..utils.imports import load_object
 from ..utils.typed import check_types
 from .checks import check_fields, check_list, is_number, mapping
 from .stages import TRAINERS, Stage, ancestry, read_stages
@@ -108,9 +109,12 @@ class Comparison:
         check_fields("model", self.model, SmtTeacherConfig, elsewhere={"vocab_size": "it is the task's"})
         students = {"student": self.student}
         for cell in self.cell_options:
-            if cell not in CELL_TYPES:
-                raise InputError(f"cell_options: there is no cell {cell!r}: choose one of {', '.join(CELL_TYPES)}")
             where = f"cell_options of {cell!r}"
+            try:
+                self._import_cell(cell)
+                cell_class(cell)
+            except ValueError as error:
+                raise InputError(f"{where}: {error}") from error
             self.cell_options[cell] = students[where] = mapping(where, self.cell_options[cell])
         for where, values in students.items():
             check_fields(where, values, SmtRnnConfig, elsewhere={"cell_type": "list it in cells"})
@@ -189,12 +193,18 @@ class Comparison:
             )
         return task
 
+    def _import_cell(self, cell: str) -> None:
+        """Imports a cell of the user's own, which configurations then find; a process of its own must do so again."""
+        if ":" in cell:
+            load_object(cell)
+
     def model_config(self, cell: str, length: int) -> SmtConfig:
         """Teacher and student of a run.
 
         Raises:
             InputError: if the sizes cannot work.
         """
+        self._import_cell(cell)
         student = {**self.student, **self.cell_options.get(cell, {}), "cell_type": cell}
         try:
             teacher = SmtTeacherConfig(**self.model, vocab_size=self.load_task(length).vocab_size)

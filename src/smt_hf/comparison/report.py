@@ -1,14 +1,15 @@
-"""The results of a comparison as tables: a CSV file with a row a stage, and Markdown."""
+"""The results of a comparison as tables (a CSV file with a row a stage, and Markdown), and its curves in one file."""
 
 import csv
 from pathlib import Path
 from statistics import mean, median, median_low
 
+from .curves import write_curves
 from .results import BUDGETS, chosen, methods, read_results
 
 
 def write_report(output_dir: str, chance: float) -> str:
-    """Writes `results.csv` and `results.md` for all results in a comparison's folder.
+    """Writes `results.csv`, `results.md` and `curves.json` for all results in a comparison's folder.
 
     Args:
         output_dir: the folder.
@@ -43,6 +44,7 @@ def write_report(output_dir: str, chance: float) -> str:
         spending_table(results),
     ]
     text = "\n\n".join(parts) + "\n"
+    write_curves(results, folder / "curves.json")
     (folder / "results.md").write_text(text, encoding="utf-8")
     return text
 

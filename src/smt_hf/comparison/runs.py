@@ -67,7 +67,7 @@ class Run:
     def folder(self, stage: Stage) -> Path:
         """Where a stage leaves its model and its result."""
         rows = "every-length" if self.comparison.is_shared(stage) else f"length-{self.length}"
-        return Path(self.output_dir) / self.cell / rows / f"seed-{self.seed}" / stage.name
+        return Path(self.output_dir) / self.cell.replace(":", ".") / rows / f"seed-{self.seed}" / stage.name
 
     def settings(self, stage: Stage) -> dict:
         """What a stage's training and scores depend on; no length and no budget of the comparison if lengths share it."""

@@ -1,24 +1,30 @@
-"""From options to datasets: the text that a command reads, and the windows that a trainer takes from it."""
+"""From options to datasets: the text or images that a command reads, and the rows that a trainer takes from them."""
 
 from dataclasses import dataclass, field
 
 from torch.utils.data import Subset
 
 from ..errors import InputError
+from ..models.image_processing_smt import SmtImageProcessor
 from .files import local_path
+from .image_sources import ImageSource, open_images
+from .images import ImageRows, cached_images
 from .token_cache import TokenCache, cached_tokens
 from .windows import TokenWindows
 
 
 @dataclass
 class TextOptions:
-    """Where a text comes from."""
+    """Where a text comes from, or images where the model is one of images."""
 
     _argument_group_name = "data"
 
     dataset: str | None = field(
         default=None,
-        metadata={"help": "Text: a .txt, .jsonl or .parquet file, a folder of these, or a Hub dataset id."},
+        metadata={
+            "help": "Text: a .txt, .jsonl or .parquet file, a folder of these, or a Hub dataset id. Images: a folder of "
+            "them, an .npz or .parquet file, a Hub dataset id, or 'digits'."
+        },
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the Hub dataset."})
     split: str = field(default="train", metadata={"help": "Split of the dataset; a single file has none."})
@@ -26,14 +32,24 @@ class TextOptions:
     separator: str = field(default="<|endoftext|>", metadata={"help": "Text between the documents of a .txt file."})
     streaming: bool = field(default=False, metadata={"help": "Read a Hub dataset while it downloads."})
     max_documents: int | None = field(
-        default=None, metadata={"help": "Read at most this many documents of the dataset."}
+        default=None, metadata={"help": "Read at most this many documents, or images, of the dataset."}
+    )
+    image_column: str | None = field(
+        default=None, metadata={"help": "Column that holds images; the one of that kind by default."}
+    )
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column that holds the classes of images; the one of that kind by default."}
+    )
+    holdout: int | None = field(
+        default=None,
+        metadata={"help": "Of images without splits, make every n-th the split 'validation' and the others 'train'."},
     )
     cache_dir: str | None = field(
         default=None, metadata={"help": "Folder of token caches; $SMT_HF_CACHE or ~/.cache/smt_hf by default."}
     )
 
     def tokens(self, tokenizer) -> TokenCache:
-        """The text of `dataset` as tokens.
+        """The text of `dataset` as tokens, or its images where the tokenizer is a [`SmtImageProcessor`].
 
         Raises:
             InputError: if there is no dataset, or it cannot be read.
@@ -42,7 +58,26 @@ class TextOptions:
             raise InputError("dataset is missing: pass a text file or a Hub dataset id")
         return self._read(self.dataset, tokenizer, split=self.split, max_documents=self.max_documents)
 
+    def tokens_of(self, source: str, split: str, tokenizer) -> TokenCache:
+        """As [`tokens`], of another source or split."""
+        return self._read(source, tokenizer, split=split)
+
+    def images(self, source=None, split: str | None = None) -> ImageSource:
+        """The images of `dataset`, or of another source, before they are encoded; raises as [`open_images`] does."""
+        return open_images(
+            source or self.dataset,
+            split=split or self.split,
+            holdout=self.holdout,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            config_name=self.dataset_config,
+            streaming=self.streaming,
+        )
+
     def _read(self, source, tokenizer, **options) -> TokenCache:
+        if isinstance(tokenizer, SmtImageProcessor):
+            images = self.images(source, options["split"])
+            return cached_images(images, tokenizer, self.cache_dir, options.get("max_documents"))
         return cached_tokens(
             source,
             tokenizer,
@@ -76,15 +111,18 @@ class DataOptions(TextOptions):
         A single training file has no splits: `eval_split` alone would measure on the training text.
         """
         if self.eval_dataset is None:
-            if self.eval_split is None or ((path := local_path(self.dataset)) is not None and path.is_file()):
+            path = None if isinstance(tokenizer, SmtImageProcessor) else local_path(self.dataset)
+            if self.eval_split is None or (path is not None and path.is_file()):
                 return None
-        return self._read(self.eval_dataset or self.dataset, tokenizer, split=self.eval_split or self.split)
+        return self.tokens_of(self.eval_dataset or self.dataset, self.eval_split or self.split, tokenizer)
 
     def datasets(self, tokenizer, window_length: int, arguments) -> dict:
         """The `train_dataset` and `eval_dataset` of a trainer; the latter is `None` without validation text.
 
+        Whole images are rows where the context is as long as they are; with a shorter one they are read in windows, as text is.
+
         Args:
-            tokenizer: the model's.
+            tokenizer: the model's, or its image processor.
             window_length: tokens of a window.
             arguments: the trainer's, for its seeds and its evaluation strategy.
 
@@ -94,9 +132,11 @@ class DataOptions(TextOptions):
         with arguments.main_process_first(desc="reading the text"):
             train, validation = self.tokens(tokenizer), self.eval_tokens(tokenizer)
         seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-        datasets = {"train_dataset": TokenWindows(train, window_length, seed=seed), "eval_dataset": None}
+        whole = isinstance(tokenizer, SmtImageProcessor) and arguments.context_length >= tokenizer.sequence_length
+        rows = ImageRows(train) if whole else TokenWindows(train, window_length, seed=seed)
+        datasets = {"train_dataset": rows, "eval_dataset": None}
         if validation is not None:
-            windows = TokenWindows(validation, window_length, random_offset=False)
+            windows = ImageRows(validation) if whole else TokenWindows(validation, window_length, random_offset=False)
             num_windows = min(self.num_eval_windows, len(windows))
             spread = [number * len(windows) // num_windows for number in range(num_windows)]
             datasets["eval_dataset"] = Subset(windows, spread)

@@ -10,7 +10,7 @@ from ..errors import InputError, one_line
 PADDING = {
     "input_ids": 0,
     "attention_mask": 0,
-    "document_ids": -1,
+    "documents": -1,
     "labels": -100,
     "shift_labels": -100,
     "position_ids": 0,
@@ -25,7 +25,7 @@ def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
 
     Args:
         rows: each with the same columns: lists, arrays or tensors of numbers. Those with one item a token, `(T,)`, are
-            `input_ids`, `attention_mask`, `document_ids`, `labels`, `shift_labels`, `position_ids` and
+            `input_ids`, `attention_mask`, `documents`, `labels`, `shift_labels`, `position_ids` and
             `token_type_ids`; others have one shape in all rows.
 
     Returns:
@@ -35,6 +35,8 @@ def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         InputError: for columns that differ between rows, hold anything but numbers, or do not fit each other.
     """
     names = list(rows[0])
+    if "document_ids" in names:
+        raise InputError("column 'document_ids' is now called 'documents': rename it")
     for number, row in enumerate(rows):
         if set(row) != set(names):
             raise InputError(

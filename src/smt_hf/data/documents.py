@@ -57,7 +57,7 @@ def iter_documents(
         )
     found = find_source(source, split, config_name)
     if isinstance(found, str):
-        found = _load(found, datasets.load_dataset, found, name=config_name, split=split, streaming=streaming)
+        found = load_dataset(found, datasets.load_dataset, found, name=config_name, split=split, streaming=streaming)
     if isinstance(found, DATASETS):
         texts = _column(found, text_column, source)
     else:
@@ -95,7 +95,7 @@ def find_source(source, split: str, config_name: str | None) -> list[Path] | dat
         InputError: as `iter_documents` does at the call.
     """
     if isinstance(source, SPLITS):
-        return _split_of(source, split, source)
+        return split_of(source, split, source)
     if isinstance(source, DATASETS):
         return source
     if not isinstance(source, (str, os.PathLike)) or not str(source):
@@ -113,8 +113,8 @@ def find_source(source, split: str, config_name: str | None) -> list[Path] | dat
         raise InputError(f"{str(source)!r} is neither a file nor a folder: pass {EXPECTED}, or a folder of these")
     saves = ("dataset_dict.json",), ("state.json", "dataset_info.json")
     if any(all((path / name).exists() for name in names) for names in saves):
-        saved = _load(source, datasets.load_from_disk, str(path))
-        return _split_of(saved, split, source) if isinstance(saved, dict) else saved  # else one split, saved by itself
+        saved = load_dataset(source, datasets.load_from_disk, str(path))
+        return split_of(saved, split, source) if isinstance(saved, dict) else saved  # else one split, saved by itself
     return folder_files(path, split, config_name)
 
 
@@ -133,13 +133,14 @@ def describe(source) -> str:
     return repr(str(source)) if isinstance(source, (str, os.PathLike)) else f"the given {type(source).__name__}"
 
 
-def _split_of(splits: dict, split: str, source):
+def split_of(splits: dict, split: str, source):
+    """One of several splits; raises as [`iter_documents`] does for one that is not there."""
     if split not in splits:
         raise InputError(f"{describe(source)} has no split {split!r}: choose one of {', '.join(map(str, splits))}")
     return splits[split]
 
 
-def _load(source, load, *arguments, **options):
+def load_dataset(source, load, *arguments, **options):
     """What a function of `datasets` returns, with its errors, of any type, in one line."""
     try:
         return load(*arguments, **options)
@@ -157,11 +158,11 @@ def _load(source, load, *arguments, **options):
 def _column(dataset: datasets.Dataset | datasets.IterableDataset, text_column: str, source) -> Iterator[str | None]:
     """The texts of a column; the column is checked at the call."""
     dataset, name = dataset.with_format(None), describe(source)
-    names = dataset.column_names or list(_load(source, next, iter(dataset), {}))
+    names = dataset.column_names or list(load_dataset(source, next, iter(dataset), {}))
     if names and text_column not in names:
         raise InputError(f"{name} has no column {text_column!r}: set text_column to one of {', '.join(names)}")
     batches = dataset.select_columns([text_column]).iter(batch_size=READ_ROWS) if names else iter(())
-    loaded = iter(lambda: _load(source, next, batches, None), None)
+    loaded = iter(lambda: load_dataset(source, next, batches, None), None)
     texts = itertools.chain.from_iterable(batch[text_column] for batch in loaded)
     rows = ((f"row {number}", {text_column: text}) for number, text in enumerate(texts, 1))
     return row_texts(rows, text_column, name)

@@ -136,7 +136,7 @@ def row_texts(rows: Iterable[tuple[str, object]], text_column: str, name: str) -
             text = row[text_column]
         if text is not None and not isinstance(text, str):
             kind = type(text).__name__
-            raise InputError(f"{name}, {place} has {kind} in column {text_column!r}: use strings")
+            raise InputError(f"{name}, {place} holds {kind} in column {text_column!r}: use strings")
         yield text
 
 

@@ -99,7 +99,7 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
 
 def _described_splits(folder: Path, config_name: str | None) -> dict[str, list[Path]] | None:
     """The files of every split of a configuration in the metadata of a `README.md`; `None` without such metadata."""
-    readme, configs, files = folder / "README.md", {}, {}
+    readme, configs, files = folder / "README.md", MetadataConfigs(), {}
     try:
         if readme.is_file():
             configs = MetadataConfigs.from_dataset_card_data(

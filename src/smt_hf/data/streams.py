@@ -18,8 +18,8 @@ class TokenStreams(torch.utils.data.Dataset):
 
     The corpus is a ring of segments, of which every stream reads an equal arc; item i is segment `i // num_streams` of stream
     `i % num_streams`, so that consecutive batches are consecutive optimiser steps. Where the arcs and the segments begin
-    depends on the seed and the epoch. An item is `input_ids` and `document_ids` `(segment_length + 1,)`, the last token
-    being only a target, and the bool `begins`: the first token begins a document, or the stream.
+    depends on the seed and the epoch. An item is `input_ids` and `documents` `(segment_length + 1,)`, the last token
+    being only a target, and the bool `continued`: the memory of the segment before is carried on into it.
 
     Args:
         cache: the corpus.
@@ -67,8 +67,8 @@ class TokenStreams(torch.utils.data.Dataset):
         spare = self.cache.num_tokens - 1 - len(self) * self.window_length
         place = (stream * self.num_segments + segment + int(turn) % len(self)) % len(self)
         first = place * self.window_length + int(shift) % (min(spare, self.window_length - 1) + 1)
-        begins = segment == 0 or place == 0 or self._is_start(first)
-        return {**window_at(self.cache, first, self.window_length + 1), "begins": torch.tensor(begins)}
+        continued = segment > 0 and place > 0 and not self._is_start(first)
+        return {**window_at(self.cache, first, self.window_length + 1), "continued": torch.tensor(continued)}
 
     def _is_start(self, token: int) -> bool:
         starts = self.cache.document_starts
@@ -87,11 +87,11 @@ class CarriedMemory:
         """The next batch is the first of an optimiser step."""
         self.batch = 0
 
-    def take(self, begins: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-        """The memory before the next batch: `start` `(B, K, D)` where a row begins, bool `(B,)`, the carried one elsewhere."""
+    def take(self, continued: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        """The memory before the next batch: the carried one where a row is continued, bool `(B,)`, else `start` `(B, K, D)`."""
         if self.batch == len(self.memories):
             return start
-        return torch.where(begins[:, None, None], start, self.memories[self.batch].to(start.dtype))
+        return torch.where(continued[:, None, None], self.memories[self.batch].to(start.dtype), start)
 
     def put(self, memory: torch.Tensor) -> None:
         """Keeps the memory after the batch."""

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,8 +115,29 @@ def build_token_cache(
         InputError: no documents, no eos token, a token id outside the vocabulary, a `path` that is something else, or
             one that cannot be written.
     """
-    path = Path(path).expanduser()
     check_eos_token(tokenizer)
+    encoded = (encode_documents(chunk, tokenizer) for chunk in _chunks(documents))
+    return write_token_cache(encoded, len(tokenizer), path, fingerprint)
+
+
+def write_token_cache(
+    chunks: Iterable[tuple[np.ndarray, np.ndarray, int]],
+    vocab_size: int,
+    path: str | os.PathLike,
+    fingerprint: dict | None = None,
+) -> TokenCache:
+    """Write documents that are token ids already into a token cache; the rest is as in [`build_token_cache`].
+
+    Args:
+        chunks: of documents: their ids one after another, the length of each, and the number of bytes that they stand for.
+        vocab_size: above every token id.
+        path: the folder to write.
+        fingerprint: JSON-ready values that say what the cache was made from, kept in its `meta.json`.
+
+    Raises:
+        InputError: no documents, a `path` that is something else, or one that cannot be written.
+    """
+    path = Path(path).expanduser()
     with ExitStack() as stack:
         with _writing(path):
             if not _may_replace(path):
@@ -124,7 +145,7 @@ def build_token_cache(
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_drafts(path.parent, FILES)
             folder = stack.enter_context(draft_folder(path))
-        meta = _write_tokens(documents, tokenizer, folder, path)
+        meta = _write_tokens(chunks, vocab_size, folder, path)
         with _writing(path):
             meta |= {"digest": _data_digest(folder), "fingerprint": fingerprint or {}}
             (folder / META).write_text(_meta_text(meta), encoding="utf-8")
@@ -165,6 +186,30 @@ def cached_tokens(
         "options": named,
     }
     name = str(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
+
+    def build(path: Path) -> TokenCache:
+        return build_token_cache(iter_documents(source, **options), tokenizer, path, fingerprint)
+
+    return cached(name, fingerprint, build, cache_dir)
+
+
+def cached(
+    name: str,
+    fingerprint: dict,
+    build: Callable[[Path], TokenCache],
+    cache_dir: str | os.PathLike | None = None,
+) -> TokenCache:
+    """The token cache that belongs to a fingerprint, built by the first process that asks for it.
+
+    Args:
+        name: what the folder's name begins with.
+        fingerprint: JSON-ready values that decide what the cache holds.
+        build: writes the cache at a path.
+        cache_dir: the folder of all caches, as in [`cached_tokens`].
+
+    Raises:
+        InputError: if it cannot be written, or as `build` does.
+    """
     name = re.sub(r"[^\w.]+", "_", name)[-40:].lstrip(".")
     path = Path(cache_dir or default_cache_dir()).expanduser() / f"{name}-{_digest(fingerprint)[:16]}"
     if (cache := _open_if_whole(path)) is not None:
@@ -175,7 +220,7 @@ def cached_tokens(
     with lock:
         if (cache := _open_if_whole(path)) is not None:  # another process has built it in the meantime
             return cache
-        return build_token_cache(iter_documents(source, **options), tokenizer, path, fingerprint)
+        return build(path)
 
 
 def default_cache_dir() -> Path:
@@ -211,14 +256,12 @@ def _source_state(source, split: str, config_name: str | None) -> list:
     return [str(path.resolve()), states]
 
 
-def _write_tokens(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, folder: Path, path: Path) -> dict:
+def _write_tokens(chunks: Iterable, vocab_size: int, folder: Path, path: Path) -> dict:
     """Writes the tokens of documents; returns what `meta.json` says of them."""
-    vocab_size = len(tokenizer)
     dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
     num_tokens = num_documents = num_bytes = 0
     with (folder / TOKENS).open("wb") as token_file, (folder / STARTS).open("wb") as start_file:
-        for chunk in _chunks(documents):
-            ids, lengths, chunk_bytes = encode_documents(chunk, tokenizer)
+        for ids, lengths, chunk_bytes in chunks:
             with _writing(path):
                 ids.astype(dtype, copy=False).tofile(token_file)
                 (num_tokens + np.cumsum(lengths) - lengths).tofile(start_file)

@@ -82,6 +82,8 @@ def without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedToke
     Raises:
         InputError: for a tokenizer that cannot be saved that way.
     """
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):  # an image processor, which has no special tokens
+        return tokenizer
     if len(tokenizer("")["input_ids"]) == len(tokenizer("", add_special_tokens=False)["input_ids"]):
         return tokenizer
     plain = None

@@ -12,7 +12,7 @@ class TokenWindows(torch.utils.data.Dataset):
 
     Window `i` starts at token `i * window_length`. With `random_offset` it is moved by up to half a window either
     way, by an amount that depends only on the seed, the epoch and `i`, and kept inside the corpus. An item is
-    `{"input_ids": (window_length,) int64, "document_ids": (window_length,) int64}`; `document_ids` number the
+    `{"input_ids": (window_length,) int64, "documents": (window_length,) int64}`; `documents` number the
     documents in the window from 0. [`collate`] makes batches of the items.
 
     Args:
@@ -68,7 +68,7 @@ def evenly_spaced_windows(cache: TokenCache, window_length: int, num_windows: in
     They overlap if there are more than `num_tokens // window_length`.
 
     Returns:
-        `{"input_ids": (num_windows, window_length) int64, "document_ids": (num_windows, window_length) int64}`
+        `{"input_ids": (num_windows, window_length) int64, "documents": (num_windows, window_length) int64}`
 
     Raises:
         InputError: a length or number below 1, or a corpus shorter than one window.
@@ -92,10 +92,10 @@ def _check_window_length(cache: TokenCache, window_length: int) -> None:
 
 
 def window_at(cache: TokenCache, start: int, window_length: int) -> dict[str, torch.Tensor]:
-    """The window that begins at token `start`: `input_ids` and `document_ids`, numbered from 0, `(window_length,)`."""
+    """The window that begins at token `start`: `input_ids` and `documents`, numbered from 0, `(window_length,)`."""
     input_ids = cache.tokens[start : start + window_length].astype(np.int64)
     starts = cache.document_starts
     first, last = np.searchsorted(starts, (start + 1, start + window_length))  # documents that start inside
-    document_ids = np.zeros(window_length, dtype=np.int64)
-    document_ids[starts[first:last] - start] = 1
-    return {"input_ids": torch.from_numpy(input_ids), "document_ids": torch.from_numpy(document_ids.cumsum())}
+    begins = np.zeros(window_length, dtype=np.int64)
+    begins[starts[first:last] - start] = 1
+    return {"input_ids": torch.from_numpy(input_ids), "documents": torch.from_numpy(begins.cumsum())}

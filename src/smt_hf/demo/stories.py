@@ -2,17 +2,21 @@
 
 The stories are in the spirit of TinyStories: a few hundred simple words, correct grammar, a beginning and an end.
 Every story names its hero, an object with its color and a place early on, and needs them again at the end, so that
-the memory of a language model can be judged. The plots are in `plots.py`, the words in `words.py`.
+the memory of a language model can be judged. The words and plots are in `stories.yaml`.
 """
 
+import functools
 import math
 import os
 import random
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
-from .plots import PLOTS
-from .words import Cast
+import yaml
+
+from .templates import Draws, Template, compile_template
 
 __all__ = ["STORY_SEPARATOR", "Story", "generate_stories", "generate_story", "tell_story", "write_stories"]
 
@@ -38,6 +42,34 @@ class Story(NamedTuple):
     place: str
 
 
+class Plot(NamedTuple):
+    """What happens: the nouns of things that it may be about, and its paragraphs."""
+
+    name: str
+    nouns: list[str]
+    paragraphs: list[Template]
+
+
+@functools.cache
+def load_words() -> dict:
+    """The words of `stories.yaml`, each list of words as a list, without its templates."""
+    data = yaml.safe_load((Path(__file__).parent / "stories.yaml").read_text(encoding="utf-8"))
+    data["things"] = {name: words.split() for name, words in data["things"].items()}
+    return {name: value.split() if isinstance(value, str) else value for name, value in data.items()}
+
+
+@functools.cache
+def load_plots() -> list[Plot]:
+    """The plots of `stories.yaml`, ready to be told."""
+    words, phrases = load_words(), {}
+    for name, text in words["phrases"].items():
+        phrases[name] = compile_template(text, phrases)
+    return [
+        Plot(name, words["things"][plot["thing"]], [compile_template(p, phrases) for p in plot["story"].split("\n\n")])
+        for name, plot in words["plots"].items()
+    ]
+
+
 def tell_story(rng: random.Random) -> Story:
     """Generate one story together with its facts, for example to measure how often a model recalls them.
 
@@ -47,11 +79,40 @@ def tell_story(rng: random.Random) -> Story:
     Returns:
         The story and its plot, hero, object and place.
     """
-    cast = Cast(rng)
-    plot = cast.of(PLOTS)
-    paragraphs = [" ".join(filter(None, sentences)) for sentences in plot(cast)]
-    text = cast.pick("\n", "\n", "\n", " ").join(paragraphs)
-    return Story(text, plot.__name__, cast.hero.name, str(cast.thing), cast.place.name)
+    draws = Draws(rng.random)
+    names = draws.names
+    _draw_cast(draws)
+    plot = draws.pick(load_plots())
+    names["color"], noun = draws.pick(load_words()["colors"]), draws.pick(plot.nouns)
+    for step, follower in enumerate(plot.nouns, start=-plot.nouns.index(noun)):
+        names[f"noun+{step % len(plot.nouns)}"] = follower
+    names.update(noun=noun, thing=f"{names['color']} {noun}")
+    paragraphs = [" ".join(paragraph(draws).split()) for paragraph in plot.paragraphs]
+    text = draws.pick(("\n", "\n", "\n", " ")).join(paragraphs)
+    text = re.sub(r"\b([Aa])\(n\) (?=([aeiou])?)", lambda article: article[1] + ("n " if article[2] else " "), text)
+    return Story(text, plot.name, names["hero"], names["thing"], names["place"])
+
+
+def _draw_cast(draws: Draws) -> None:
+    """Draws who is in a story, and where it is."""
+    words, names = load_words(), draws.names
+    hero, kind = _draw_child(draws)
+    friend, _ = _draw_child(draws)
+    while friend == hero:
+        friend, _ = _draw_child(draws)
+    pronouns = ("she", "her", "her") if kind == "girl" else ("he", "him", "his")
+    if draws.random() < 0.2:
+        kind = draws.pick(words["hero_animals"])
+    names.update(hero=hero, friend=friend, kind=kind, **dict(zip(("he", "him", "his"), pronouns, strict=True)))
+    names.update(adult=draws.pick(words["adults"]), animal=draws.pick(words["animals"]))
+    at, *spots = draws.pick(words["places"])
+    first = int(len(spots) * draws.random())
+    names.update(at=at, place=at.split(maxsplit=1)[1], spot=spots[first], other_spot=spots[first - 1])
+
+
+def _draw_child(draws: Draws) -> tuple[str, str]:
+    kind = "girl" if draws.random() < 0.5 else "boy"
+    return draws.pick(load_words()[f"{kind}s"]), kind
 
 
 def generate_story(rng: random.Random) -> str:

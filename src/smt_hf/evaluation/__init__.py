@@ -2,8 +2,11 @@
 
 from ..rollout import drift, next_token_losses, rollout, teacher_states
 from .gradients import bptt_gradient_norms, smt_gradient_norms
-from .report import bits_per_byte, evaluate_models, format_table, plot_report
+from .plot import plot_report
+from .report import evaluate_models
+from .table import format_table
 from .tasks import evaluate_on_task, evaluate_teacher_on_task
+from .units import bits_per_byte
 
 __all__ = [
     "bits_per_byte",

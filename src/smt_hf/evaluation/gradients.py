@@ -3,8 +3,9 @@
 import torch
 import torch.nn.functional as F
 
+from ..batch import IGNORED
 from ..errors import InputError
-from ..losses import IGNORED
+from ..losses import squared_distance
 from ..rollout import teacher_rollout
 
 
@@ -59,5 +60,5 @@ def smt_gradient_norms(student, teacher, input_ids: torch.Tensor) -> torch.Tenso
     with torch.enable_grad():
         before = before.detach().requires_grad_()
         moved = student.update(before.flatten(0, 1), input_ids.flatten()).unflatten(0, input_ids.shape)
-        (gradient,) = torch.autograd.grad((moved - after).square().mean(dim=(-2, -1)).sum(), before)
+        (gradient,) = torch.autograd.grad(squared_distance(moved, after).sum(), before)
     return gradient.flatten(2).norm(dim=2).mean(dim=0)

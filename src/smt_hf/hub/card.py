@@ -12,15 +12,19 @@ from safetensors import safe_open
 from transformers import AutoConfig
 
 from ..checkpoints import check_kind
+from ..data import load_processor
 from ..errors import InputError
-from ..evaluation.report import format_table
+from ..evaluation.images import format_image_table
+from ..evaluation.table import format_table
 from ..utils.digests import file_digest
 from ..utils.packaged import packaged_folder
 from .record import read_stages
 
 CARD = "README.md"
+SAMPLES = "samples.png"  # images that the student drew
 MARK = "<!-- Written by smt-hf from the files beside it and written anew with them. Delete this line to keep your edits. -->"
 TEMPLATES = {"smt_rnn": "student.md", "smt_teacher": "teacher.md", "smt": "joint.md"}
+PIPELINES = {"student.md": "text-generation", "image_student.md": "unconditional-image-generation"}
 LOSS_TERMS = (
     "loss decoding dynamics readout stream uniformity student grad_norm effective_rank memory_variance drift".split()
 )
@@ -69,13 +73,17 @@ def make_card(folder: Path, name: str | None = None, license: str | None = None)
     name = name or folder.resolve().name
     sizes = config if config.model_type != "smt" else config.teacher_config
     student = {"smt_rnn": config, "smt": getattr(config, "student_config", None)}.get(config.model_type)
+    processor = load_processor(str(folder))
+    template = TEMPLATES[config.model_type]
+    if processor is not None and config.model_type == "smt_rnn":
+        template = f"image_{template}"
     stages = read_stages(str(folder))
     report, plot = find_evaluation(folder)
     of_these_weights = report is None or report.get("weights") == weights_digest(folder)
     report, plot = (report, plot) if of_these_weights else (None, None)
     data = ModelCardData(
         library_name="transformers",
-        pipeline_tag="text-generation" if config.model_type == "smt_rnn" else None,
+        pipeline_tag=PIPELINES.get(template),
         license=license,
         datasets=hub_datasets(stages) or None,
         tags=["smt", "supervised-memory-training", "recurrent", "constant-memory"],
@@ -84,7 +92,10 @@ def make_card(folder: Path, name: str | None = None, license: str | None = None)
     )
     card = ModelCard.from_template(
         data,
-        template_path=str(packaged_folder("model_cards") / TEMPLATES[config.model_type]),
+        template_path=str(packaged_folder("model_cards") / template),
+        processor=processor,
+        label=json.dumps(processor.class_names[0]) if processor is not None and processor.class_names else 0,
+        samples=next((name for name in (SAMPLES, f"evaluation/{SAMPLES}") if (folder / name).is_file()), None),
         mark=MARK,
         name=name,
         config=sizes,
@@ -93,7 +104,7 @@ def make_card(folder: Path, name: str | None = None, license: str | None = None)
         memory_numbers=sizes.num_memory_tokens * sizes.hidden_size,
         training="\n\n".join(describe_stage(stage) for stage in stages) or "No record of the training was kept.",
         evaluation=describe_evaluation(report, plot, of_these_weights),
-        limits=describe_limits(stages, report),
+        limits=describe_limits(stages, report, of_images=processor is not None),
     )
     return card
 
@@ -109,7 +120,9 @@ def find_evaluation(folder: Path) -> tuple[dict | None, str | None]:
             plot = place / "evaluation.png"
             try:
                 report = json.loads((place / "evaluation.json").read_text(encoding="utf-8"))
-                report["student_cold"]["nats_per_token"]
+                report["student"]["nats_per_pixel"] if "student" in report else report["student_cold"][
+                    "nats_per_token"
+                ]
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{place}/evaluation.json is not a report: run smt-hf evaluate again") from error
             return report, plot.relative_to(folder).as_posix() if plot.is_file() else None
@@ -157,13 +170,22 @@ def evaluation_results(stages: list[dict], report: dict | None) -> list[EvalResu
     """Loss, bits per byte and drift in the Hub's metadata format."""
     if report is None:
         return []
-    dataset = str(report.get("dataset", "validation text"))
-    results = []
-    cold = report["student_cold"]
-    metrics = [
-        ("loss", "Loss (nats per token, cold start)", cold["nats_per_token"]),
-        ("bits_per_byte", "Bits per byte (cold start)", cold["bits_per_byte"]),
-    ]
+    dataset = str(report.get("dataset", "validation data"))
+    results, of_images = [], "student" in report
+    if of_images:
+        metrics = [
+            ("loss", "Loss (nats per pixel)", report["student"]["nats_per_pixel"]),
+            ("bits_per_pixel", "Bits per pixel", report["student"]["bits_per_pixel"]),
+        ]
+        if "quality" in report:
+            agreement = report["quality"]["samples"]["label_agreement"]
+            metrics.append(("accuracy", "Samples that a classifier takes for their class", agreement))
+    else:
+        cold = report["student_cold"]
+        metrics = [
+            ("loss", "Loss (nats per token, cold start)", cold["nats_per_token"]),
+            ("bits_per_byte", "Bits per byte (cold start)", cold["bits_per_byte"]),
+        ]
     if "student_warm" in report:
         metrics.append(("loss", "Loss (nats per token, warm start)", report["student_warm"]["nats_per_token"]))
     if "drift" in report:
@@ -171,8 +193,8 @@ def evaluation_results(stages: list[dict], report: dict | None) -> list[EvalResu
     for kind, label, value in metrics:
         results.append(
             EvalResult(
-                task_type="text-generation",
-                dataset_type=dataset if is_hub_id(dataset) else "text",
+                task_type=PIPELINES["image_student.md" if of_images else "student.md"],
+                dataset_type=dataset if is_hub_id(dataset) else "image" if of_images else "text",
                 dataset_name=dataset,
                 metric_type=kind,
                 metric_name=label,
@@ -220,6 +242,12 @@ def describe_evaluation(report: dict | None, plot: str | None, of_these_weights:
         return "The evaluation in this folder is of other weights: run `smt-hf evaluate` again."
     if report is None:
         return "Not measured yet: run `smt-hf evaluate`."
+    if "student" in report:
+        text = (
+            f"{report['num_images']} images of `{plain(report.get('dataset', 'validation images'))}`, the student on its own states "
+            f"from its initial memory:\n\n```text\n{format_image_table(report)}\n```"
+        )
+        return text + (f"\n\n![Loss by row]({plot})" if plot else "")
     text = (
         f"{report['num_windows']} windows of `{plain(report.get('dataset', 'validation text'))}`, {report['rollout_steps']} steps of "
         f"the student on its own states; the warm start has read {report['context_length']} tokens through the teacher:\n\n"
@@ -228,9 +256,15 @@ def describe_evaluation(report: dict | None, plot: str | None, of_these_weights:
     return text + (f"\n\n![Loss by position and drift]({plot})" if plot else "")
 
 
-def describe_limits(stages: list[dict], report: dict | None) -> str:
+def describe_limits(stages: list[dict], report: dict | None, of_images: bool = False) -> str:
     """What a reader should not expect, as far as the record and the evaluation tell."""
     lines = []
+    if of_images:
+        numbers = [stage["data"]["documents"] for stage in stages if stage.get("data")]
+        if numbers:
+            lines.append(f"It has learnt from {max(numbers):,} images and draws nothing else.")
+        lines.append("It draws images of one size, pixel by pixel from the top; what is drawn stays as it is.")
+        return "\n".join(f"* {line}" for line in lines)
     sizes = [stage["data"]["bytes"] for stage in stages if stage.get("data")]
     if sizes:
         lines.append(

@@ -11,6 +11,7 @@ import transformers
 from transformers import TrainingArguments
 from transformers.utils import cached_file
 
+from .._version import __version__
 from ..errors import InputError, one_line
 
 RECORD = "training.json"
@@ -52,8 +53,6 @@ class TrainingStage:
         (Path(trainer.args.output_dir) / RECORD).write_text(record + "\n", encoding="utf-8")
 
     def _describe(self, trainer, metrics: dict) -> dict:
-        from .. import __version__
-
         args = trainer.args
         logs = [entry for entry in trainer.state.log_history if "loss" in entry]
         recipe = {}
@@ -139,7 +138,10 @@ def check_stage(stage) -> None:
     """
     if not isinstance(stage, dict):
         raise ValueError(f"a stage is {stage!r:.40}, not a mapping")
-    parts = [(stage, _NEEDED), (stage, {name: kind for name, kind in _OPTIONAL.items() if name in stage})]
+    parts: list[tuple[dict, dict]] = [
+        (stage, _NEEDED),
+        (stage, {name: kind for name, kind in _OPTIONAL.items() if name in stage}),
+    ]
     if stage.get("data"):
         parts.append((stage["data"], _DATA))
     for values, kinds in parts:

@@ -2,16 +2,21 @@
 
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
 )
+from transformers.utils import is_vision_available
 
 from .cache_smt_rnn import SmtRnnCache
+from .cells_smt_rnn import Cell
 from .configuration_smt import SmtConfig, check_fit, student_config_for
 from .configuration_smt_rnn import SmtRnnConfig
 from .configuration_smt_teacher import SmtTeacherConfig
+from .image_processing_smt import SmtImageProcessor
+from .layers_smt import normalize_memory
 from .memory_smt_rnn import SmtMemory
 from .modeling_smt import SmtForPreTraining
 from .modeling_smt_rnn import SmtRnnForCausalLM, SmtRnnForSequenceClassification, SmtRnnModel
@@ -24,6 +29,8 @@ AutoModel.register(SmtTeacherConfig, SmtTeacherModel, exist_ok=True)
 AutoModelForCausalLM.register(SmtRnnConfig, SmtRnnForCausalLM, exist_ok=True)
 AutoModelForSequenceClassification.register(SmtRnnConfig, SmtRnnForSequenceClassification, exist_ok=True)
 AutoModelForPreTraining.register(SmtConfig, SmtForPreTraining, exist_ok=True)
+if is_vision_available():  # without Pillow there are no images
+    AutoImageProcessor.register(SmtRnnConfig, image_processor_classes={"pil": SmtImageProcessor}, exist_ok=True)
 
 # A saved folder carries the files that its class needs, so that `trust_remote_code=True` loads it without this package.
 for _config in (SmtRnnConfig, SmtTeacherConfig, SmtConfig):
@@ -33,10 +40,13 @@ SmtRnnForSequenceClassification.register_for_auto_class("AutoModelForSequenceCla
 SmtRnnModel.register_for_auto_class("AutoModel")
 SmtTeacherModel.register_for_auto_class("AutoModel")
 SmtForPreTraining.register_for_auto_class("AutoModelForPreTraining")
+SmtImageProcessor.register_for_auto_class("AutoImageProcessor")
 
 __all__ = [
+    "Cell",
     "SmtConfig",
     "SmtForPreTraining",
+    "SmtImageProcessor",
     "SmtMemory",
     "SmtRnnCache",
     "SmtRnnConfig",
@@ -46,5 +56,6 @@ __all__ = [
     "SmtTeacherConfig",
     "SmtTeacherModel",
     "check_fit",
+    "normalize_memory",
     "student_config_for",
 ]

@@ -1,8 +1,10 @@
 """Updaters: the cells `f(m_t, x_{t+1}) -> m_{t+1}` of the student.
 
 Each maps a memory `(B, K, D)` and a token embedding `(B, D)` to the next memory, RMS-normalised token by token if the
-configuration says so. Whatever a cell carries from step to step lies in the memory.
+configuration says so. Whatever a cell carries from step to step lies in the memory. `CELLS` at the end of this file lists them.
 """
+
+import sys
 
 import torch
 from torch import nn
@@ -12,19 +14,47 @@ from transformers.activations import ACT2FN
 from .layers_smt import SmtTransformer, normalize_memory
 
 
-class TransformerCell(nn.Module):
+class Cell(nn.Module):
+    """An updater. A subclass is made from the configuration of the student and defines `forward`.
+
+    Args:
+        config: the [`SmtRnnConfig`]; what a cell needs of it, it reads there.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def check_config(cls, config) -> None:
+        """Checks sizes that only this cell depends on, when a configuration is made.
+
+        Raises:
+            ValueError: naming the value, why it cannot work, and what would.
+        """
+
+    def init_parameters(self) -> None:
+        """Initialises the parameters that the cell holds itself, with the functions of `transformers.initialization`.
+
+        Linear layers, embeddings and norms inside it are initialised by the library.
+        """
+
+    def forward(self, memory: torch.Tensor, token_embedding: torch.Tensor) -> torch.Tensor:
+        """`memory` `(B, K, D)`, `token_embedding` `(B, D)` -> next memory `(B, K, D)`."""
+        raise NotImplementedError
+
+
+class TransformerCell(Cell):
     """A Transformer over the K memory tokens and the new token; the first K outputs are the next memory (Kumar & Isola).
 
     Every token attends to every other; rotary positions 0..K tell the memory tokens apart.
     """
 
     def __init__(self, config):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.transformer = SmtTransformer(config, config.num_updater_layers)
 
     def forward(self, memory: torch.Tensor, token_embedding: torch.Tensor) -> torch.Tensor:
-        """`memory` `(B, K, D)`, `token_embedding` `(B, D)` -> next memory `(B, K, D)`."""
         num_memory_tokens = memory.shape[1]
         hidden_states = torch.cat([memory, token_embedding[:, None]], dim=1)
         position_ids = torch.arange(num_memory_tokens + 1, device=memory.device)
@@ -53,17 +83,15 @@ class MlpBlock(nn.Module):
         return memory + self.down_proj(self.act_fn(self.up_proj(inputs))).unflatten(-1, memory.shape[1:])
 
 
-class MlpCell(nn.Module):
+class MlpCell(Cell):
     """Residual feed-forward blocks without gates; every block sees the whole memory and the new token."""
 
     def __init__(self, config):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.layers = nn.ModuleList([MlpBlock(config) for _ in range(config.num_updater_layers)])
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(self, memory: torch.Tensor, token_embedding: torch.Tensor) -> torch.Tensor:
-        """`memory` `(B, K, D)`, `token_embedding` `(B, D)` -> next memory `(B, K, D)`."""
         for layer in self.layers:
             memory = layer(memory, token_embedding)
         return normalize_memory(self.norm(memory), self.config)
@@ -90,7 +118,7 @@ class InputBlock(nn.Module):
         return token + self.down_proj(self.act_fn(self.up_proj(inputs)))
 
 
-class StackedCell(nn.Module):
+class StackedCell(Cell):
     """A stack of torch's own cells, one step of each.
 
     The memory tokens are dealt out in equal parts: the first to the first layer, and so on. A layer's part is its state, as one
@@ -108,8 +136,7 @@ class StackedCell(nn.Module):
     num_states = 1
 
     def __init__(self, config):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         num_layers = config.num_updater_layers
         width = config.hidden_size
         size = config.num_memory_tokens // (num_layers * self.num_states) * width
@@ -119,8 +146,16 @@ class StackedCell(nn.Module):
             [self.layer_class(width if reads_memory or depth == 0 else size, size) for depth in range(num_layers)]
         )
 
+    @classmethod
+    def check_config(cls, config) -> None:
+        states = config.num_updater_layers * cls.num_states
+        if config.num_memory_tokens % states:
+            raise ValueError(
+                f"num_memory_tokens={config.num_memory_tokens} cannot be dealt out to the {states} states of "
+                f"num_updater_layers={config.num_updater_layers} {config.cell_type} layers: choose a multiple of {states}"
+            )
+
     def forward(self, memory: torch.Tensor, token_embedding: torch.Tensor) -> torch.Tensor:
-        """`memory` `(B, K, D)`, `token_embedding` `(B, D)` -> next memory `(B, K, D)`."""
         parts = list(memory.chunk(len(self.layers), dim=1))
         below = token_embedding
         for depth, layer in enumerate(self.layers):
@@ -158,16 +193,6 @@ class LstmCell(StackedCell):
         return layer(below, (state[:, 0], state[:, 1]))
 
 
-def init_cell(module: nn.Module, config) -> None:
-    """Initial weights of what the library's `_init_weights` does not know: torch's own for its cells."""
-    if isinstance(module, nn.RNNCellBase):
-        for parameter in module.parameters():
-            bound = module.hidden_size**-0.5
-            init.uniform_(parameter, -bound, bound)
-    if config.zero_init_residual and isinstance(module, MlpBlock | InputBlock):
-        init.zeros_(module.down_proj.weight)
-
-
 CELLS = {
     "transformer": TransformerCell,
     "mlp": MlpCell,
@@ -175,3 +200,40 @@ CELLS = {
     "gru": GruCell,
     "lstm": LstmCell,
 }
+
+
+def cell_class(cell_type: str) -> type[Cell]:
+    """The class of a cell.
+
+    Args:
+        cell_type: a name in `CELLS`, or `"module:Class"` for a [`Cell`] of one's own, whose module must have been imported:
+            a configuration that came with a downloaded model never imports code.
+
+    Raises:
+        ValueError: if there is no such cell.
+    """
+    if cell_type in CELLS:
+        return CELLS[cell_type]
+    module, colon, name = cell_type.partition(":")
+    if not colon:
+        raise ValueError(
+            f"cell_type={cell_type!r} is unknown: choose one of {', '.join(CELLS)}, or 'module:Class' for a cell of your own"
+        )
+    if module not in sys.modules:
+        raise ValueError(f"cell_type={cell_type!r} is a cell of somebody's own: `import {module}` first")
+    found = getattr(sys.modules[module], name, None)
+    if not (isinstance(found, type) and issubclass(found, Cell)):
+        raise ValueError(f"cell_type={cell_type!r} is no cell: name a subclass of {Cell.__module__}.Cell")
+    return found
+
+
+def init_cell(module: nn.Module, config) -> None:
+    """Initial weights of what the library's `_init_weights` does not know: torch's own for its cells."""
+    if isinstance(module, Cell):
+        module.init_parameters()
+    if isinstance(module, nn.RNNCellBase):
+        for parameter in module.parameters():
+            bound = module.hidden_size**-0.5
+            init.uniform_(parameter, -bound, bound)
+    if config.zero_init_residual and isinstance(module, MlpBlock | InputBlock):
+        init.zeros_(module.down_proj.weight)

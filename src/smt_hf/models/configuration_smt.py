@@ -5,12 +5,14 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .configuration_smt_rnn import SmtRnnConfig, check_dtype
+from .configuration_smt_rnn import SmtRnnConfig
+from .configuration_smt_shared import SmtSharedConfig, check_dtype
 from .configuration_smt_teacher import SmtTeacherConfig
 
-_SHARED = (
+# The memory and the readout depend on these; the other shared fields may differ.
+_MUST_FIT = (
     "vocab_size hidden_size num_memory_tokens num_attention_heads intermediate_size hidden_act memory_normalization "
-    "rms_norm_eps rope_theta qk_norm attention_dropout initializer_range zero_init_residual pad_token_id bos_token_id eos_token_id"
+    "rms_norm_eps rope_theta qk_norm"
 ).split()
 
 
@@ -21,6 +23,8 @@ class SmtConfig(PreTrainedConfig):
     Args:
         teacher_config: an [`SmtTeacherConfig`] or its dictionary; its default when `None`.
         student_config: an [`SmtRnnConfig`] or its dictionary; when `None`, the student that fits the teacher.
+        pad_token_id, bos_token_id, eos_token_id: The teacher's.
+        tie_word_embeddings: `True`: the student's readout is the teacher's decoder and head.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: if the two do not fit, naming the values that differ.
@@ -31,10 +35,10 @@ class SmtConfig(PreTrainedConfig):
 
     teacher_config: Any = None
     student_config: Any = None
-    pad_token_id: int | None = None  # the special ids are the teacher's
+    pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
-    tie_word_embeddings: bool = True  # the student's readout is the teacher's decoder and head
+    tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
         for name in self.sub_configs:
@@ -74,7 +78,7 @@ class SmtConfig(PreTrainedConfig):
 
 def student_config_for(teacher_config, **overrides) -> SmtRnnConfig:
     """The student configuration that fits a teacher; `overrides` are fields of [`SmtRnnConfig`]."""
-    shared = {name: getattr(teacher_config, name) for name in _SHARED}
+    shared = {name: getattr(teacher_config, name) for name in SmtSharedConfig.__annotations__}
     return SmtRnnConfig(**{**shared, "num_readout_layers": teacher_config.num_decoder_layers, **overrides})
 
 
@@ -84,15 +88,8 @@ def check_fit(teacher_config, student_config) -> None:
     Raises:
         ValueError: naming each field in which the two differ though they must not.
     """
-    pairs = [(name, getattr(teacher_config, name), name, getattr(student_config, name)) for name in _SHARED[:10]]
-    pairs.append(
-        (
-            "num_decoder_layers",
-            teacher_config.num_decoder_layers,
-            "num_readout_layers",
-            student_config.num_readout_layers,
-        )
-    )
-    differing = [f"teacher {a}={x} but student {b}={y}" for a, x, b, y in pairs if x != y]
+    pairs = [(name, name) for name in _MUST_FIT] + [("num_decoder_layers", "num_readout_layers")]
+    compared = [(a, getattr(teacher_config, a), b, getattr(student_config, b)) for a, b in pairs]
+    differing = [f"teacher {a}={x} but student {b}={y}" for a, x, b, y in compared if x != y]
     if differing:
         raise ValueError(f"teacher and student do not fit: {'; '.join(differing)}; give them the same values")

@@ -1,4 +1,4 @@
-"""Where documents begin inside a window."""
+"""Documents: what belongs together inside a window, and where it begins."""
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ def check_attention_mask(attention_mask: torch.Tensor, batch_size: int, length: 
     if len(shape) != 2:
         raise ValueError(
             f"attention_mask has shape {shape}: only padding can be masked here, position by position; give "
-            f"{(batch_size, length)} with 0 for padding, and document_ids for documents that must not see each other"
+            f"{(batch_size, length)} with 0 for padding, and `documents` for documents that must not see each other"
         )
     if shape not in {(batch_size, length), (batch_size, earlier + length)}:
         together = f", or {(batch_size, earlier + length)} with the {earlier} columns read before" if earlier else ""
@@ -30,52 +30,55 @@ def check_attention_mask(attention_mask: torch.Tensor, batch_size: int, length: 
     return attention_mask[:, shape[1] - length :].bool()
 
 
-def separate_padding(
-    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, document_ids: torch.Tensor | None
-) -> torch.Tensor | None:
-    """Document ids `(B, T)` in which padding is a document of its own, -1: nothing goes into it or out of it.
+def check_names(arguments: dict) -> None:
+    """Checks further keyword arguments of a forward pass, which would be ignored.
 
-    Args:
-        input_ids: `(B, T)`.
-        attention_mask: `(B, T)`, 0 for padding.
-        document_ids: `(B, T)`; one document a row when `None`.
-
-    Returns:
-        The ids, or `None` where there is neither padding nor a second document to speak of.
+    Raises:
+        TypeError: for the name that `documents` had in 0.1.
     """
-    if attention_mask is None:
-        return document_ids
-    check_attention_mask(attention_mask, *input_ids.shape)
-    document_ids = torch.zeros_like(input_ids) if document_ids is None else document_ids
-    return document_ids.masked_fill(attention_mask == 0, -1)
+    if arguments.get("document_ids") is not None:
+        raise TypeError("document_ids is now called documents: rename the argument or the column")
 
 
-def document_starts(input_ids: torch.Tensor, document_ids: torch.Tensor | None) -> torch.Tensor:
-    """Bool `(B, T)`: where a token is the first of its document within the window."""
-    documents = torch.zeros_like(input_ids) if document_ids is None else document_ids
-    return nn.functional.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
-
-
-def tokens_read(
-    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, document_ids: torch.Tensor | None
-) -> torch.Tensor:
-    """How many tokens of its document, padding left out, come before each column of the window: `(B, T)`.
+def separate_padding(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, documents: torch.Tensor | None
+) -> torch.Tensor | None:
+    """Documents `(B, T)` in which padding is -1.
 
     Args:
         input_ids: `(B, T)`, of which only the shape and the device matter.
-        attention_mask: `(B, T)`, 0 for padding anywhere.
-        document_ids: `(B, T)`; one document a row when `None`.
+        attention_mask: `(B, T)`, 0 for padding.
+        documents: `(B, T)`; one document a row when `None`.
+
+    Returns:
+        The documents, or `None` where neither is given: one document a row, without padding.
     """
-    valid = torch.ones_like(input_ids) if attention_mask is None else (attention_mask != 0).long()
-    earlier = valid.cumsum(dim=1) - valid
-    begins = document_starts(input_ids, document_ids)
-    return earlier - earlier.masked_fill(~begins, 0).cummax(dim=1).values
+    if attention_mask is None:
+        return documents
+    mask = check_attention_mask(attention_mask, *input_ids.shape)
+    return (torch.zeros_like(input_ids) if documents is None else documents).masked_fill(~mask, -1)
+
+
+def document_starts(documents: torch.Tensor) -> torch.Tensor:
+    """Bool `(B, T)`: where a token is the first of its document within the window; padding, -1, is in no document."""
+    real = documents >= 0
+    columns = torch.arange(documents.shape[1], device=documents.device)
+    last_real = torch.where(real, columns, -1).cummax(dim=1).values
+    before = nn.functional.pad(last_real[:, :-1], (1, 0), value=-1)  # the last real token before each column
+    return real & ((before < 0) | (documents.gather(1, before.clamp(min=0)) != documents))
+
+
+def tokens_read(documents: torch.Tensor) -> torch.Tensor:
+    """How many tokens of its document, padding left out, come before each column of the window: `(B, T)`."""
+    real = (documents >= 0).long()
+    earlier = real.cumsum(dim=1) - real
+    return earlier - earlier.masked_fill(~document_starts(documents), 0).cummax(dim=1).values
 
 
 def packed_documents(
     position_ids: torch.Tensor | None, shape: tuple[int, int], attention_mask: torch.Tensor | None
 ) -> torch.Tensor | None:
-    """Document ids `(B, T)` of packed rows as other models take them: a position 0 after the first begins a document.
+    """Documents `(B, T)` of packed rows as other models take them: a position 0 after the first begins a document.
 
     Args:
         position_ids: `(B, T)`, `(1, T)` or `(T,)`, counted from 0 within every document.
@@ -83,7 +86,7 @@ def packed_documents(
         attention_mask: `(B, T)`; positions of padding, where it is 0, mean nothing.
 
     Returns:
-        The ids, or `None` where no row holds a second document.
+        The documents, or `None` where no row holds a second one.
     """
     if position_ids is None:
         return None

@@ -6,10 +6,12 @@ import warnings
 import torch
 from torch import nn
 from transformers.generation import GenerationMixin, GenerationMode, StoppingCriteriaList
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 from transformers.utils import logging
 
 from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
 from .documents_smt import check_attention_mask
+from .lean_smt_rnn import LeanStep, is_lean
 from .memory_smt_rnn import SmtMemory
 
 logger = logging.get_logger(__name__)
@@ -186,6 +188,66 @@ class SmtRnnGenerationMixin(GenerationMixin):
                 model_inputs["use_cache"] = False
         return model_inputs
 
+    def _sample(
+        self,
+        input_ids,
+        logits_processor,
+        stopping_criteria,
+        generation_config,
+        synced_gpus=False,
+        streamer=None,
+        **model_kwargs,
+    ):
+        """As in the library; where nothing looks inside the model, new tokens take [`LeanStep`]s instead of forward passes."""
+        looks_inside = generation_config.output_attentions or generation_config.output_hidden_states
+        rows = stopping_criteria if isinstance(stopping_criteria, FinishedRows) else None
+        if synced_gpus or looks_inside or rows is None or rows.cache is None or not is_lean(self):
+            return super()._sample(
+                input_ids,
+                logits_processor,
+                stopping_criteria,
+                generation_config,
+                synced_gpus,
+                streamer,
+                **model_kwargs,
+            )
+        returned = generation_config.return_dict_in_generate
+        scores = () if returned and generation_config.output_scores else None
+        raw_logits = () if returned and generation_config.output_logits else None
+        ends = any(hasattr(criterion, "eos_token_id") for criterion in rows)
+        pad, step, cache = generation_config._pad_token_tensor, LeanStep(self), rows.cache
+        logits = self._prefill(input_ids, generation_config, model_kwargs).logits[:, -1]
+        memory, num_tokens, num_new = cache.memory, cache.num_tokens, 0
+        while True:
+            logits = logits.to(copy=True, dtype=torch.float32, device=input_ids.device)
+            chosen = logits_processor(input_ids, logits)
+            scores = scores if scores is None else (*scores, chosen)
+            raw_logits = raw_logits if raw_logits is None else (*raw_logits, logits)
+            if generation_config.do_sample:
+                tokens = torch.multinomial(chosen.softmax(dim=-1), num_samples=1)[:, 0]
+            else:
+                tokens = chosen.argmax(dim=-1)
+            if ends and rows.ended is not None:
+                tokens = torch.where(rows.ended, pad.to(tokens.device), tokens)
+            input_ids = torch.cat([input_ids, tokens[:, None]], dim=1)
+            rows(input_ids, scores)
+            if streamer is not None:
+                streamer.put(tokens.cpu())
+            if rows.ended.all():
+                break
+            moved = step.update(memory, tokens)
+            memory = torch.where(rows.padding[:, None, None], memory, moved) if len(moved) > 1 else moved
+            num_tokens, num_new = num_tokens + ~rows.padding, num_new + 1
+            logits = step.readout(memory)
+        padding = rows.padding
+        cache.write(memory, num_new, num_tokens - cache.num_tokens)
+        cache.ends_in_padding = padding
+        if streamer is not None:
+            streamer.end()
+        if not returned:
+            return input_ids
+        return GenerateDecoderOnlyOutput(sequences=input_ids, scores=scores, logits=raw_logits, **{CACHE_NAME: cache})
+
     def heal_tokens(self, input_ids, tokenizer=None):
         """As in the library, but row by row, which needs no padding inside."""
         if input_ids.shape[1] == 0:
@@ -206,7 +268,7 @@ class FinishedRows(StoppingCriteriaList):
     def __init__(self, cache: SmtRnnCache | None = None):
         super().__init__()
         self.cache = cache
-        self.ended = None  # bool (B,): the rows that have ended
+        self.ended: torch.Tensor = None  # bool (B,): the rows that have ended
         self.padding = None  # bool (B,): those that had ended before the last token
         self.history = []  # the same for every generated token, where there is no cache
 
@@ -244,7 +306,8 @@ def _check_prompt(prompt: torch.Tensor, cache: SmtRnnCache | None, attention_mas
     if prompt.shape[1] == 0:
         raise ValueError("the prompt is empty: give at least one token, or a memory to go on from")
     if attention_mask is not None:
-        check_attention_mask(attention_mask, *prompt.shape[:2], 0 if cache is None else cache.get_seq_length())
+        earlier = 0 if cache is None else cache.get_seq_length()
+        check_attention_mask(attention_mask, prompt.shape[0], prompt.shape[1], earlier)
 
 
 def _without_prompt(cache: SmtRnnCache, prompt: torch.Tensor | None, attention_mask=None, **kwargs) -> dict:

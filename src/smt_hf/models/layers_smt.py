@@ -15,6 +15,11 @@ def normalize_memory(memory: torch.Tensor, config) -> torch.Tensor:
     return nn.functional.rms_norm(memory, memory.shape[-1:], eps=config.rms_norm_eps)
 
 
+def squared_distance(memory: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference of memories `(..., K, D)` over their K x D numbers: `(...)`."""
+    return (memory.float() - other.float()).square().mean(dim=(-2, -1))
+
+
 def rotary_embedding(position_ids: torch.Tensor, config, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosine and sine tables `(..., L, head_size)` for positions `(..., L)`.
 

@@ -12,6 +12,7 @@ from transformers.utils import PushToHubMixin, cached_file
 
 from .cache_smt_rnn import SmtRnnCache
 from .fingerprint_smt_rnn import difference, fingerprint, same_student, short
+from .layers_smt import squared_distance
 
 MEMORY_FILE = "memory.safetensors"
 STATE_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -181,7 +182,7 @@ class SmtMemory(PushToHubMixin):
             raise ValueError(f"memories of two students ({owners}) cannot be compared: give those of one student")
         if len(self) != len(other) and 1 not in (len(self), len(other)):
             raise ValueError(f"{len(self)} and {len(other)} rows cannot be compared: give as many, or one")
-        return (self.states.float() - other.states.to(self.states.device).float()).square().mean(dim=(-2, -1))
+        return squared_distance(self.states, other.states.to(self.states.device))
 
     def to(self, *args, **kwargs) -> "SmtMemory":
         """A copy whose states have another device or dtype, as `torch.Tensor.to` takes them."""

@@ -8,7 +8,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_smt import SmtConfig
-from .documents_smt import document_starts, separate_padding
+from .documents_smt import check_names, document_starts, separate_padding
 from .modeling_smt_rnn import SmtRnnForCausalLM
 from .modeling_smt_teacher import SmtTeacherModel
 from .pretrained_smt import SmtPreTrainedModel
@@ -104,17 +104,21 @@ class SmtForPreTraining(SmtPreTrainedModel):
             self.stream_head.requires_grad_(trained)
         return embeddings
 
-    def positions_for(self, input_ids, segment_starts, segment_length, attention_mask=None, document_ids=None):
-        """The positions `(P,)` that [`forward`] encodes; the empty context is among them where it may be needed.
+    def positions_for(self, segment_starts, segment_length: int, begins: torch.Tensor | None) -> torch.Tensor:
+        """The positions `(P,)` that a step encodes; the empty context is among them where it may be needed.
 
         It is nearly free in a dense encoding but a whole pass in the paper's, which leaves it out where no document
         begins inside a segment.
+
+        Args:
+            segment_starts: `(S,)`.
+            segment_length: J.
+            begins: bool `(B, T)`, the first tokens of documents; `None` where only the first column is one.
         """
         with_empty = self.config.teacher_config.encoder_attention == "causal"
-        if not with_empty:
-            documents = separate_padding(input_ids, attention_mask, document_ids)
-            columns = segment_starts[:, None] + torch.arange(segment_length, device=input_ids.device)
-            with_empty = bool(document_starts(input_ids, documents)[:, columns].any())
+        if not with_empty and begins is not None:
+            columns = segment_starts[:, None] + torch.arange(segment_length, device=segment_starts.device)
+            with_empty = bool(begins[:, columns].any())
         return encoded_positions(segment_starts, segment_length, with_empty)
 
     @can_return_tuple
@@ -122,11 +126,12 @@ class SmtForPreTraining(SmtPreTrainedModel):
         self,
         input_ids: torch.LongTensor,
         segment_starts: torch.LongTensor,
-        decoded_ids: torch.LongTensor,
+        decoded_positions: torch.LongTensor,
         horizon: int,
         segment_length: int = 1,
+        positions: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        document_ids: torch.LongTensor | None = None,
+        documents: torch.LongTensor | None = None,
         detach_teacher: bool = False,
         read_student: bool = False,
         **kwargs,
@@ -138,27 +143,30 @@ class SmtForPreTraining(SmtPreTrainedModel):
             segment_starts: `(S,)`, columns s; the student runs from the teacher's state before `x_s` over the tokens
                 s..s+J-1 and should end in the teacher's state after them. J = 1 is a transition as in the paper. The
                 state before the first token of a document is that of the empty context.
-            decoded_ids: `(M,)`, positions t in -1..T-1, each among the encoded ones (see [`positions_for`]), whose
-                futures are decoded.
+            decoded_positions: `(M,)`, positions t in -1..T-1, each among the encoded ones, whose futures are decoded.
             horizon: future tokens T_f that the decoder predicts; the logits of those past the window are 0.
             segment_length: J; the gradient goes back so many steps, however long the window is.
+            positions: `(P,)`, the encoded positions in rising order: before and after every segment, and -1 where a document
+                begins in one. See [`positions_for`], which chooses them when `None`.
             attention_mask: `(B, T)`, 0 for padding.
-            document_ids: `(B, T)`; nothing crosses from one document into the next.
+            documents: `(B, T)`; nothing crosses from one document into the next, and -1 is padding.
             detach_teacher: stop the gradient of the predicted and target memories at the teacher.
             read_student: also read the next token from the student's own states.
 
         Returns:
-            See [`SmtForPreTrainingOutput`]; the losses are functions of it in `smt_hf.losses`.
+            See [`SmtForPreTrainingOutput`]; the losses are functions of it, see `smt_hf.training.smt`.
         """
+        check_names(kwargs)
         batch_size = len(input_ids)
-        document_ids = separate_padding(input_ids, attention_mask, document_ids)
-        positions = self.positions_for(input_ids, segment_starts, segment_length, None, document_ids)
+        documents = separate_padding(input_ids, attention_mask, documents)
+        begins = None if documents is None else document_starts(documents)
+        if positions is None:
+            positions = self.positions_for(segment_starts, segment_length, begins)
         context = slice(0, int(positions[-1]) + 1)  # later tokens are futures only
         teacher_output = self.teacher(
             input_ids[:, context],
             positions,
-            None if attention_mask is None else attention_mask[:, context],
-            None if document_ids is None else document_ids[:, context],
+            documents=None if documents is None else documents[:, context],
             return_dict=True,
         )
         memory = teacher_output.memory
@@ -166,22 +174,21 @@ class SmtForPreTraining(SmtPreTrainedModel):
 
         columns = segment_starts[:, None] + torch.arange(segment_length, device=input_ids.device)
         before = torch.searchsorted(positions, segment_starts - 1).expand(batch_size, -1)
-        initial, documents = None, None
-        if document_ids is not None:
-            begins = document_starts(input_ids, document_ids)[:, segment_starts]
-            before = before.masked_fill(begins, 0)  # group 0 is the empty context
+        initial = None
+        if begins is not None:
+            before = before.masked_fill(begins[:, segment_starts], 0)  # group 0 is the empty context
             initial = linked[:, :1].expand(-1, len(segment_starts), -1, -1).flatten(0, 1)
-            documents = document_ids[:, columns].flatten(0, 1)
+            begins = begins[:, columns].flatten(0, 1)
         rows = torch.arange(batch_size, device=input_ids.device)[:, None]
         states, last = self.student.model.unroll(
             self.student.model.embed_tokens(input_ids[:, columns].flatten(0, 1)),
             linked[rows, before].flatten(0, 1),
-            document_ids=documents,
+            begins=begins,
             keep=0 if read_student else 1,
             initial_memory=initial,
         )
 
-        decoded = memory[:, torch.searchsorted(positions, decoded_ids)]
+        decoded = memory[:, torch.searchsorted(positions, decoded_positions)]
         segments = (batch_size, len(segment_starts))
         return SmtForPreTrainingOutput(
             positions=positions,
@@ -189,18 +196,18 @@ class SmtForPreTraining(SmtPreTrainedModel):
             predicted_memory=last.unflatten(0, segments),
             target_memory=linked[:, torch.searchsorted(positions, segment_starts + segment_length - 1)],
             student_logits=self.student.readout(states).unflatten(0, segments) if read_student else None,
-            decoding_logits=self._decode_futures(decoded, input_ids, decoded_ids, horizon),
+            decoding_logits=self._decode_futures(decoded, input_ids, decoded_positions, horizon),
             readout_logits=self.teacher.readout(memory),
             stream_logits=None if self.stream_head is None else self.stream_head(teacher_output.last_hidden_state),
         )
 
-    def _decode_futures(self, memory, input_ids, decoded_ids, horizon) -> torch.Tensor:
+    def _decode_futures(self, memory, input_ids, positions, horizon) -> torch.Tensor:
         """Logits `(B, M, T_f, V)` of the futures of memories `(B, M, K, D)`, those that end alike together."""
-        steps = (input_ids.shape[1] - decoded_ids).clamp(max=horizon)  # the states that lie in the window
-        logits = [None] * len(decoded_ids)
+        steps = (input_ids.shape[1] - positions).clamp(max=horizon)  # the states that lie in the window
+        logits = [None] * len(positions)
         for num_steps in steps.unique().tolist():
             chosen = (steps == num_steps).nonzero()[:, 0]
-            columns = decoded_ids[chosen, None] + torch.arange(1, num_steps + 1, device=input_ids.device)
+            columns = positions[chosen, None] + torch.arange(1, num_steps + 1, device=input_ids.device)
             future_ids = input_ids[:, columns.clamp(max=input_ids.shape[1] - 1)]  # the last one is no input
             decoded = self.teacher.decode(memory[:, chosen].flatten(0, 1), future_ids.flatten(0, 1))
             decoded = nn.functional.pad(decoded, (0, 0, 0, horizon - num_steps)).unflatten(0, (len(input_ids), -1))

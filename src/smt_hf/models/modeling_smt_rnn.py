@@ -17,9 +17,15 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils.generic import can_return_tuple
 
 from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
-from .cells_smt_rnn import CELLS, init_cell
+from .cells_smt_rnn import cell_class, init_cell
 from .configuration_smt_rnn import SmtRnnConfig
-from .documents_smt import check_attention_mask, document_starts, packed_documents, tokens_read
+from .documents_smt import (
+    check_attention_mask,
+    check_names,
+    document_starts,
+    packed_documents,
+    tokens_read,
+)
 from .generation_smt_rnn import SmtRnnGenerationMixin
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 from .pretrained_smt import SmtPreTrainedModel
@@ -89,7 +95,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.initial_memory = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
-        self.cell = CELLS[config.cell_type](config)
+        self.cell = cell_class(config.cell_type)(config)
         self.decoder = SmtTransformer(config, config.num_readout_layers)
         self.gradient_checkpointing = False
         self._gradient_checkpointing_func = _RECOMPUTE
@@ -119,11 +125,11 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         self,
         inputs_embeds,
         memory,
-        attention_mask=None,
-        document_ids=None,
+        begins=None,
+        moves=None,
+        cuts=None,
         keep=0,
         initial_memory=None,
-        bptt_horizon=None,
         checkpoint_steps=None,
     ):
         """Runs the recurrence over a sequence.
@@ -131,11 +137,12 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         Args:
             inputs_embeds: `(B, T, D)`.
             memory: `(B, K, D)`, the state before the first token.
-            attention_mask: bool `(B, T)`; where it is `False` the memory does not move.
-            document_ids: `(B, T)`; where the id changes the memory goes back to the initial one.
+            begins: bool `(B, T)`, tokens before which the memory goes back to the initial one; the first column is left to
+                `memory`.
+            moves: bool `(B, T)`; where it is `False`, at padding, the memory does not move.
+            cuts: bool `(B, T)`, or a list of T for all rows: tokens before which the memory is detached.
             keep: the last `keep` steps are returned, every step when 0; or a 1-D tensor of step indices, in any order.
             initial_memory: `(B, K, D)`, where a new document starts from; the learned initial memory when `None`.
-            bptt_horizon: H; the memory is detached after every H tokens of a document; never when `None`.
             checkpoint_steps: C; the backward pass recomputes C steps at a time from the memory before them.
 
         Returns:
@@ -143,30 +150,21 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         """
         length = inputs_embeds.shape[1]
         kept = torch.arange(length)[keep.cpu()].tolist() if isinstance(keep, torch.Tensor) else range(length)[-keep:]
-        if document_ids is not None and initial_memory is None:
+        if begins is not None and initial_memory is None:
             initial_memory = self.start_memory(len(inputs_embeds))
         wanted = set(kept)
-
-        cuts = None
-        if bptt_horizon is not None and (attention_mask is not None or document_ids is not None):
-            read = tokens_read(inputs_embeds.new_zeros(inputs_embeds.shape[:2]).long(), attention_mask, document_ids)
-            cuts = (read > 0) & (read % bptt_horizon == 0)
-            cuts = cuts if attention_mask is None else cuts & attention_mask
 
         def run(memory, inputs_embeds, initial_memory, first, last):
             states = []
             for t in range(first, last):
-                if cuts is not None:
+                if isinstance(cuts, torch.Tensor):
                     memory = torch.where(cuts[:, t, None, None], memory.detach(), memory)
-                elif bptt_horizon is not None and t > 0 and t % bptt_horizon == 0:
+                elif cuts is not None and cuts[t]:
                     memory = memory.detach()
-                if document_ids is not None and t > 0:
-                    begins = document_ids[:, t] != document_ids[:, t - 1]
-                    memory = torch.where(begins[:, None, None], initial_memory, memory)
+                if begins is not None and t > 0:
+                    memory = torch.where(begins[:, t, None, None], initial_memory, memory)
                 moved = self.cell(memory, inputs_embeds[:, t])
-                memory = (
-                    moved if attention_mask is None else torch.where(attention_mask[:, t, None, None], moved, memory)
-                )
+                memory = moved if moves is None else torch.where(moves[:, t, None, None], moved, memory)
                 if t in wanted:
                     states.append(memory)
             return *states, memory
@@ -182,13 +180,12 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         by_step = dict(zip(sorted(wanted), states, strict=True))
         return torch.stack([by_step[t] for t in kept], dim=1), memory
 
-    def unroll_side_by_side(self, inputs_embeds, document_ids, checkpoint_steps=None):
+    def unroll_side_by_side(self, inputs_embeds, begins, checkpoint_steps=None):
         """What [`unroll`] gives for whole rows from the initial memory, in as many steps as the longest document has.
 
         All documents of all rows take their first step together, then their second, and so on while they last. A
         flattening collator makes one row of a batch: token by token it would take as many steps as the batch has tokens.
         """
-        begins = document_starts(document_ids, document_ids)
         starts = begins.flatten().nonzero()[:, 0]
         lengths = torch.diff(starts, append=starts.new_tensor([begins.numel()]))
         lengths, order = lengths.sort(descending=True)
@@ -214,6 +211,13 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         states = torch.cat(states)[torch.cat(places).argsort()].unflatten(0, begins.shape)
         return states, states[:, -1]
 
+    def _features(self, states: torch.Tensor, checkpoint_steps: int | None) -> torch.Tensor:
+        """[`readout_features`] of `(B, T, K, D)`, recomputed in the backward pass where the recurrence is."""
+        if checkpoint_steps is None:
+            return self.readout_features(states)
+        pieces = states.split(checkpoint_steps, dim=1)
+        return torch.cat([self._gradient_checkpointing_func(self.readout_features, piece) for piece in pieces], dim=1)
+
     @can_return_tuple
     def forward(
         self,
@@ -222,7 +226,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         cache: SmtRnnCache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
-        document_ids: torch.LongTensor | None = None,
+        documents: torch.LongTensor | None = None,
         output_memory: bool = False,
         steps_to_keep: int | torch.Tensor = 0,
         detach_readout: bool = False,
@@ -241,7 +245,8 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             cache: an [`SmtRnnCache`] to continue from; it is updated in place. After it the sequence may be empty: the
                 features are then those of its memory as it is, `(B, 1, D)`.
             use_cache: return the cache (created if none was given).
-            document_ids: `(B, T)`; the memory starts afresh wherever the id changes within a row.
+            documents: `(B, T)`; the memory starts afresh wherever the id changes within a row. -1 is padding, as 0 of
+                `attention_mask` is.
             output_memory: also return the memory after every kept token.
             steps_to_keep: number of last steps (0: all) or a 1-D tensor of step indices to return features for.
             output_hidden_states: also return the token embeddings and the features, both of every token.
@@ -252,7 +257,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             checkpoint_steps: C; the backward pass recomputes the sequence in segments of C steps instead of keeping what
                 every step computed. With `gradient_checkpointing_enable()` it is the square root of the length.
             past_key_values: the name of `cache` up to transformers 5.23.
-            position_ids: `(B, T)` or `(1, T)`, read only for packed rows: without `document_ids` or a cache, a position 0
+            position_ids: `(B, T)` or `(1, T)`, read only for packed rows: without `documents` or a cache, a position 0
                 after the first begins a document. A recurrence needs no positions.
 
         Returns:
@@ -263,6 +268,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
                 the sequence is empty, or `attention_mask` has another shape.
             TypeError: if `cache` is a cache of keys and values.
         """
+        check_names(kwargs)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
@@ -288,34 +294,34 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         if checkpoint_steps is None and self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             checkpoint_steps = math.ceil(math.sqrt(length))
         packed = None
-        if document_ids is None and not continues:
-            packed = document_ids = packed_documents(position_ids, (batch_size, length), attention_mask)
+        if documents is None and not continues:
+            packed = documents = packed_documents(position_ids, (batch_size, length), attention_mask)
+        if attention_mask is None and documents is not None and packed is None and use_cache is not False:
+            attention_mask = documents >= 0  # the last memory is that of the last token
+        begins = None
+        if documents is not None:
+            documents = documents if attention_mask is None else documents.masked_fill(~attention_mask, -1)
+            begins = document_starts(documents)
         # The library's hidden states are those of every token, whatever is kept of the logits.
         steps_to_unroll = 0 if output_hidden_states else steps_to_keep
         whole = isinstance(steps_to_unroll, int) and steps_to_unroll == 0
         if length == 0:
             states = memory[:, None]
         elif packed is not None and whole and attention_mask is None and bptt_horizon is None:
-            states, memory = self.unroll_side_by_side(inputs_embeds, packed, checkpoint_steps)
+            states, memory = self.unroll_side_by_side(inputs_embeds, begins, checkpoint_steps)
         else:
             states, memory = self.unroll(
                 inputs_embeds,
                 memory,
-                attention_mask,
-                document_ids,
-                steps_to_unroll,
-                bptt_horizon=bptt_horizon,
+                begins=begins,
+                moves=attention_mask,
+                cuts=None if bptt_horizon is None else cuts_between(bptt_horizon, length, attention_mask, documents),
+                keep=steps_to_unroll,
                 checkpoint_steps=checkpoint_steps,
             )
         if cache is not None:
             cache.write(memory, length, length if attention_mask is None else attention_mask.sum(dim=1))
-        readable = states.detach() if detach_readout else states
-        if checkpoint_steps is None:
-            features = self.readout_features(readable)
-        else:
-            pieces = readable.split(checkpoint_steps, dim=1)
-            features = [self._gradient_checkpointing_func(self.readout_features, piece) for piece in pieces]
-            features = torch.cat(features, dim=1)
+        features = self._features(states.detach() if detach_readout else states, checkpoint_steps)
         hidden_states = None
         if output_hidden_states:
             hidden_states = (inputs_embeds, features)
@@ -327,6 +333,15 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             hidden_states=hidden_states,
             memory=states if output_memory else None,
         )
+
+
+def cuts_between(bptt_horizon: int, length: int, attention_mask, documents) -> list[bool] | torch.Tensor:
+    """Before which tokens the memory is detached, `(T,)` or `(B, T)`: after every H of a document, padding not counted."""
+    if documents is None and attention_mask is None:
+        return [0 < t and t % bptt_horizon == 0 for t in range(length)]
+    documents = attention_mask.long() - 1 if documents is None else documents
+    read = tokens_read(documents)
+    return (documents >= 0) & (read > 0) & (read % bptt_horizon == 0)
 
 
 class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
@@ -362,7 +377,7 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
-        document_ids: torch.LongTensor | None = None,
+        documents: torch.LongTensor | None = None,
         output_memory: bool = False,
         logits_to_keep: int | torch.Tensor = 0,
         detach_readout: bool = False,
@@ -377,7 +392,7 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
 
         Args:
             labels: `(B, T)` token ids, usually `input_ids` themselves (they are shifted here), -100 is ignored. A label
-                that begins another document (see `document_ids`) is ignored too.
+                that begins another document (see `documents`) is ignored too.
             shift_labels: `(B, T)` targets that are aligned already, in place of `labels`: number t is read from the memory
                 after token t, -100 is ignored. Not in the signature, for the stock `Trainer` would take it for required.
             logits_to_keep: number of last positions (0: all) or a 1-D tensor of positions to compute logits for.
@@ -390,6 +405,7 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         Raises:
             ValueError: if `labels` and `logits_to_keep` are given together, or as [`SmtRnnModel.forward`] does.
         """
+        check_names(kwargs)
         shift_labels = kwargs.get("shift_labels")
         has_labels = labels is not None or shift_labels is not None
         if has_labels and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
@@ -401,7 +417,7 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
-            document_ids=document_ids,
+            documents=documents,
             output_memory=output_memory,
             steps_to_keep=logits_to_keep,
             detach_readout=detach_readout,
@@ -414,11 +430,10 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None
         if has_labels:
-            if shift_labels is None and document_ids is None and cache is None and past_key_values is None:
-                document_ids = packed_documents(position_ids, labels.shape, attention_mask)
-            if shift_labels is None and document_ids is not None:
-                begins = nn.functional.pad(document_ids[:, 1:] != document_ids[:, :-1], (1, 0))
-                labels = labels.masked_fill(begins, -100)
+            if shift_labels is None and documents is None and cache is None and past_key_values is None:
+                documents = packed_documents(position_ids, labels.shape, attention_mask)
+            if shift_labels is None and documents is not None:
+                labels = labels.masked_fill(document_starts(documents) | (documents < 0), -100)
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return SmtRnnCausalLMOutput(
             loss=loss,

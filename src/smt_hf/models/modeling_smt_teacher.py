@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_smt_teacher import SmtTeacherConfig
-from .documents_smt import separate_padding
+from .documents_smt import check_names, separate_padding
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 from .pretrained_smt import SmtPreTrainedModel
 
@@ -56,7 +56,7 @@ class SmtTeacherModel(SmtPreTrainedModel):
         input_ids: torch.LongTensor,
         positions: torch.LongTensor,
         attention_mask: torch.Tensor | None = None,
-        document_ids: torch.LongTensor | None = None,
+        documents: torch.LongTensor | None = None,
     ) -> torch.Tensor:
         """Memory states of many prefixes of a sequence.
 
@@ -64,7 +64,7 @@ class SmtTeacherModel(SmtPreTrainedModel):
             input_ids: `(B, T)`.
             positions: `(N,)` or `(B, N)`, column indices t: the state after `x_{<=t}`; -1 is the empty context.
             attention_mask: `(B, T)`, 0 for padding, which no state sees.
-            document_ids: `(B, T)`; a state sees the tokens of its own document only.
+            documents: `(B, T)`; a state sees the tokens of its own document only, and -1 is padding.
 
         Returns:
             `(B, N, K, D)`.
@@ -72,7 +72,7 @@ class SmtTeacherModel(SmtPreTrainedModel):
         Raises:
             ValueError: if a position lies outside -1..T-1.
         """
-        return self(input_ids, positions, attention_mask, document_ids, return_dict=True).memory
+        return self(input_ids, positions, attention_mask, documents, return_dict=True).memory
 
     @can_return_tuple
     def forward(
@@ -80,10 +80,11 @@ class SmtTeacherModel(SmtPreTrainedModel):
         input_ids: torch.LongTensor,
         positions: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        document_ids: torch.LongTensor | None = None,
+        documents: torch.LongTensor | None = None,
         **kwargs,
     ) -> SmtTeacherOutput:
         """Encodes; see [`encode`] for the arguments. Without `positions`, the state after the last token."""
+        check_names(kwargs)
         batch_size, length = input_ids.shape
         if positions is None:
             positions = torch.tensor([length - 1], device=input_ids.device)
@@ -94,7 +95,7 @@ class SmtTeacherModel(SmtPreTrainedModel):
                 raise ValueError(f"positions reach from {low} to {high}: they must lie in -1..{length - 1}")
         if positions.dim() == 1:
             positions = positions.expand(batch_size, -1)
-        documents = separate_padding(input_ids, attention_mask, document_ids)
+        documents = separate_padding(input_ids, attention_mask, documents)
         if documents is None:
             documents = torch.zeros_like(input_ids)
         if self.config.encoder_attention == "bidirectional":

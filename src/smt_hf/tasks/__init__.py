@@ -3,7 +3,8 @@
 import dataclasses
 
 from ..errors import InputError
-from .base import Task
+from ..utils.imports import load_object
+from .base import Task, check_integer
 from .counters import ModularCounter, Parity
 from .dataset import TaskDataset, to_datasets
 from .keys_values import KeysValues
@@ -27,16 +28,25 @@ TASKS = {
 def load_task(name: str, **options) -> Task:
     """Return the task of that name with these options.
 
+    Args:
+        name: a name in `TASKS`, or `"module:Class"` for a [`Task`] of one's own.
+        **options: the fields of the task.
+
     Raises:
         InputError: an unknown task or option, or options that cannot work.
     """
-    if name not in TASKS:
-        raise InputError(f"the task {name!r} is unknown: choose one of {', '.join(TASKS)}")
-    known = [field.name for field in dataclasses.fields(TASKS[name])]
+    kind = load_object(name) if ":" in name else TASKS.get(name)
+    if kind is None:
+        raise InputError(
+            f"the task {name!r} is unknown: choose one of {', '.join(TASKS)}, or 'module:Class' for a task of your own"
+        )
+    if not (isinstance(kind, type) and issubclass(kind, Task)):
+        raise InputError(f"the task {name!r} is no task: name a subclass of smt_hf.tasks.Task")
+    known = [field.name for field in dataclasses.fields(kind)]
     for option in options:
         if option not in known:
             raise InputError(f"the task {name!r} has no option {option!r}: choose among {', '.join(known)}")
-    return TASKS[name](**options)
+    return kind(**options)
 
 
 __all__ = [
@@ -50,6 +60,7 @@ __all__ = [
     "StringCopy",
     "Task",
     "TaskDataset",
+    "check_integer",
     "load_task",
     "row_accuracy",
     "task_accuracy",

@@ -73,6 +73,21 @@ class Task:
         return np.full((num_rows, self.length), IGNORED, dtype=np.int64)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SymbolTask(Task):
+    """A task whose labels are symbols 1..`num_symbols`, all equally likely, and whose other id is 0."""
+
+    num_symbols: int = 8
+
+    @property
+    def vocab_size(self) -> int:
+        return self.num_symbols + 1
+
+    @property
+    def chance(self) -> float:
+        return 1 / self.num_symbols
+
+
 def check_integer(name: str, value: int, low: int, high: int | None = None, why: str = "") -> None:
     """Checks that an option is a whole number from `low` to `high`.
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Task, check_integer
+from .base import SymbolTask, check_integer
 
 MARKER = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrieval(Task):
+class Retrieval(SymbolTask):
     """Among noise symbols stands a 0, and after it the needle; a 0 at the end asks for the needle.
 
     Ids: 0 the marker and the question, 1..num_symbols the symbols, needle and noise alike. The needle stands in any
@@ -22,19 +22,9 @@ class Retrieval(Task):
         num_symbols: the difficulty: among how many symbols to tell the needle, 2 or more.
     """
 
-    num_symbols: int = 8
-
     def validate(self):
         check_integer("length", self.length, 3, why="marker, needle, question")
         check_integer("num_symbols", self.num_symbols, 2)
-
-    @property
-    def vocab_size(self) -> int:
-        return self.num_symbols + 1
-
-    @property
-    def chance(self) -> float:
-        return 1 / self.num_symbols
 
     def draw(self, rng, num_rows):
         input_ids = rng.integers(1, self.num_symbols + 1, (num_rows, self.length))

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Task, check_integer
+from .base import SymbolTask, check_integer
 
 POP = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stack(Task):
+class Stack(SymbolTask):
     """Every token pushes a symbol or pops one; at a pop the popped symbol is to be named.
 
     Ids: 0 a pop, 1..num_symbols a push of that symbol. A fair coin decides between push and pop; an empty stack is
@@ -30,14 +30,6 @@ class Stack(Task):
         check_integer("length", self.length, 2, why="a push and its pop")
         check_integer("num_symbols", self.num_symbols, 2)
         check_integer("depth", self.depth, 1)
-
-    @property
-    def vocab_size(self) -> int:
-        return self.num_symbols + 1
-
-    @property
-    def chance(self) -> float:
-        return 1 / self.num_symbols
 
     def draw(self, rng, num_rows):
         input_ids = rng.integers(1, self.num_symbols + 1, (num_rows, self.length))

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Task, check_flag, check_integer
+from .base import SymbolTask, check_flag, check_integer
 
 MARKER = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class StringCopy(Task):
+class StringCopy(SymbolTask):
     """A string, blanks for as long as it must be kept, a marker, and blanks while it is written.
 
     Ids: 0 the marker, 1..num_symbols the symbols, num_symbols + 1 the blank. The last string_length columns have
@@ -27,7 +27,6 @@ class StringCopy(Task):
     """
 
     string_length: int = 16
-    num_symbols: int = 8
     reverse: bool = False
     feed_back: bool = False
 
@@ -42,10 +41,6 @@ class StringCopy(Task):
     @property
     def vocab_size(self) -> int:
         return self.num_symbols + 2
-
-    @property
-    def chance(self) -> float:
-        return 1 / self.num_symbols
 
     def draw(self, rng, num_rows):
         string = rng.integers(1, self.num_symbols + 1, (num_rows, self.string_length))

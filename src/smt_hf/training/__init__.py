@@ -1,11 +1,8 @@
 """Trainers of SMT, DMT and BPTT, on `transformers.Trainer` and Accelerate."""
 
-from .bptt import BpttTrainer
-from .bptt_arguments import BpttTrainingArguments
-from .dmt import DmtTrainer
-from .dmt_arguments import DmtTrainingArguments
-from .smt import SmtTrainer
-from .smt_arguments import SmtTrainingArguments
+from .bptt import BpttTrainer, BpttTrainingArguments
+from .dmt import DmtTrainer, DmtTrainingArguments
+from .smt import SmtTrainer, SmtTrainingArguments
 
 __all__ = [
     "BpttTrainer",

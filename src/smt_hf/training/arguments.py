@@ -96,12 +96,12 @@ class TaughtTrainingArguments(MemoryTrainingArguments):
     )
 
 
-def check_something_to_train(arguments, *names: str) -> None:
+def check_something_to_train(arguments, terms) -> None:
     """Checks that a training has a loss.
 
     Raises:
         InputError: if the weights of all terms are 0.
     """
-    if not any(getattr(arguments, f"{name}_weight") for name in names):
-        weights = ", ".join(f"{name}_weight" for name in names)
+    if not any(getattr(arguments, f"{term.name}_weight") for term in terms):
+        weights = ", ".join(f"{term.name}_weight" for term in terms)
         raise InputError(f"{weights} are all 0, which leaves nothing to train on: raise one of them")

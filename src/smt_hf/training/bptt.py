@@ -1,13 +1,122 @@
 """BPTT: the student alone, by back-propagation through time, full or truncated."""
 
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
 import torch
 from torch.utils.data import SequentialSampler
 
+from ..batch import IGNORED, Batch
 from ..data.streams import CarriedMemory, TokenStreams
 from ..errors import InputError
-from ..losses import IGNORED, LossTerm, cross_entropy, first_targets, next_targets
+from ..losses import LossTerm, cross_entropy
 from ..models.cache_smt_rnn import SmtRnnCache
-from .trainer import MemoryTrainer, target_columns
+from .arguments import MemoryTrainingArguments
+from .terms import Step, Term
+from .trainer import MemoryTrainer
+
+
+@dataclass
+class BpttTrainingArguments(MemoryTrainingArguments):
+    """Arguments of [`BpttTrainer`]: how far the gradient goes back, and what happens to the memory between steps.
+
+    Full back-propagation through the window is the default. With `bptt_horizon: H` the window is cut into segments of H
+    steps; the memory goes from one to the next, the gradient does not, and all of them make one optimiser step. With
+    `carry_memory` every segment is an optimiser step of its own, and the memory goes on through the whole text.
+    """
+
+    context_length: int = field(default=128, metadata={"help": "Tokens of a window that the student reads."})
+    bptt_horizon: int | None = field(
+        default=None,
+        metadata={"help": "Steps that the gradient goes back at most; the whole window by default (full BPTT)."},
+    )
+    carry_memory: bool = field(
+        default=False,
+        metadata={
+            "help": "Make an optimiser step of every bptt_horizon tokens and carry the memory from step to step through "
+            "the whole text, in as many streams as a step has windows."
+        },
+    )
+    train_start: bool = field(
+        default=True,
+        metadata={
+            "help": "Also predict the first token of every window and document, from the initial memory; the stock "
+            "Trainer does not."
+        },
+    )
+    checkpoint_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": "Recompute the student's steps in the backward pass, so many at a time, instead of keeping what they "
+            "computed: less memory, a third more time. gradient_checkpointing takes the square root of the length."
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("bptt_horizon", "checkpoint_steps"):
+            value = getattr(self, name)
+            if value is not None and value > self.context_length:
+                raise InputError(
+                    f"{name}={value} exceeds context_length={self.context_length}: lower it, or leave it out"
+                )
+        if self.carry_memory and self.bptt_horizon is None:
+            raise InputError("carry_memory needs bptt_horizon, the tokens of an optimiser step: give it, such as 16")
+
+    @property
+    def window_length(self) -> int:
+        """Tokens a window must have: the context and the target of its last state."""
+        return self.context_length + 1
+
+
+@dataclass(frozen=True)
+class BpttPlan:
+    """What the student reads of a window.
+
+    Attributes:
+        length: tokens; the last of a window is a target only, unless targets are aligned.
+        trains_start: whether the first token of every document is predicted, from the initial memory.
+    """
+
+    length: int
+    trains_start: bool
+
+
+class BpttOutput(NamedTuple):
+    """What the loss reads.
+
+    logits: `(B, T, V)`, of the next token after every token.
+    start_logits: `(V,)`, of the first token, from the initial memory; `None` where it is not trained.
+    memory: `(B, T, K, D)`, after every token.
+    """
+
+    logits: torch.Tensor
+    start_logits: torch.Tensor | None
+    memory: torch.Tensor
+
+
+def readout_targets(batch: Batch, plan: BpttPlan) -> torch.Tensor:
+    """`(B, T)`, the targets after every token that is read; with those of the initial memory `(B, T + T + 1)`."""
+    targets = batch.targets[:, 1 : plan.length + 1]
+    if not plan.trains_start:
+        return targets
+    starts = batch.start_targets
+    if batch.continued is not None:
+        starts = starts.clone()
+        starts[:, -1] = IGNORED  # the next segment's first token
+    return torch.cat([targets, starts], dim=1)
+
+
+def readout_loss(output: BpttOutput, targets: torch.Tensor) -> LossTerm:
+    """The next-token loss of every memory that is read, the initial one too."""
+    length = output.logits.shape[1]
+    term = cross_entropy(output.logits, targets[:, :length])
+    if output.start_logits is None:
+        return term
+    first = targets[:, length:]
+    first = first[first != IGNORED]
+    total = -output.start_logits.log_softmax(dim=-1)[first].sum()
+    return LossTerm(term.total + total, term.count + len(first))
 
 
 class BpttTrainer(MemoryTrainer):
@@ -15,7 +124,7 @@ class BpttTrainer(MemoryTrainer):
 
     Data items are dictionaries of `input_ids` `(T,)` and, as needed, `labels` (ids at their own positions, -100 is ignored:
     what every language-modelling collator gives), `shift_labels` (targets that are aligned already: number t is read from the
-    memory after token t), `attention_mask` and `document_ids`, all `(T,)`. Documents start from the initial memory; padding
+    memory after token t), `attention_mask` and `documents`, all `(T,)`. Documents start from the initial memory; padding
     moves no memory.
 
     Args:
@@ -29,6 +138,7 @@ class BpttTrainer(MemoryTrainer):
         FloatingPointError: when a loss is no finite number, before it reaches the weights.
     """
 
+    terms = (Term("readout", 1.0, "", readout_loss, readout_targets),)
     counted = "tokens"
 
     def __init__(self, model, args, **kwargs):
@@ -44,56 +154,42 @@ class BpttTrainer(MemoryTrainer):
     def weight(self, name):
         return 1.0  # the next-token loss is all there is
 
-    def draw_plan(self, inputs, generator):
-        if "shift_labels" not in inputs and inputs["input_ids"].shape[1] < 2:
+    def draw_plan(self, batch, generator):
+        length = batch.input_ids.shape[1]
+        if batch.shift_labels is not None:
+            return BpttPlan(length, trains_start=False)
+        if length < 2:
             raise InputError("windows of 1 token have no next token: give longer ones, or shift_labels")
-        return {}
+        return BpttPlan(length - 1, self.args.train_start)
 
-    def _read(self, inputs) -> tuple[dict, torch.Tensor, torch.Tensor | None]:
-        """What the student reads, `(B, T')`, the target after each of these tokens, and the targets of the initial memory."""
-        columns = target_columns(inputs)
-        read = {name: columns[name] for name in ("input_ids", "attention_mask", "document_ids") if name in columns}
-        targets = next_targets(**columns)[:, 1:]
-        if "shift_labels" in columns:
-            return read, targets, None
-        first = None
-        if self.args.train_start:
-            masks, labels = {**read}, columns.get("labels", read["input_ids"])
-            del masks["input_ids"]
-            begins = inputs.get("begins")
-            first = first_targets(labels, **masks, continued=None if begins is None else ~begins)
-            if begins is not None:
-                first[:, -1] = IGNORED  # the next segment's first token
-        return {name: ids[:, :-1] for name, ids in read.items()}, targets[:, :-1], first
-
-    def count_items(self, inputs, plan):
-        _, targets, first = self._read(inputs)
-        count = (targets != IGNORED).sum()
-        return {"readout": count if first is None else count + (first != IGNORED).sum()}
-
-    def num_transitions(self, inputs, plan):
-        read, _, _ = self._read(inputs)
-        return read["attention_mask"].sum() if "attention_mask" in read else read["input_ids"].numel()
-
-    def loss_terms(self, model, inputs, plan):
-        read, targets, first = self._read(inputs)
-        student = self.accelerator.unwrap_model(model)
+    def run(self, model, step: Step) -> BpttOutput:
+        batch, student = step.batch.first(step.plan.length), self.accelerator.unwrap_model(model)
         options = {}
-        if "begins" in inputs:
-            start = student.model.start_memory(len(inputs["begins"]))
-            options["cache"] = SmtRnnCache(self.carried.take(inputs["begins"], start))
+        if batch.continued is not None:
+            start = student.model.start_memory(len(batch.continued))
+            options["cache"] = SmtRnnCache(self.carried.take(batch.continued, start))
         if model.training and self.args.checkpoint_steps is not None:
             options["checkpoint_steps"] = self.args.checkpoint_steps
-        output = model(**read, **options, bptt_horizon=self.args.bptt_horizon, output_memory=True, use_cache=False)
-        if "begins" in inputs:
+        output = model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.documents >= 0 if batch.padded else None,
+            documents=batch.documents,
+            bptt_horizon=self.args.bptt_horizon,
+            output_memory=True,
+            use_cache=False,
+            **options,
+        )
+        if batch.continued is not None:
             self.carried.put(output.memory[:, -1])
-        term = cross_entropy(output.logits, targets)
-        if first is not None:
+        start_logits = None
+        if step.plan.trains_start:
             with self.accelerator.autocast():
-                logits = student.readout(student.initial_memory).float()
-            total = -logits.log_softmax(dim=-1)[first[first != IGNORED]].sum()
-            term = LossTerm(term.total + total, term.count + (first != IGNORED).sum())
-        return {"readout": term}, {}, output.memory
+                start_logits = student.readout(student.initial_memory).float()
+        return BpttOutput(output.logits, start_logits, output.memory)
+
+    def num_transitions(self, step):
+        batch = step.batch.first(step.plan.length)
+        return (batch.documents >= 0).sum() if batch.padded else batch.input_ids.numel()
 
     # ---- the memory that goes from step to step --------------------------------------------------------------------
 

@@ -1,21 +1,169 @@
 """SMT: teacher and student together, all time steps in parallel."""
 
+from dataclasses import dataclass, field
+
 import torch
 from transformers.integrations.neftune import activate_neftune, deactivate_neftune
 
+from ..batch import IGNORED, Batch
 from ..errors import InputError
-from ..losses import IGNORED, next_targets, smt_losses, smt_targets, uniformity
+from ..losses import cross_entropy, dynamics, uniformity
 from ..models.modeling_smt import encoded_positions
-from .sampling import add_pinned, sample_decoded, sample_segments, step_generator
-from .taught_trainer import TaughtTrainer
-from .trainer import target_columns
+from .arguments import TaughtTrainingArguments, check_something_to_train
+from .terms import Step, Term, step_generator, weights_of
+from .trainer import TaughtTrainer
+
+
+@dataclass(frozen=True, eq=False)
+class SmtPlan:
+    """Which columns a step looks at: what [`SmtForPreTraining`] takes besides the tokens.
+
+    Attributes:
+        segment_starts: `(S,)`, the first columns of the student's segments.
+        segment_length: J.
+        positions: `(P,)`, the encoded positions.
+        decoded_positions: `(M,)`, those whose futures are decoded.
+        horizon: T_f.
+    """
+
+    segment_starts: torch.Tensor
+    segment_length: int
+    positions: torch.Tensor
+    decoded_positions: torch.Tensor
+    horizon: int
+
+    @property
+    def columns(self) -> torch.Tensor:
+        """The columns of the segments, `(S, J)`."""
+        return self.segment_starts[:, None] + torch.arange(self.segment_length, device=self.segment_starts.device)
+
+
+SMT_TERMS = (
+    Term(
+        "decoding",
+        1.0,
+        "Weight of the decoding loss.",
+        lambda output, targets: cross_entropy(output.decoding_logits, targets),
+        lambda batch, plan: batch.future_targets(plan.decoded_positions, plan.horizon),
+    ),
+    Term(
+        "dynamics",
+        0.1,
+        "Weight of the one-step dynamics loss.",
+        lambda output, targets: dynamics(output.predicted_memory, output.target_memory, targets),
+        lambda batch, plan: batch.counted(plan.columns[:, -1]),
+    ),
+    Term(
+        "readout",
+        1.0,
+        "Weight of the next-token loss of every memory.",
+        lambda output, targets: cross_entropy(output.readout_logits, targets),
+        lambda batch, plan: batch.targets[:, plan.positions + 1],
+    ),
+    Term(
+        "stream",
+        1.0,
+        "Weight of the encoder stream's next-token loss.",
+        lambda output, targets: cross_entropy(output.stream_logits, targets),
+        lambda batch, plan: batch.targets[:, 1 : int(plan.positions[-1]) + 2],
+    ),
+    Term(
+        "student",
+        0.0,
+        "Weight of the next-token loss of the student's own states in the segments.",
+        lambda output, targets: cross_entropy(output.student_logits, targets),
+        lambda batch, plan: batch.targets[:, plan.columns + 1],
+    ),
+    Term(
+        "uniformity",
+        0.001,
+        "Weight of the uniformity loss.",
+        lambda output, step: uniformity(encoded_states(output), generator=step_generator(*step.draw)),
+    ),
+)
+
+
+def encoded_states(output) -> torch.Tensor:
+    """The teacher's memories `(B, P, K, D)` of an `SmtForPreTrainingOutput`, without that of the empty context."""
+    return output.memory[:, output.positions >= 0]
+
+
+@dataclass
+class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
+    """Arguments of [`SmtTrainer`]: what is sampled from a window, and how the losses weigh.
+
+    The paper's own recipe is one transition at the end of every context (`num_transitions=1`, `num_decoded=1`,
+    `full_context=True`) with a bidirectional encoder, weights 1, 0.1, 0.001 and no readout or stream loss.
+    """
+
+    context_length: int = field(default=256, metadata={"help": "Tokens T_c of a window that the teacher may encode."})
+    horizon: int = field(default=64, metadata={"help": "Future tokens T_f decoded from a memory state."})
+    num_transitions: int = field(
+        default=32, metadata={"help": "Steps of the student trained in every window, segments times their length."}
+    )
+    segment_length: int = field(
+        default=1,
+        metadata={
+            "help": "Length J of a segment: the student runs J steps, with gradient, from the teacher's state and should "
+            "end in the teacher's state. 1 is the paper's one-step transition."
+        },
+    )
+    full_context: bool = field(
+        default=False,
+        metadata={
+            "help": "Train only the last segment of every context, as the paper does; for num_transitions of one."
+        },
+    )
+    pinned_columns: list[int] = field(
+        default_factory=list,
+        metadata={
+            "help": "Columns whose transition every step trains, among the drawn ones; negative from the end of the context. "
+            "For tasks whose few labels stand in fixed columns."
+        },
+    )
+    num_decoded: int = field(default=4, metadata={"help": "Memory states of every window whose futures are decoded."})
+    detach_teacher: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep the dynamics loss out of the teacher (the paper trains both): for students that learn so "
+            "slowly that this loss shrinks the teacher's memory instead."
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.segment_length > self.context_length:
+            raise InputError(
+                f"segment_length={self.segment_length} exceeds context_length={self.context_length}: lower it"
+            )
+        if self.full_context and self.num_transitions != self.segment_length:
+            raise InputError(
+                f"full_context trains one segment: set num_transitions={self.num_transitions} to "
+                f"segment_length={self.segment_length}"
+            )
+        if self.num_transitions % self.segment_length:
+            raise InputError(
+                f"segment_length={self.segment_length} does not divide num_transitions={self.num_transitions}: choose a "
+                "multiple"
+            )
+        for column in self.pinned_columns:
+            if not -self.context_length <= column < self.context_length:
+                raise InputError(f"pinned_columns: {column} lies outside context_length={self.context_length}")
+        if self.pinned_columns and self.full_context:
+            raise InputError("full_context trains the last column of every context only: leave pinned_columns out")
+        check_something_to_train(self, SMT_TERMS)
+
+    @property
+    def window_length(self) -> int:
+        """Tokens a window must have: the context and the future of its last state."""
+        return self.context_length + self.horizon
 
 
 class SmtTrainer(TaughtTrainer):
     """Trains an [`SmtForPreTraining`] with `L_smt` (Kumar & Isola) and the readout and stream losses.
 
     Data items are dictionaries of `input_ids` `(T,)` and, as needed, `labels` (ids at their own positions), `shift_labels`
-    (targets that are aligned already), `attention_mask` and `document_ids`, all `(T,)`; see [`smt_hf.losses.next_targets`].
+    (targets that are aligned already), `attention_mask` and `documents`, all `(T,)`; see [`Batch`].
 
     Args:
         model: the [`SmtForPreTraining`].
@@ -26,6 +174,8 @@ class SmtTrainer(TaughtTrainer):
         InputError: if the arguments ask for what the model cannot do, or the training never comes to a label.
         FloatingPointError: when a loss is no finite number, before it reaches the weights.
     """
+
+    terms = SMT_TERMS
 
     def __init__(self, model, args, **kwargs):
         bidirectional = model.config.teacher_config.encoder_attention == "bidirectional"
@@ -52,19 +202,20 @@ class SmtTrainer(TaughtTrainer):
     def teacher_model(self):
         return self.accelerator.unwrap_model(self.model).teacher
 
-    def draw_plan(self, inputs, generator):
-        args, (_, length), device = self.args, inputs["input_ids"].shape, inputs["input_ids"].device
+    def active_terms(self):
+        left_out = set() if self.args.student_weight else {"student"}
+        if self.accelerator.unwrap_model(self.model).stream_head is None:
+            left_out.add("stream")
+        return [term for term in self.terms if term.name not in left_out]
+
+    def draw_plan(self, batch, generator):
+        args, (_, length), device = self.args, batch.input_ids.shape, batch.input_ids.device
         if length < args.segment_length:
             raise InputError(
                 f"windows of {length} tokens are shorter than segment_length={args.segment_length}: lower it"
             )
-        if self.state.global_step == 0 and {"labels", "shift_labels"} & set(inputs):
-            reached = args.context_length + args.horizon
-            if not (next_targets(**target_columns(inputs))[:, : reached + 1] != IGNORED).any():
-                raise InputError(
-                    f"no label of the first batch stands in the first context_length + horizon = {reached} columns: raise "
-                    "one of them"
-                )
+        if self.state.global_step == 0:
+            self._check_labels(batch)
         num_segments = max(args.num_transitions // args.segment_length - len(args.pinned_columns), 1)
         context_length = min(args.context_length, length)
         if args.full_context:
@@ -72,44 +223,37 @@ class SmtTrainer(TaughtTrainer):
         else:
             starts = sample_segments(context_length, args.segment_length, num_segments, generator)
             starts = add_pinned(starts, args.pinned_columns, args.segment_length, context_length)
-        positions = encoded_positions(starts, args.segment_length, with_empty=False)
-        return {
-            "segment_starts": starts.to(device),
-            "decoded_ids": sample_decoded(positions, args.num_decoded, generator).to(device),
-            "segment_length": args.segment_length,
-            "horizon": args.horizon,
-        }
-
-    def _targets(self, inputs, plan):
+        decodable = encoded_positions(starts, args.segment_length, with_empty=False)
+        decoded = sample_decoded(decodable, args.num_decoded, generator).to(device)
+        starts = starts.to(device)
         model = self.accelerator.unwrap_model(self.model)
-        columns = target_columns(inputs)
-        masks = {name: columns[name] for name in ("attention_mask", "document_ids") if name in columns}
-        positions = model.positions_for(inputs["input_ids"], plan["segment_starts"], plan["segment_length"], **masks)
-        targets = smt_targets(**columns, **plan, positions=positions)
-        if not self.args.student_weight:
-            del targets["student"]
-        if model.stream_head is None:
-            del targets["stream"]
-        return targets
+        positions = model.positions_for(starts, args.segment_length, batch.begins)
+        return SmtPlan(starts, args.segment_length, positions, decoded, args.horizon)
 
-    def count_items(self, inputs, plan):
-        return {name: (target != IGNORED).sum() for name, target in self._targets(inputs, plan).items()}
+    def _check_labels(self, batch: Batch) -> None:
+        """Refuses a training that never comes to a label."""
+        reached = self.args.context_length + self.args.horizon
+        given = batch.shift_labels is not None or batch.labels is not batch.input_ids
+        if given and not (batch.targets[:, : reached + 1] != IGNORED).any():
+            raise InputError(
+                f"no label of the first batch stands in the first context_length + horizon = {reached} columns: raise one "
+                "of them"
+            )
 
-    def num_transitions(self, inputs, plan):
-        return len(inputs["input_ids"]) * len(plan["segment_starts"]) * plan["segment_length"]
-
-    def loss_terms(self, model, inputs, plan):
-        output = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs.get("attention_mask"),
-            document_ids=inputs.get("document_ids"),
+    def run(self, model, step: Step):
+        return model(
+            input_ids=step.batch.input_ids,
+            documents=step.batch.documents,
+            **vars(step.plan),
             detach_teacher=self.args.detach_teacher,
             read_student=self.args.student_weight > 0,
-            **plan,
         )
-        states = output.memory[:, output.positions >= 0]
-        uniform = uniformity(states, generator=step_generator(*self._draw))
-        return smt_losses(output, self._targets(inputs, plan)), {"uniformity": uniform}, states
+
+    def watched(self, output):
+        return encoded_states(output)
+
+    def num_transitions(self, step):
+        return len(step.batch.input_ids) * step.plan.columns.numel()
 
     # The student's initial memory is the teacher's empty context, which moves in training: rollouts begin from it as it is now.
 
@@ -127,3 +271,46 @@ class SmtTrainer(TaughtTrainer):
             with torch.no_grad():
                 state_dict["student.model.initial_memory"] = self.student().model.initial_memory.detach().clone()
         super()._save(output_dir, state_dict)
+
+
+def sample_segments(context_length: int, segment_length: int, num_segments: int, generator) -> torch.Tensor:
+    """Draws where the student's segments start.
+
+    Args:
+        context_length: T; segments lie within columns 0..T-1.
+        segment_length: J <= T.
+        num_segments: S, at most; fewer where they would not fit side by side.
+        generator: a CPU generator.
+
+    Returns:
+        Sorted columns `(S,)` a multiple of J apart, so that one's end is another's start; when there are several, the
+        first is column 0, the cold start.
+    """
+    if num_segments == 1:
+        return torch.randint(context_length - segment_length + 1, (1,), generator=generator)
+    offset = int(torch.randint(segment_length, (1,), generator=generator))
+    places = range(offset or segment_length, context_length - segment_length + 1, segment_length)
+    starts = torch.tensor(places, dtype=torch.long)
+    chosen = torch.randperm(len(starts), generator=generator)[: num_segments - 1]
+    return torch.cat([torch.zeros(1, dtype=torch.long), starts[chosen].sort().values])
+
+
+def add_pinned(starts: torch.Tensor, columns: list[int], segment_length: int, context_length: int) -> torch.Tensor:
+    """Adds the segments that end in given columns to the drawn ones.
+
+    Args:
+        starts: columns `(S,)` where segments start.
+        columns: columns in 0..T-1, or negative ones, counted from T.
+        segment_length: J.
+        context_length: T.
+
+    Returns:
+        Sorted columns, each once.
+    """
+    ends = torch.tensor(columns, dtype=torch.long) % context_length
+    return torch.cat([starts, (ends + 1 - segment_length).clamp(min=0)]).unique()
+
+
+def sample_decoded(positions: torch.Tensor, num_decoded: int, generator) -> torch.Tensor:
+    """Draws `num_decoded` of the encoded positions `(P,)`, all when there are no more: `(M,)`, sorted."""
+    return positions[torch.randperm(len(positions), generator=generator)[:num_decoded].sort().values]

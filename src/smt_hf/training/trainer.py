@@ -1,38 +1,38 @@
 """What all trainers share: exact averaging, a clock, logs of every term, rollouts at evaluation, a stop on NaN."""
 
-import json
 import logging
+import math
 import time
 from collections import defaultdict
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import ProgressCallback, Trainer, get_scheduler
+from transformers import ProgressCallback, get_scheduler
 
+from ..batch import IGNORED, Batch
 from ..data import TokenCache, collate, without_special_tokens
 from ..errors import InputError
 from ..hub import write_card
-from ..losses import IGNORED, LossTerm, cross_entropy, effective_rank, memory_variance
-from ..models.documents_smt import separate_padding
-from ..models.pretrained_smt import first_of, missing_weights
-from ..rollout import rollout
+from ..losses import LossTerm, cross_entropy, effective_rank, memory_variance
+from ..rollout import drift, rollout
 from .callbacks import ClockProgress, DatasetEpoch, TrainClock
 from .collapse import CollapseWarning
 from .optimizers import MuonAndAdamW
-from .resume import STATE, check_settings, checkpoint_to_resume, settings_of, write_manifest
-from .sampling import step_generator
+from .resumable import ResumableTrainer
 from .supported import SHARDING, check_callables, check_supported, schedule_options
+from .terms import Step, Term, step_generator
 
 logger = logging.getLogger(__name__)
 
 
-class MemoryTrainer(Trainer):
+class MemoryTrainer(ResumableTrainer):
     """A `Trainer` whose loss is a weighted sum of terms, each averaged over all items of the optimiser step.
 
-    A subclass says which columns a step looks at (`draw_plan`), how many items each term has (`count_items`), and what
-    the terms are (`loss_terms`).
+    A subclass has a list of terms, and says which columns a step looks at (`draw_plan`) and what the terms are computed
+    from (`run`). Every micro-batch becomes one [`Step`] before the optimiser step begins.
     """
 
+    terms: tuple[Term, ...] = ()
     counted = "transitions"  # what `num_transitions` counts, for the logs
     loss_is_scaled_for_ga = True  # every term is divided by its items in the whole accumulated batch
 
@@ -58,122 +58,74 @@ class MemoryTrainer(Trainer):
         self.add_callback(CollapseWarning(self.args.collapse_variance, self.args.collapse_rank))
         if self.args.max_train_seconds is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ClockProgress(self.clock))
-        self._draw = (self.args.seed, 0)  # what the columns of the current step depend on
+        self.changes = []
         self._logged = defaultdict(float)
         self._steps_with = defaultdict(int)  # steps in which a term had anything to average
         self._num_transitions = 0
         self._log_time = time.monotonic()
         self._num_steps = 0
         self._last_memory = None
-        self._last_inputs = None
-        self._settings = None  # of the run, for its checkpoints
-        self.changes = []  # what was changed when the run was resumed
+        self._last_batch = None
 
     # ---- what a subclass defines -----------------------------------------------------------------------------------
 
-    def draw_plan(self, inputs: dict, generator: torch.Generator) -> dict:
+    def draw_plan(self, batch: Batch, generator: torch.Generator):
         """The columns of a batch that an optimiser step looks at; the same for all batches of one length."""
         raise NotImplementedError
 
-    def count_items(self, inputs: dict, plan: dict) -> dict[str, torch.Tensor]:
-        """The number of items of every averaged term in one batch."""
+    def run(self, model, step: Step):
+        """What the losses of the terms are computed from."""
         raise NotImplementedError
 
-    def loss_terms(self, model, inputs: dict, plan: dict) -> tuple[dict, dict, torch.Tensor]:
-        """The averaged terms (`LossTerm`), the other terms (scalars), and the memories `(..., K, D)` to watch."""
-        raise NotImplementedError
+    def watched(self, output) -> torch.Tensor:
+        """The memories `(..., K, D)` whose rank and variance are logged."""
+        return output.memory
 
-    def num_transitions(self, inputs: dict, plan: dict) -> int:
-        """Steps of the student that a batch trains."""
+    def num_transitions(self, step: Step) -> int:
+        """Steps of the student that a micro-batch trains."""
         raise NotImplementedError
 
     def student(self):
         """The student, unwrapped."""
         raise NotImplementedError
 
+    def active_terms(self) -> list[Term]:
+        """The terms that this training has."""
+        return list(self.terms)
+
     def weight(self, name: str) -> float:
         """The weight of a term in the loss."""
         return getattr(self.args, f"{name}_weight")
-
-    def further_settings(self) -> dict:
-        """What the outcome depends on besides the arguments, the model's sizes and the data, for resumed runs to compare."""
-        return {}
 
     def further_logs(self) -> dict[str, float]:
         """What is logged besides the terms, their speed, and the rank and the variance of the memories."""
         return {}
 
-    # ---- resuming ------------------------------------------------------------------------------------------------------
+    # ---- a step ----------------------------------------------------------------------------------------------------
 
-    def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """As [`Trainer.train`]; a run goes on from a whole checkpoint and with its settings, or not at all.
-
-        Raises:
-            InputError: for a checkpoint that is damaged, incomplete or of other settings, each named.
-        """
-        self._settings = settings_of(self)
-        if not resume_from_checkpoint:
-            return super().train(None, *args, **kwargs)
-        folder, manifest = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
-        saved, accepted = manifest["settings"], self.args.accept_changes
-        changed = check_settings(folder, saved, self._settings, accepted)
-        step = json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"]
-        self.changes = manifest["changes"]
-        if changed:
-            self.changes = [*self.changes, {"step": step, "settings": changed}]
-            listed = ", ".join(f"{name}={new!r} (before: {old!r})" for name, (old, new) in changed.items())
-            logger.warning("resumed from step %d with %s", step, listed)
-        self._rate_change = self._settings["learning_rate"] / (saved["learning_rate"] or 1.0)
-        return super().train(str(folder), *args, **kwargs)
-
-    def _run_epoch(self, **kwargs):
-        finished = self.state.global_step >= self.state.max_steps or self.clock.progress() >= 1.0
-        if finished:  # resumed at its end: the library would train one step more
-            self.control.should_training_stop = True
-            return
-        super()._run_epoch(**kwargs)
-
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and self._rate_change != 1.0:
-            self._scale_learning_rate(self._rate_change)
-
-    def _scale_learning_rate(self, factor: float) -> None:
-        """Makes a restored schedule go on at `factor` times its learning rates."""
-        for group in self.optimizer.param_groups:
-            for name in ("lr", "initial_lr"):
-                if name in group:
-                    group[name] = group[name] * factor
-        for name in ("base_lrs", "_last_lr"):
-            if hasattr(self.lr_scheduler, name):
-                setattr(self.lr_scheduler, name, [rate * factor for rate in getattr(self.lr_scheduler, name)])
-
-    def _save_rng_state(self, output_dir):
-        super()._save_rng_state(output_dir)
-        self.save_further_state(output_dir)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            write_manifest(output_dir, self._settings, self.changes)
-
-    def save_further_state(self, output_dir: str) -> None:
-        """Writes what else a resumed run needs into a checkpoint; called on every process."""
-
-    # ---- the loss --------------------------------------------------------------------------------------------------
-
-    def _plan(self, inputs) -> dict:
-        return self.draw_plan(inputs, step_generator(*self._draw))
+    def make_step(self, inputs, draw: tuple[int, int]) -> Step:
+        """One micro-batch as a value; `draw` are the seed and the optimiser step."""
+        batch = Batch.of(self._prepare_inputs(inputs))
+        plan = self.draw_plan(batch, step_generator(*draw))
+        targets = {term.name: term.targets(batch, plan) for term in self.active_terms() if term.targets}
+        return Step(batch, plan, targets, draw)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        self._draw = (self.args.seed, self.state.global_step)
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._num_steps += 1
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
+        steps = [self.make_step(inputs, (self.args.seed, self.state.global_step)) for inputs in batches]
+        for step in steps:
+            step.batch.check(self.student().config.vocab_size)
+        return [{"input_ids": step.batch.input_ids, "step": step} for step in steps], self._count(steps, device)
 
     def _get_num_items_in_batch(self, batch_samples, device):
-        if not batch_samples:
+        return None  # see `_count`
+
+    def _count(self, steps: list[Step], device) -> dict[str, torch.Tensor] | None:
+        """The items of every term in all micro-batches of all processes."""
+        if not steps:
             return None
-        for batch in batch_samples:
-            check_token_ids(batch, self.student().config.vocab_size)
-        counts = [self.count_items(batch, self._plan(batch)) for batch in batch_samples]
+        counts = [step.counts() for step in steps]
         total = torch.stack([sum(count[name] for count in counts) for name in counts[0]]).to(device)
         if self.args.world_size > 1:
             total = self.accelerator.reduce(total, "sum")
@@ -181,18 +133,30 @@ class MemoryTrainer(Trainer):
             self._steps_with[name] += count > 0
         return dict(zip(counts[0], total, strict=True))
 
+    # ---- the loss --------------------------------------------------------------------------------------------------
+
+    def losses(self, model, step: Step) -> tuple[dict[str, LossTerm | torch.Tensor], torch.Tensor]:
+        """All terms of a step, averaged ones as [`LossTerm`] and others as scalars; and the memories to watch."""
+        output = self.run(model, step)
+        losses = {
+            term.name: term.loss(output, step.targets[term.name] if term.targets else step)
+            for term in self.active_terms()
+        }
+        return losses, self.watched(output)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        plan = self._plan(inputs)
-        averaged, others, memory = self.loss_terms(model, inputs, plan)
+        step = inputs.get("step") or self.make_step(inputs, (self.args.seed, self.state.global_step))
+        losses, memory = self.losses(model, step)
         world_size = self.args.world_size
         share = 1 / (self.current_gradient_accumulation_steps * world_size)
         parts = {}
-        for name, term in averaged.items():
-            count = term.count if num_items_in_batch is None else num_items_in_batch[name]
-            part = term.total / count.clamp(min=1)
-            parts[name] = part if num_items_in_batch is not None else part * share
-        for name, value in others.items():
-            parts[name] = value * share
+        for name, term in losses.items():
+            if not isinstance(term, LossTerm):
+                parts[name] = term * share
+            elif num_items_in_batch is None:
+                parts[name] = term.mean * share
+            else:
+                parts[name] = term.total / num_items_in_batch[name].clamp(min=1)
         loss = sum(self.weight(name) * part for name, part in parts.items())
         if not torch.isfinite(loss):
             values = ", ".join(f"{name}={part.item():.4g}" for name, part in parts.items())
@@ -202,9 +166,14 @@ class MemoryTrainer(Trainer):
             )
         for name, part in parts.items():
             self._logged[name] += part.detach()
-        self._num_transitions += self.num_transitions(inputs, plan)
-        self._last_memory, self._last_inputs = memory.detach(), inputs
+        self._num_transitions += self.num_transitions(step)
+        self._last_memory, self._last_batch = memory.detach(), step.batch
         return loss * world_size  # the processes' gradients are averaged
+
+    def mean_loss(self, losses: dict[str, LossTerm | torch.Tensor]) -> torch.Tensor:
+        """The weighted sum of the terms of one micro-batch by itself."""
+        means = {name: term.mean if isinstance(term, LossTerm) else term for name, term in losses.items()}
+        return sum(self.weight(name) * mean for name, mean in means.items())
 
     # ---- logs ------------------------------------------------------------------------------------------------------
 
@@ -237,34 +206,35 @@ class MemoryTrainer(Trainer):
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        inputs = self._prepare_inputs(inputs)
-        self._draw = (0, 0)  # always the same columns, so that evaluations compare
+        step = self.make_step(inputs, (0, 0))  # always the same columns, so that evaluations compare
         with self.accelerator.autocast():
-            averaged, others, _ = self.loss_terms(model, inputs, self._plan(inputs))
-        terms = averaged | {name: LossTerm(value, torch.ones_like(value)) for name, value in others.items()}
-        loss = sum(self.weight(name) * term.mean for name, term in terms.items())
+            losses, _ = self.losses(model, step)
+        loss = self.mean_loss(losses)
+        terms = {
+            name: term if isinstance(term, LossTerm) else LossTerm(term, torch.ones_like(term))
+            for name, term in losses.items()
+        }
         if self.args.eval_rollout_steps and len(self._evaluated["cold_start_loss"]) < self.args.eval_rollout_batches:
-            terms |= self._cold_start_terms(inputs)
+            terms |= self._cold_start_terms(step.batch.first(self.args.eval_rollout_steps))
         for name, term in terms.items():
             self._evaluated[name].append(torch.stack([term.total.detach().float(), term.count.float()]))
         return loss.detach(), None, None
 
-    def _cold_start_terms(self, inputs) -> dict[str, LossTerm]:
+    def _cold_start_terms(self, batch: Batch) -> dict[str, LossTerm]:
         """Loss of the student's rollout from its initial memory, and with `shift_labels` the share that it gets right."""
-        input_ids, documents = first_columns(inputs, self.args.eval_rollout_steps)
-        student, length = self.student(), input_ids.shape[1]
+        student = self.student()
         with self.accelerator.autocast():
-            before, after = rollout(student, input_ids, document_ids=documents)
-            if "shift_labels" in inputs:
-                logits, targets = student.readout(after), inputs["shift_labels"][:, :length]
-                right = (logits.argmax(dim=-1) == targets).sum()
+            before, after = rollout(student, batch.input_ids, documents=batch.documents)
+            if batch.shift_labels is not None:
+                logits = student.readout(after)
+                right = (logits.argmax(dim=-1) == batch.shift_labels).sum()
                 return {
-                    "cold_start_loss": cross_entropy(logits, targets),
-                    "cold_start_accuracy": LossTerm(right, (targets != IGNORED).sum()),
+                    "cold_start_loss": cross_entropy(logits, batch.shift_labels),
+                    "cold_start_accuracy": LossTerm(right, (batch.shift_labels != IGNORED).sum()),
                 }
-            labels = inputs.get("labels", inputs["input_ids"])[:, :length]
-            if documents is not None:
-                labels = labels.masked_fill(documents < 0, IGNORED)
+            labels = batch.labels
+            if batch.documents is not None:
+                labels = labels.masked_fill(batch.documents < 0, IGNORED)
             return {"cold_start_loss": cross_entropy(student.readout(before), labels)}
 
     def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
@@ -275,18 +245,6 @@ class MemoryTrainer(Trainer):
             if count:  # nothing is said of a term that no window of the evaluation has
                 output.metrics[f"{metric_key_prefix}_{name}"] = total / count
         return output
-
-    # ---- checkpoints -----------------------------------------------------------------------------------------------
-
-    def _issue_warnings_after_load(self, load_result):
-        """What the library warns of is an error, but for the names of tied weights that stand there under others."""
-        faults = {
-            "lacks": missing_weights(self.model, load_result.missing_keys),
-            "holds besides": load_result.unexpected_keys,
-        }
-        for fault, names in faults.items():
-            if names:
-                raise InputError(f"the checkpoint {fault} {first_of(names)}: give one that this model wrote")
 
     # ---- sharing ---------------------------------------------------------------------------------------------------
 
@@ -348,37 +306,29 @@ class MemoryTrainer(Trainer):
         return self.lr_scheduler
 
 
-def first_columns(inputs: dict, length: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The first tokens of a batch and their document ids, padding being a document of its own."""
-    documents = separate_padding(inputs["input_ids"], inputs.get("attention_mask"), inputs.get("document_ids"))
-    return inputs["input_ids"][:, :length], None if documents is None else documents[:, :length]
+class TaughtTrainer(MemoryTrainer):
+    """A [`MemoryTrainer`] whose student has a teacher: it logs how far the student's rollout drifts from it."""
 
+    def teacher_model(self):
+        """The teacher, to measure drift against."""
+        raise NotImplementedError
 
-def target_columns(inputs: dict) -> dict[str, torch.Tensor]:
-    """What [`smt_hf.losses.next_targets`] makes the targets of a batch from."""
-    names = ("input_ids", "labels", "shift_labels", "attention_mask", "document_ids")
-    return {name: inputs[name] for name in names if inputs.get(name) is not None}
+    def segment_noise(self, segment_length: int) -> float:
+        """NEFTune's alpha for the segments that the student reads.
 
+        The library's noise shrinks with the root of the length that an embedding sees; every token of a short segment
+        should get as much as one of the whole context.
+        """
+        return self.neftune_noise_alpha * math.sqrt(segment_length / self.args.context_length)
 
-def check_token_ids(inputs: dict, vocab_size: int) -> None:
-    """Checks that every token id of a batch has an embedding, and every label a logit.
+    def further_logs(self):
+        return {"drift": round(self._training_drift(), 6)} if self.args.drift_steps else {}
 
-    Raises:
-        InputError: naming the id.
-    """
-    for name in ("labels", "shift_labels"):
-        labels = inputs.get(name)
-        if labels is None:
-            continue
-        wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= vocab_size))]
-        if len(wrong):
-            raise InputError(
-                f"{name} hold {int(wrong[0])}, which is neither {IGNORED} nor one of the model's {vocab_size} ids: correct the "
-                "labels"
-            )
-    low, high = (int(value) for value in torch.aminmax(inputs["input_ids"]))
-    if low < 0 or high >= vocab_size:
-        raise InputError(
-            f"token id {low if low < 0 else high} is outside the model's vocabulary of {vocab_size} ids: use the "
-            "tokenizer that the model was made for, or make the model with a larger vocab_size"
-        )
+    def _training_drift(self) -> float:
+        batch, student = self._last_batch.first(self.args.drift_steps), self.student()
+        training = student.training
+        student.eval()
+        with self.compute_loss_context_manager(), self.accelerator.autocast():
+            value = drift(student, self.teacher_model(), batch.input_ids, batch.documents)[-1].item()
+        student.train(training)
+        return value

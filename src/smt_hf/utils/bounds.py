@@ -67,6 +67,8 @@ BOUNDS = {
     # data
     "max_documents": SIZE,
     "num_eval_windows": SIZE,
+    "holdout": Bounds(2),
+    "num_levels": Bounds(2, 256),
     # a training
     "per_device_train_batch_size": SIZE,
     "per_device_eval_batch_size": SIZE,
@@ -135,6 +137,9 @@ BOUNDS = {
     "num_samples": SIZE,
     "temperature": Bounds(1e-3, besides=(0,)),  # below it, float32 logits overflow
     "top_p": Bounds(0, 1, open_low=True),
+    "images": SIZE,
+    "complete_rows": COUNT,
+    "quality_images": SIZE,
     "max_tokens": SIZE,
     "port": Bounds(0, 65535),
     # the demo

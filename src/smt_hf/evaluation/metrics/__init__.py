@@ -1,35 +1,48 @@
 """Metrics for Hugging Face `evaluate`: a folder each, laid out as `evaluate` and metric Spaces have them.
 
-They need the extra: `pip install 'smt-hf[evaluate]'`.
+To add one, add a folder with a file of the same name that defines one `evaluate.Metric`; nothing else lists them. What needs
+`evaluate` is imported when a metric is loaded, for that takes a second.
 """
 
+import tempfile
+from importlib import import_module
 from pathlib import Path
 
 from ...errors import InputError
 
-METRICS = ("bits_per_byte", "drift", "effective_rank", "rollout_loss")
+METRICS = tuple(
+    sorted(file.parent.name for file in Path(__file__).parent.glob("*/*.py") if file.stem == file.parent.name)
+)
 
 
 def load(name: str, **kwargs):
-    """`evaluate.load` of one of the package's metrics; works offline.
+    """One of the package's metrics. Nothing is downloaded, and unlike with `evaluate.load` no copy of the file is made.
 
     Args:
         name: one of `METRICS`.
-        **kwargs: those of `evaluate.load`, such as `keep_in_memory`, and what the metric itself takes.
+        **kwargs: those of `evaluate.Metric`, such as `keep_in_memory`, and what the metric itself takes.
 
     Returns:
         The `evaluate.Metric`.
 
     Raises:
-        InputError: if there is no such metric, or `evaluate` is not installed.
+        InputError: if there is no such metric.
     """
     if name not in METRICS:
         raise InputError(f"metric {name!r} is unknown: choose one of {', '.join(METRICS)}")
-    try:
-        import evaluate
-    except ImportError as error:
-        raise InputError(f"metric {name!r} needs evaluate: pip install 'smt-hf[evaluate]'") from error
-    return evaluate.load(str(Path(__file__).parent / name), **kwargs)
+    module = import_module(f"{__name__}.{name}.{name}")
+    return getattr(module, name.title().replace("_", ""))(**kwargs)
 
 
-__all__ = ["METRICS", "load"]
+def compute(name: str, **inputs) -> dict:
+    """The results of one of the package's metrics for rows that are all at hand; no file is left behind.
+
+    Args:
+        name: one of `METRICS`.
+        **inputs: those of the metric: `predictions`, in most of them `references`, and its own.
+    """
+    with tempfile.TemporaryDirectory() as folder:  # a metric makes a folder even when it keeps its rows in memory
+        return load(name, keep_in_memory=True, cache_dir=folder).compute(**inputs)
+
+
+__all__ = ["METRICS", "compute", "load"]

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
+from ...batch import IGNORED
 from ...errors import InputError
-from ...losses import IGNORED
-from .. import next_token_losses
+from ...rollout import next_token_losses
 
 
 def stack_rows(rows, name: str) -> torch.Tensor:
@@ -69,7 +69,7 @@ def token_losses(predictions, references) -> tuple[torch.Tensor, torch.Tensor]:
     wrong = targets[counted & ((targets < 0) | (targets >= vocab_size))]
     if len(wrong):
         raise InputError(
-            f"reference {int(wrong[0])} is neither {IGNORED} nor one of the {vocab_size} ids that have a logit: mend the "
+            f"reference {int(wrong[0])} is neither {IGNORED} nor one of the {vocab_size} ids that have a logit: fix the "
             "references"
         )
     rows = [next_token_losses(torch.nn.Identity(), *row) for row in zip(given.split(1), targets.split(1), strict=True)]

@@ -2,12 +2,12 @@
 
 import math
 
-import datasets
 import evaluate
 
 from smt_hf.errors import InputError
-from smt_hf.evaluation import bits_per_byte
+from smt_hf.evaluation.metrics.info import LOSS_COLUMNS, metric_info
 from smt_hf.evaluation.metrics.rows import token_losses
+from smt_hf.evaluation.units import bits_per_byte
 
 DESCRIPTION = (
     """The loss of a language model in bits per byte of its text, which compares models with different tokenizers."""
@@ -31,21 +31,7 @@ class BitsPerByte(evaluate.Metric):
         super().__init__(*args, **kwargs)
 
     def _info(self):
-        ids = datasets.List(datasets.Value("int64"))
-        losses = datasets.List(datasets.Value("float32"))
-        info = evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation="",
-            inputs_description=INPUTS,
-            features=[
-                datasets.Features({"predictions": datasets.List(losses), "references": ids}),
-                datasets.Features({"predictions": losses, "references": ids}),
-            ],
-        )
-        info.format = (
-            "numpy"  # set here, for the constructor accepts it for scalars only: lists of floats fill the memory
-        )
-        return info
+        return metric_info(DESCRIPTION, INPUTS, LOSS_COLUMNS)
 
     def _compute(self, predictions, references, bytes_per_token=None):
         ratio = self.bytes_per_token if bytes_per_token is None else bytes_per_token

@@ -1,46 +1,31 @@
 """Drift of a student from its teacher, for `evaluate`."""
 
-import datasets
 import evaluate
 import torch
 
 from smt_hf.errors import InputError
+from smt_hf.evaluation.metrics.info import SMT_CITATION, metric_info, rows_of
 from smt_hf.evaluation.metrics.rows import stack_rows
-from smt_hf.rollout import squared_distance
+from smt_hf.losses import squared_distance
 
 DESCRIPTION = """Mean squared error between the states that a student reaches by itself and its teacher's, at each step of a
 rollout."""
 INPUTS = """
 Args:
-    predictions: rows of the student's states `(T, K, D)`, as `smt_hf.rollout` gives them.
+    predictions: rows of the student's states `(T, K, D)`, as `smt_hf.evaluation.rollout` gives them.
     references: rows of the teacher's states after the same tokens, `(T, K, D)`. All rows are of one shape.
 Returns:
     drift: the mean over the steps.
     drift_by_step: the mean over the rows and the K x D numbers of a memory, after 1, 2, ... steps.
 """
-CITATION = """@article{kumar2026pretraining,
-  title   = {Pretraining Recurrent Networks without Recurrence},
-  author  = {Kumar, Akarsh and Isola, Phillip},
-  journal = {arXiv preprint arXiv:2606.06479},
-  year    = {2026}
-}"""
 
 
 class Drift(evaluate.Metric):
     """Distance of the student's states from the teacher's."""
 
     def _info(self):
-        states = datasets.List(datasets.List(datasets.List(datasets.Value("float32"))))
-        info = evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation=CITATION,
-            inputs_description=INPUTS,
-            features=datasets.Features({"predictions": states, "references": states}),
-        )
-        info.format = (
-            "numpy"  # set here, for the constructor accepts it for scalars only: lists of floats fill the memory
-        )
-        return info
+        states = rows_of("float32", 3)
+        return metric_info(DESCRIPTION, INPUTS, [{"predictions": states, "references": states}], SMT_CITATION)
 
     def _compute(self, predictions, references):
         own, target = stack_rows(predictions, "predictions"), stack_rows(references, "references")

@@ -1,9 +1,9 @@
 """Effective rank of memories, for `evaluate`."""
 
-import datasets
 import evaluate
 
 from smt_hf.errors import InputError
+from smt_hf.evaluation.metrics.info import metric_info, rows_of
 from smt_hf.evaluation.metrics.rows import stack_rows
 from smt_hf.losses import effective_rank
 
@@ -27,20 +27,8 @@ class EffectiveRank(evaluate.Metric):
     """In how many directions memories differ."""
 
     def _info(self):
-        memory = datasets.List(datasets.List(datasets.Value("float32")))
-        info = evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation=CITATION,
-            inputs_description=INPUTS,
-            features=[
-                datasets.Features({"predictions": datasets.List(memory)}),
-                datasets.Features({"predictions": memory}),
-            ],
-        )
-        info.format = (
-            "numpy"  # set here, for the constructor accepts it for scalars only: lists of floats fill the memory
-        )
-        return info
+        columns = [{"predictions": rows_of("float32", 3)}, {"predictions": rows_of("float32", 2)}]
+        return metric_info(DESCRIPTION, INPUTS, columns, CITATION)
 
     def _compute(self, predictions):
         memories = stack_rows(predictions, "predictions")

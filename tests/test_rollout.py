@@ -5,8 +5,8 @@ import torch
 
 from smt_hf import SmtRnnCache
 from smt_hf.losses import dynamics
-from smt_hf.rollout import teacher_states
-from smt_hf.training.rollouts import sequential_states, sweep_states
+from smt_hf.models.documents_smt import document_starts
+from smt_hf.rollout import sequential_states, sweep_states, teacher_states
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 DOCUMENTS = torch.tensor([[0] * 12, [0] * 5 + [1] * 7, [0] * 3 + [1] * 3 + [2] * 6])
@@ -14,13 +14,10 @@ DOCUMENTS = torch.tensor([[0] * 12, [0] * 5 + [1] * 7, [0] * 3 + [1] * 3 + [2] *
 
 @pytest.fixture
 def rollout(joint, tokens):
-    """Segments of 2 tokens: teacher's states before them, tokens, documents, where documents begin."""
+    """Segments of 2 tokens: teacher's states before them, tokens, where documents begin."""
     columns = torch.arange(12).view(6, 2)
-    encoded = teacher_states(joint.teacher, tokens[:, :12], columns[:, 0] - 1, document_ids=DOCUMENTS)
-    begins = torch.zeros(3, 6, dtype=torch.bool)
-    begins[2, 3] = True  # the third document of the third row begins at column 6
-    begins[:, 0] = True
-    return encoded, tokens[:, columns], DOCUMENTS[:, columns], begins
+    encoded = teacher_states(joint.teacher, tokens[:, :12], columns[:, 0] - 1, documents=DOCUMENTS)
+    return encoded, tokens[:, columns], document_starts(DOCUMENTS)[:, columns]
 
 
 def naive_state(student, teacher_state, row, document, first, last):
@@ -37,8 +34,8 @@ def naive_state(student, teacher_state, row, document, first, last):
 
 @pytest.mark.parametrize("num_sweeps", [0, 1, 3, 99])
 def test_sweeps_are_bounded_rollouts(student, rollout, tokens, num_sweeps):
-    encoded, segments, documents, begins = rollout
-    states = sweep_states(student, encoded, segments, documents, begins, num_sweeps)
+    encoded, segments, begins = rollout
+    states = sweep_states(student, encoded, segments, begins, num_sweeps)
     for row in range(3):
         for segment in range(6):
             origin = max(segment - num_sweeps, 0)
@@ -48,9 +45,9 @@ def test_sweeps_are_bounded_rollouts(student, rollout, tokens, num_sweeps):
 
 
 def test_sequential_is_the_full_rollout(student, rollout):
-    encoded, segments, documents, begins = rollout
-    states = sequential_states(student, encoded, segments, documents, begins)
-    torch.testing.assert_close(states, sweep_states(student, encoded, segments, documents, begins, 5), **EXACT)
+    encoded, segments, begins = rollout
+    states = sequential_states(student, encoded, segments, begins)
+    torch.testing.assert_close(states, sweep_states(student, encoded, segments, begins, 5), **EXACT)
 
 
 def gradients(student):
@@ -71,11 +68,10 @@ def test_batched_detached_gradient_equals_the_unrolled_one(joint, student, token
     student.zero_grad()
 
     segments = tokens[:, :, None]
-    begins = torch.zeros(3, 10, dtype=torch.bool)
-    states = sequential_states(student, empty.expand(-1, 10, -1, -1), segments, None, begins)
+    states = sequential_states(student, empty.expand(-1, 10, -1, -1), segments, None)
     output = student(segments.flatten(0, 1), cache=SmtRnnCache(states.flatten(0, 1)), output_memory=True)
     predicted = output.memory.unflatten(0, (3, 10))[:, :, 0]
-    dynamics(predicted.double(), target, torch.ones(3, 10)).mean.backward()
+    dynamics(predicted.double(), target, torch.zeros(3, 10)).mean.backward()
     batched = gradients(student)
     assert set(batched) == set(unrolled)
     for name, gradient in unrolled.items():

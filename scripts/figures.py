@@ -1,0 +1,90 @@
+"""Draws every plot under docs/images from the results under docs/results.
+
+    python scripts/figures.py            # all of them
+    python scripts/figures.py retrieval  # those of one task
+
+`docs/results/TASK.csv` and `TASK_curves.json` are the `results.csv` and `curves.json` of an `smt-hf compare`; `long_generation.csv` is what
+`scripts/long_generation.py` measured.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import yaml
+
+from smt_hf.comparison.curves import read_curves
+from smt_hf.comparison.plots import draw, plot_accuracy, plot_curves
+from smt_hf.tasks import load_task
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, IMAGES = ROOT / "docs" / "results", ROOT / "docs" / "images"
+LONG_GENERATION = "long_generation"
+# Which curves the pages of these tasks show.
+CURVES = {"retrieval": ("budgets", "gradients", "drift", "memory_space"), "parity": ("drift",), "stack": ("drift",)}
+MODELS = {
+    "student": {"label": "student (fixed-size memory)", "color": "#0072B2"},
+    "gpt2": {"label": "GPT-2 (key-value cache)", "color": "#D55E00"},
+}
+
+
+def plot_task(name: str, images: Path) -> list[Path]:
+    """Draws the pictures of one task."""
+    recipe = yaml.safe_load((ROOT / "configs" / "synthetic" / f"{name}.yaml").read_text(encoding="utf-8"))
+    chance = load_task(recipe["task"], length=recipe["lengths"][0], **recipe.get("task_options", {})).chance
+    files = [plot_accuracy(read_runs(RESULTS / f"{name}.csv"), chance, images / f"{name}_accuracy.png")]
+    curves = RESULTS / f"{name}_curves.json"
+    if curves.is_file():
+        files += plot_curves(read_curves(curves), images, CURVES[name], prefix=f"{name}_")
+    return files
+
+
+def read_runs(file: Path) -> list[dict]:
+    """The runs in a CSV file of results: `cell`, `method`, `length` and `accuracy`."""
+    return [{**row, "length": int(row["length"]), "accuracy": float(row["accuracy_at_1x"])} for row in read_csv(file)]
+
+
+def read_csv(file: Path) -> list[dict]:
+    with open(file, encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def plot_turns(rows: list[dict], file: Path) -> Path:
+    """Draws resident memory and time per token against the number of tokens.
+
+    Args:
+        rows: `model`, `tokens`, `bytes` and `seconds` (of one token) after every turn.
+        file: where the picture goes.
+    """
+    return draw(file, (2, 2, 3.2), lambda axes: turns(axes, rows))
+
+
+def turns(axes, rows) -> None:
+    for axis, (name, label, scale) in zip(
+        axes,
+        [("bytes", "memory of the process, MB", 1e-6), ("seconds", "CPU milliseconds a token", 1e3)],
+        strict=True,
+    ):
+        for model, style in MODELS.items():
+            points = [(int(r["tokens"]) / 1000, float(r[name]) * scale) for r in rows if r["model"] == model]
+            axis.plot(*zip(*points, strict=True), **style)
+        axis.set(xlabel="tokens written, thousands", ylabel=label, ylim=(0, None))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="Tasks; all by default.")
+    parser.add_argument("--images", type=Path, default=IMAGES, help="Folder of the pictures.")
+    options = parser.parse_args()
+    (options.images / "results").mkdir(parents=True, exist_ok=True)
+    recipes = {file.stem for file in (ROOT / "configs" / "synthetic").glob("*.yaml")}
+    tasks = [file.stem for file in sorted(RESULTS.glob("*.csv")) if file.stem in recipes]
+    for name in options.names or tasks:
+        for file in plot_task(name, options.images / "results"):
+            print(file)
+    if not options.names and (RESULTS / f"{LONG_GENERATION}.csv").is_file():
+        print(plot_turns(read_csv(RESULTS / f"{LONG_GENERATION}.csv"), options.images / f"{LONG_GENERATION}.png"))
+
+
+if __name__ == "__main__":
+    main()

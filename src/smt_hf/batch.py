@@ -1,0 +1,151 @@
+"""A batch as every loss reads it: the tokens, what belongs together, and the target of every state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from .errors import InputError
+from .models.documents_smt import check_names, document_starts, separate_padding
+
+IGNORED = -100  # a target that no loss counts
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows of tokens, made once from the columns of a micro-batch; models, losses, counts and logs read it.
+
+    Attributes:
+        input_ids: `(B, T)`.
+        documents: `(B, T)`, -1 for padding: the one mask that losses know; `None` for one document a row, without padding.
+        labels: `(B, T)` token ids at their own positions, as everywhere in `transformers`: label t + 1 is read from the
+            memory after token t. -100 is ignored. `input_ids` where the data gave none; `None` beside `shift_labels`.
+        shift_labels: `(B, T)` targets that are aligned already: number t is read from the memory after token t. They take
+            the place of `labels`, and padding and documents do not change them.
+        padded: whether the rows came with an `attention_mask`.
+        continued: bool `(B,)`, rows whose first document began before the window and whose memory is carried on.
+    """
+
+    input_ids: torch.Tensor
+    documents: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+    shift_labels: torch.Tensor | None = None
+    padded: bool = False
+    continued: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, columns: Mapping[str, torch.Tensor]) -> "Batch":
+        """The batch of what a data collator gives; columns that no loss reads are left out.
+
+        Raises:
+            TypeError: for a column under a name of 0.1.
+        """
+        check_names(columns)
+        input_ids, mask, shift_labels = (
+            columns["input_ids"],
+            columns.get("attention_mask"),
+            columns.get("shift_labels"),
+        )
+        labels = columns.get("labels")
+        if shift_labels is None and labels is None:
+            labels = input_ids
+        return cls(
+            input_ids,
+            separate_padding(input_ids, mask, columns.get("documents")),
+            None if shift_labels is not None else labels,
+            shift_labels,
+            mask is not None,
+            columns.get("continued"),
+        )
+
+    def check(self, vocab_size: int) -> None:
+        """Checks that every token id has an embedding, and every label a logit.
+
+        Raises:
+            InputError: naming the id.
+        """
+        for name in ("labels", "shift_labels"):
+            labels = getattr(self, name)
+            if labels is None or labels is self.input_ids:
+                continue
+            wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= vocab_size))]
+            if len(wrong):
+                raise InputError(
+                    f"{name} hold {int(wrong[0])}, which is neither {IGNORED} nor one of the model's {vocab_size} ids: correct "
+                    "the labels"
+                )
+        low, high = (int(value) for value in torch.aminmax(self.input_ids))
+        if low < 0 or high >= vocab_size:
+            raise InputError(
+                f"token id {low if low < 0 else high} is outside the model's vocabulary of {vocab_size} ids: use the "
+                "tokenizer that the model was made for, or make the model with a larger vocab_size"
+            )
+
+    def first(self, length: int) -> "Batch":
+        """The first columns."""
+        return self[:, :length]
+
+    def __getitem__(self, columns) -> "Batch":
+        """The batch of some rows and columns, as of a tensor `(B, T)`."""
+        cut = {name: getattr(self, name) for name in ("input_ids", "documents", "labels", "shift_labels")}
+        cut = {name: None if value is None else value[columns] for name, value in cut.items()}
+        return Batch(**cut, padded=self.padded, continued=self.continued)
+
+    @cached_property
+    def begins(self) -> torch.Tensor | None:
+        """Bool `(B, T)`: the first token of every document within the window; `None` where that is the first column alone."""
+        return None if self.documents is None else document_starts(self.documents)
+
+    @cached_property
+    def targets(self) -> torch.Tensor:
+        """`(B, T + 1)`: entry t + 1 is the target of the state after position t, entry 0 that of the empty context.
+
+        Padding is no target, nor is the first token of a document one of the document before; -100 stands for neither.
+        """
+        ignored = self.input_ids.new_full((len(self.input_ids), 1), IGNORED)
+        if self.shift_labels is not None:
+            return torch.cat([ignored, self.shift_labels], dim=1)
+        labels = self.labels
+        if self.documents is not None:
+            later = self.begins.clone()
+            later[:, 0] = False  # read from the empty context
+            labels = labels.masked_fill(later | (self.documents < 0), IGNORED)
+        return torch.cat([labels, ignored], dim=1)
+
+    @cached_property
+    def start_targets(self) -> torch.Tensor:
+        """`(B, T)`: the labels that are read from the initial memory, the first of every document; -100 elsewhere."""
+        if self.documents is None:
+            first = torch.zeros_like(self.input_ids, dtype=torch.bool)
+            first[:, 0] = True
+        else:
+            first = self.begins.clone()
+        if self.continued is not None:
+            first &= (first.cumsum(dim=1) > 1) | ~self.continued[:, None]
+        return self.labels.masked_fill(~first, IGNORED)
+
+    def counted(self, columns: torch.Tensor) -> torch.Tensor:
+        """What stands for a target where memories are compared, `(B, N)`: 0 at `columns` `(N,)`, -100 at padding."""
+        counted = torch.zeros_like(self.input_ids[:, columns])
+        return counted if self.documents is None else counted.masked_fill(self.documents[:, columns] < 0, IGNORED)
+
+    def future_targets(self, positions: torch.Tensor, horizon: int) -> torch.Tensor:
+        """The targets of decoding `horizon` tokens from the memories after `positions`.
+
+        Args:
+            positions: `(M,)` in -1..T-1.
+            horizon: T_f.
+
+        Returns:
+            `(B, M, T_f)`: step j of position t is the target of the state after position t + j; -100 past the window, and
+            past the document of the context.
+        """
+        batch_size, length = self.input_ids.shape
+        states = positions[:, None] + torch.arange(horizon, device=positions.device)  # the state after position t + j
+        inside = states < length
+        future = self.targets[:, (states + 1).clamp(max=length)]
+        if self.documents is not None:
+            own = self.documents[:, positions.clamp(min=0)][..., None]
+            inside = inside & (self.documents[:, states.clamp(min=0, max=length - 1)] == own)
+        return future.masked_fill(~inside.expand(batch_size, -1, -1), IGNORED)

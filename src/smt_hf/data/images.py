@@ -1,0 +1,181 @@
+"""From images to training rows: one image, one document, one row."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import InputError, one_line
+from ..models.image_processing_smt import SmtImageProcessor
+from .image_sources import ImageSource, open_images
+from .token_cache import FORMAT_VERSION, TokenCache, cached, write_token_cache
+
+CHUNK_IMAGES = 4096
+
+
+class ImageRows(torch.utils.data.Dataset):
+    """The images of a token cache, one a row: an item is `{"input_ids": (T,) int64}`.
+
+    Args:
+        cache: from [`cached_images`], all of whose documents have one length T; it is read, never copied.
+
+    Raises:
+        InputError: for a cache whose documents differ in length, such as one of text.
+    """
+
+    def __init__(self, cache: TokenCache):
+        self.window_length, rest = divmod(cache.num_tokens, cache.num_documents)
+        if rest or (np.diff(cache.document_starts) != self.window_length).any():
+            raise InputError(
+                f"{str(cache.path)!r} holds documents of different lengths, not images: give TokenWindows"
+            )
+        self.cache = cache
+
+    def identity(self) -> dict:
+        """What tells these images from others, for a resumed training to compare."""
+        return {"kind": "ImageRows", "tokens": self.cache.digest}
+
+    def __len__(self) -> int:
+        return self.cache.num_documents
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        start = range(len(self))[index] * self.window_length
+        tokens = self.cache.tokens[start : start + self.window_length]
+        return {"input_ids": torch.from_numpy(tokens.astype(np.int64))}
+
+
+def processor_for(source: ImageSource, conditional: bool = True, **options) -> SmtImageProcessor:
+    """Return a processor for a data set, with its classes.
+
+    Args:
+        source: from [`open_images`].
+        conditional: with class tokens; the images must have labels.
+        options: those of [`SmtImageProcessor`], without the classes.
+
+    Raises:
+        InputError: for options that cannot work, or images without labels.
+    """
+    if conditional and source.class_names is None:
+        raise InputError(f"{source.name} has no classes: name its label_column, or train without classes")
+    names = source.class_names if conditional else None
+    try:
+        return SmtImageProcessor(**options, num_classes=len(names or ()), class_names=names)
+    except ValueError as error:
+        raise InputError(one_line(error)) from error
+
+
+def cached_images(
+    source: ImageSource | str | os.PathLike,
+    processor: SmtImageProcessor,
+    cache_dir: str | os.PathLike | None = None,
+    max_images: int | None = None,
+    **options,
+) -> TokenCache:
+    """Return the token cache of a data set of images, built on the first call and reused while nothing it depends on changes.
+
+    Every image is a document of T ids, `processor.sequence_length`; the cache counts a byte for each pixel.
+
+    Args:
+        source: from [`open_images`], or what it opens.
+        processor: makes ids of images.
+        cache_dir: the folder of all caches, as for text.
+        max_images: read so many at most.
+        options: those of [`open_images`].
+
+    Raises:
+        InputError: as [`open_images`] does; for an image or a label that the processor refuses, naming its place; for classes
+            that are not the processor's.
+    """
+    if not isinstance(source, ImageSource):
+        source = open_images(source, **options)
+    if max_images is not None and max_images < 1:
+        raise InputError(f"max_images is {max_images}: give 1 or more, or leave it out for all")
+    check_classes(source, processor)
+    if None in source.identity:
+        raise InputError(
+            "an IterableDataset has nothing to know it by: give a Dataset or files, or write a cache of a name of your own "
+            "with build_image_cache"
+        )
+    fingerprint = {
+        "version": FORMAT_VERSION,
+        "source": source.identity,
+        "processor": processor.to_dict(),
+        "max_images": max_images,
+    }
+
+    def build(path: Path) -> TokenCache:
+        return build_image_cache(source, processor, path, max_images, fingerprint)
+
+    return cached(source.name.strip("'"), fingerprint, build, cache_dir)
+
+
+def build_image_cache(
+    images: Iterable[tuple],
+    processor: SmtImageProcessor,
+    path: str | os.PathLike,
+    max_images: int | None = None,
+    fingerprint: dict | None = None,
+) -> TokenCache:
+    """Encode images into a token cache in the folder `path`, in one pass and in bounded memory.
+
+    Args:
+        images: of `(image, label)`, such as an [`ImageSource`].
+        processor: makes ids of images.
+        path: the folder to write.
+        max_images: read so many at most.
+        fingerprint: JSON-ready values that say what the cache was made from.
+
+    Raises:
+        InputError: as [`cached_images`] does, or if the folder cannot be written.
+    """
+    chunks = _encoded(images, processor, max_images)
+    return write_token_cache(chunks, processor.vocab_size, path, fingerprint)
+
+
+def check_classes(source: ImageSource, processor: SmtImageProcessor) -> None:
+    """Checks that the images have the classes of a class-conditional processor.
+
+    Raises:
+        InputError: naming both.
+    """
+    if processor.num_classes == 0:
+        return
+    names = source.class_names
+    if names is None:
+        raise InputError(
+            f"{source.name} has no classes, and the student has {processor.num_classes}: name its label_column"
+        )
+    if processor.class_names not in (None, names) or len(names) != processor.num_classes:
+        raise InputError(
+            f"{source.name} has the classes {_shown(names)}, and the student {_shown(processor.class_names or [])} "
+            f"({len(names)} and {processor.num_classes}): give images of the same classes"
+        )
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def _encoded(images, processor: SmtImageProcessor, max_images: int | None) -> Iterator[tuple]:
+    """Chunks of images as [`write_token_cache`] takes them."""
+    name, rows = getattr(images, "name", "the data set"), []
+    for number, (image, label) in enumerate(images):
+        if number == max_images:
+            break
+        try:
+            class_ids = processor.class_ids(label if processor.num_classes else None)
+            rows.append(np.concatenate([class_ids, processor.pixel_ids(image)]))
+        except ValueError as error:
+            raise InputError(f"{name}, image {number}: {one_line(error)}") from error
+        if len(rows) == CHUNK_IMAGES:
+            yield _chunk(rows, processor)
+            rows = []
+    if rows:
+        yield _chunk(rows, processor)
+
+
+def _chunk(rows: list[np.ndarray], processor: SmtImageProcessor) -> tuple[np.ndarray, np.ndarray, int]:
+    lengths = np.full(len(rows), processor.sequence_length, dtype=np.int64)
+    return np.concatenate(rows), lengths, len(rows) * processor.num_pixels

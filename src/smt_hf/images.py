@@ -1,0 +1,152 @@
+"""Drawing images with a student of pixels."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from .errors import InputError, one_line
+from .models import SmtImageProcessor, SmtMemory, SmtRnnCache, SmtRnnForCausalLM
+
+
+@torch.no_grad()
+def generate_images(
+    student: SmtRnnForCausalLM,
+    processor: SmtImageProcessor,
+    num_images: int = 1,
+    labels: Sequence[int | str] | int | str | None = None,
+    complete=None,
+    complete_rows: int | None = None,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    batch_size: int = 256,
+) -> list:
+    """Lets a student draw, pixel by pixel, from its initial memory.
+
+    Args:
+        student: trained on images.
+        processor: the one that it was trained with, saved beside it.
+        num_images: how many to draw.
+        labels: what to draw, for a class-conditional student: one class for all images, or a list with one for each; all
+            classes in turn when `None`.
+        complete: an image whose upper rows are given; the student draws the others. All images complete the same one.
+        complete_rows: how many rows are given; half of the height by default.
+        temperature: of the sampling; 0 takes the likeliest level of every pixel.
+        top_p: sample from the likeliest levels with this share of the probability.
+        seed: makes the images reproducible; torch's own state when `None`.
+        batch_size: images at a time.
+
+    Returns:
+        Grey PIL images of the processor's size.
+
+    Raises:
+        InputError: for a student of another vocabulary, an unknown label, a number out of range, or what is no image.
+    """
+    check_processor(student, processor)
+    prompts = _prompts(processor, num_images, labels, complete, complete_rows)
+    sampling = {"do_sample": False}
+    if temperature > 0:
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    devices = [student.device] if student.device.type == "cuda" else []
+    pixels = []
+    with torch.random.fork_rng(devices, enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        for rows in torch.from_numpy(prompts).to(student.device).split(batch_size):
+            pixels.append(draw(student, processor, rows, **sampling).cpu())
+    return processor.to_images(torch.cat(pixels))
+
+
+def draw(student, processor: SmtImageProcessor, prompts: torch.Tensor, **sampling) -> torch.Tensor:
+    """The pixels that follow prompts.
+
+    Args:
+        student: trained on images.
+        processor: the one that it was trained with.
+        prompts: `(B, P)` ids: the class token where there is one, then the pixels that are given; P may be 0.
+        sampling: options of `generate()`.
+
+    Returns:
+        The ids of all pixels, `(B, H x W)`, those that were given among them.
+    """
+    num_new = processor.sequence_length - prompts.shape[1]
+    if num_new > 0:
+        start = {"inputs": prompts, "attention_mask": torch.ones_like(prompts)}
+        if prompts.shape[1] == 0:
+            cache = SmtRnnCache(student.model.start_memory(len(prompts)))
+            start = {"memory": SmtMemory.from_cache(student, cache)}
+        others = range(processor.num_levels, student.config.vocab_size)  # ids of no pixel
+        written = student.generate(
+            **start, max_new_tokens=num_new, suppress_tokens=list(others) or None, eos_token_id=None, **sampling
+        )
+        prompts = torch.cat([prompts, written[:, -num_new:]], dim=1)
+    return prompts[:, -processor.num_pixels :]
+
+
+def check_processor(student, processor: SmtImageProcessor) -> None:
+    """Checks that a student has an embedding for every id of a processor.
+
+    Raises:
+        InputError: naming both sizes.
+    """
+    if processor.vocab_size > student.config.vocab_size:
+        raise InputError(
+            f"the image processor has {processor.vocab_size} ids but the student's vocab_size is {student.config.vocab_size}: "
+            "use the processor that the student was trained with"
+        )
+
+
+def _prompts(processor: SmtImageProcessor, num_images: int, labels, complete, complete_rows: int | None) -> np.ndarray:
+    """What the student reads before it draws, `(num_images, P)`."""
+    if num_images < 1:
+        raise InputError(f"num_images is {num_images}: give 1 or more")
+    if labels is None and processor.num_classes:
+        labels = [number % processor.num_classes for number in range(num_images)]
+    elif labels is None or isinstance(labels, int | str):
+        labels = [labels] * num_images
+    if len(labels) != num_images:
+        raise InputError(f"{len(labels)} labels were given for {num_images} images: give one for each, or one for all")
+    height, width = processor.size["height"], processor.size["width"]
+    if complete is None and complete_rows is not None:
+        raise InputError(f"complete_rows={complete_rows} is of an image to complete: give complete, or leave it out")
+    rows = height // 2 if complete_rows is None else complete_rows
+    if not 0 <= rows <= height:
+        raise InputError(f"complete_rows={rows} must be from 0 to {height}, the height of the image")
+    try:
+        given = np.zeros(0, dtype=np.int64) if complete is None else processor.pixel_ids(complete)[: rows * width]
+        return np.stack([np.concatenate([processor.class_ids(label), given]) for label in labels])
+    except ValueError as error:
+        raise InputError(one_line(error)) from error
+
+
+def image_grid(images: Sequence, columns: int | None = None, scale: int | None = None, gap: int = 2):
+    """One picture of many.
+
+    Args:
+        images: PIL images of one size.
+        columns: images in a row; about as many as there are rows when `None`.
+        scale: pixels of the picture for one of an image; enough for images of about 56 pixels when `None`.
+        gap: pixels between images.
+
+    Returns:
+        A grey PIL image.
+
+    Raises:
+        InputError: if there are no images, or they differ in size.
+    """
+    from PIL import Image
+
+    if not images or len({image.size for image in images}) != 1:
+        raise InputError("a grid needs images of one size: give at least one, and no others")
+    width, height = images[0].size
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    scale = scale or max(1, round(56 / max(width, height)))
+    step_x, step_y = width * scale + gap, height * scale + gap
+    size = (min(columns, len(images)) * step_x + gap, math.ceil(len(images) / columns) * step_y + gap)
+    grid = Image.new("L", size, 96)
+    for number, image in enumerate(images):
+        place = (gap + number % columns * step_x, gap + number // columns * step_y)
+        grid.paste(image.resize((width * scale, height * scale), Image.Resampling.NEAREST), place)
+    return grid

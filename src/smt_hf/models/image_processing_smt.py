@@ -1,0 +1,248 @@
+"""Images as sequences of tokens, and back."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.processing_utils import ImagesKwargs
+from transformers.utils import is_vision_available
+
+if is_vision_available():
+    from PIL import Image
+
+_RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers, in their order
+
+
+class SmtImageProcessorKwargs(ImagesKwargs, total=False):
+    num_levels: int
+    num_classes: int
+    class_names: list[str] | None
+
+
+class SmtImageProcessor(BaseImageProcessor):
+    r"""Turns images into token ids for a student of pixels, and token ids into images.
+
+    An image becomes grey, is resized and read in raster order, as in ImageGPT: row by row from the top, each pixel one of
+    `num_levels` ids, 0 for black. With `num_classes` a class token comes first, with the ids above those of the pixels, so
+    that a student can be told what to draw.
+
+    Args:
+        size: `{"height": H, "width": W}`, a pair `(H, W)` or one number for both. Images of another size are resized, and
+            stretched where their shape differs.
+        num_levels: ids of a pixel, 2 (black and white) to 256 (all that 8 bits tell apart).
+        num_classes: classes of a class-conditional student; 0 for none.
+        class_names: names of the classes, in the order of their labels.
+        resample: Pillow's number of the filter that resizes: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming.
+
+    Raises:
+        ValueError: for a size or a number that cannot work.
+    """
+
+    model_input_names = ["input_ids"]
+    valid_kwargs = SmtImageProcessorKwargs
+    pad_token_id = bos_token_id = eos_token_id = None  # all images have one length
+
+    def __init__(
+        self,
+        size: dict[str, int] | Sequence[int] | int = 28,
+        num_levels: int = 8,
+        num_classes: int = 0,
+        class_names: Sequence[str] | None = None,
+        resample: int = 2,
+        **kwargs,
+    ):
+        if not is_vision_available():
+            raise ImportError("images need Pillow: pip install 'smt-hf[pixels]'")
+        super().__init__(**kwargs)
+        self.size = _size(size)
+        if not isinstance(num_levels, int) or not 2 <= num_levels <= 256:
+            raise ValueError(f"num_levels={num_levels!r} must be a whole number from 2 to 256")
+        if not isinstance(num_classes, int) or num_classes < 0:
+            raise ValueError(f"num_classes={num_classes!r} must be a whole number, 0 for a student without classes")
+        if class_names is not None and len(class_names) != num_classes:
+            raise ValueError(f"class_names has {len(class_names)} names for num_classes={num_classes}: give as many")
+        if resample not in range(len(_RESAMPLING)):
+            choices = ", ".join(f"{number} {name}" for number, name in enumerate(_RESAMPLING))
+            raise ValueError(f"resample={resample!r} is unknown: choose {choices}")
+        self.num_levels = num_levels
+        self.num_classes = num_classes
+        self.class_names = None if class_names is None else [str(name) for name in class_names]
+        self.resample = int(resample)
+
+    def __len__(self) -> int:
+        """[`vocab_size`], as a tokenizer's length is."""
+        return self.vocab_size
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of an image, H x W."""
+        return self.size["height"] * self.size["width"]
+
+    @property
+    def sequence_length(self) -> int:
+        """Tokens T of an image: its pixels and, where there are classes, the class token before them."""
+        return self.num_pixels + (self.num_classes > 0)
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids: the levels, then the classes."""
+        return self.num_levels + self.num_classes
+
+    def preprocess(
+        self,
+        images,
+        labels: Sequence[int | str] | int | str | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Images as token ids.
+
+        Args:
+            images: an image or a list of them: PIL images; or uint8 arrays or tensors, `(H, W)`, `(H, W, C)` or `(C, H, W)` with
+                1, 3 or 4 channels. Transparent pixels stand on white.
+            labels: the class of every image, as a number or by its name; needed where `num_classes` is not 0.
+            return_tensors: `"pt"` or `"np"` for one array `(B, T)` instead of a list.
+
+        Returns:
+            `input_ids`, `(B, T)`.
+
+        Raises:
+            ValueError: for what is no image, or a label that is missing or unknown.
+        """
+        images = list(images) if isinstance(images, list | tuple) else [images]
+        labels = [labels] * len(images) if labels is None or isinstance(labels, int | str) else list(labels)
+        if len(labels) != len(images):
+            raise ValueError(f"{len(labels)} labels were given for {len(images)} images: give one for each")
+        rows = [
+            np.concatenate([self.class_ids(label), self.pixel_ids(image)])
+            for image, label in zip(images, labels, strict=True)
+        ]
+        if return_tensors is not None:
+            rows = np.stack(rows) if rows else np.zeros((0, self.sequence_length), dtype=np.int64)
+        return BatchFeature({"input_ids": rows}, tensor_type=return_tensors)
+
+    def pixel_ids(self, image) -> np.ndarray:
+        """The ids `(H x W,)` of an image; raises as [`preprocess`] does."""
+        image = grey_image(image)
+        height, width = self.size["height"], self.size["width"]
+        if image.size != (width, height):
+            image = image.resize((width, height), self.resample)
+        return np.asarray(image, dtype=np.int64).reshape(-1) * self.num_levels // 256
+
+    def class_ids(self, label: int | str | None = None) -> np.ndarray:
+        """What stands before the pixels: the id of the class `(1,)`, or nothing `(0,)` for a student without classes."""
+        if self.num_classes == 0:
+            if label is not None:
+                raise ValueError(f"label {label!r} was given, but there are no classes: leave it out")
+            return np.zeros(0, dtype=np.int64)
+        return np.array([self.num_levels + self.label_number(label)], dtype=np.int64)
+
+    def label_number(self, label: int | str) -> int:
+        """The number of a class, given as such or by its name.
+
+        Raises:
+            ValueError: for a class that is not there.
+        """
+        names = self.class_names or []
+        if isinstance(label, str) and label in names:
+            return names.index(label)
+        number = label
+        if isinstance(label, str) and label.isdecimal():
+            number = int(label)
+        if isinstance(number, int | np.integer) and not isinstance(number, bool) and 0 <= number < self.num_classes:
+            return int(number)
+        known = f", or a name such as {', '.join(names[:3])}" if names else ""
+        raise ValueError(f"label {label!r} is no class: give a number from 0 to {self.num_classes - 1}{known}")
+
+    def split_ids(self, input_ids) -> tuple[np.ndarray, np.ndarray | None]:
+        """The pixels `(B, H x W)` of token ids and their labels `(B,)`, `None` where they have no class token.
+
+        Args:
+            input_ids: `(B, T)` or `(B, H x W)`, without the class tokens; or a single row.
+
+        Raises:
+            ValueError: for another length, and for ids that are no pixels, or no classes, where they stand.
+        """
+        ids = np.asarray(input_ids.cpu() if isinstance(input_ids, torch.Tensor) else input_ids)
+        ids = ids[None] if ids.ndim == 1 else ids
+        if ids.ndim != 2 or ids.shape[1] not in (self.num_pixels, self.sequence_length):
+            raise ValueError(
+                f"input_ids of shape {ids.shape} are no images of {self.size['height']} x {self.size['width']} pixels: give "
+                f"{self.sequence_length} ids a row"
+            )
+        labels = None
+        if ids.shape[1] > self.num_pixels:
+            labels, ids = ids[:, 0] - self.num_levels, ids[:, 1:]
+            if ((labels < 0) | (labels >= self.num_classes)).any():
+                raise ValueError(
+                    f"input_ids: a row of {self.sequence_length} ids begins with no class token: give one"
+                )
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.num_levels:
+            wrong = ids.min() if ids.min() < 0 else ids.max()
+            raise ValueError(f"id {wrong} is no pixel: pixels are below num_levels={self.num_levels}")
+        return ids, labels
+
+    def to_images(self, input_ids) -> list:
+        """Token ids as grey PIL images, black at id 0 and white at the last level.
+
+        [`preprocess`] gives the same ids for them. Arguments and errors are those of [`split_ids`].
+        """
+        pixels, _ = self.split_ids(input_ids)
+        values = -(
+            -pixels.astype(np.int64) * 255 // (self.num_levels - 1)
+        )  # rounded up, so that they fall into their level
+        shape = (-1, self.size["height"], self.size["width"])
+        return [Image.fromarray(image) for image in values.astype(np.uint8).reshape(shape)]
+
+
+def _size(size) -> dict[str, int]:
+    """A size as `{"height": H, "width": W}`."""
+    given = size
+    if isinstance(size, int):
+        size = {"height": size, "width": size}
+    elif isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2:
+        size = dict(zip(("height", "width"), size, strict=True))
+    try:
+        size = {name: size[name] for name in ("height", "width")}
+    except (KeyError, TypeError, IndexError):
+        size = {}
+    if not size or not all(isinstance(value, int) and 1 <= value <= 1024 for value in size.values()):
+        raise ValueError(f"size={given!r} is no size: give height and width in pixels, from 1 to 1024")
+    return size
+
+
+def grey_image(image):
+    """An image of any kind that [`SmtImageProcessor`] takes, as a grey PIL image.
+
+    Raises:
+        ValueError: naming what was given instead of an image.
+    """
+    if not isinstance(image, Image.Image):
+        image = _from_array(image)
+    if 0 in image.size:
+        raise ValueError(f"the image has {image.size[0]} x {image.size[1]} pixels: give one that is not empty")
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        raise ValueError(f"the image has mode {image.mode!r}, more than 8 bits a channel: convert it to mode 'L'")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L")
+
+
+def _from_array(image):
+    array = image.cpu().numpy() if isinstance(image, torch.Tensor) else image
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{type(image).__name__} is no image: give a PIL image, or an array of uint8 numbers")
+    if array.dtype != np.uint8:
+        raise ValueError(f"the image is an array of {array.dtype}: give uint8, from 0 for black to 255 for white")
+    if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))) or 0 in array.shape:
+        raise ValueError(f"the image is an array of shape {array.shape}: give (H, W), (H, W, C) or (C, H, W)")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+__all__ = ["SmtImageProcessor"]

@@ -1,0 +1,89 @@
+"""A trainer that goes on from a whole checkpoint and with its settings, or not at all."""
+
+import json
+import logging
+
+from transformers import Trainer
+
+from ..errors import InputError
+from ..models.pretrained_smt import first_of, missing_weights
+from .resume import STATE, check_settings, checkpoint_to_resume, settings_of, write_manifest
+
+logger = logging.getLogger(__name__)
+
+
+class ResumableTrainer(Trainer):
+    """A `Trainer` whose checkpoints say what they consist of and what they were trained with.
+
+    A subclass has a `clock` (see [`TrainClock`]).
+    """
+
+    _settings = None  # of the run, for its checkpoints
+    changes = ()  # what was changed when the run was resumed
+
+    def further_settings(self) -> dict:
+        """What the outcome depends on besides the arguments, the model's sizes and the data, for resumed runs to compare."""
+        return {}
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """As [`Trainer.train`]; a run goes on from a whole checkpoint and with its settings, or not at all.
+
+        Raises:
+            InputError: for a checkpoint that is damaged, incomplete or of other settings, each named.
+        """
+        self._settings = settings_of(self)
+        if not resume_from_checkpoint:
+            return super().train(None, *args, **kwargs)
+        folder, manifest = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
+        saved, accepted = manifest["settings"], self.args.accept_changes
+        changed = check_settings(folder, saved, self._settings, accepted)
+        step = json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"]
+        self.changes = manifest["changes"]
+        if changed:
+            self.changes = [*self.changes, {"step": step, "settings": changed}]
+            listed = ", ".join(f"{name}={new!r} (before: {old!r})" for name, (old, new) in changed.items())
+            logger.warning("resumed from step %d with %s", step, listed)
+        self._rate_change = self._settings["learning_rate"] / (saved["learning_rate"] or 1.0)
+        return super().train(str(folder), *args, **kwargs)
+
+    def _run_epoch(self, **kwargs):
+        finished = self.state.global_step >= self.state.max_steps or self.clock.progress() >= 1.0
+        if finished:  # resumed at its end: the library would train one step more
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self._rate_change != 1.0:
+            self._scale_learning_rate(self._rate_change)
+
+    def _scale_learning_rate(self, factor: float) -> None:
+        """Makes a restored schedule go on at `factor` times its learning rates."""
+        for group in self.optimizer.param_groups:
+            for name in ("lr", "initial_lr"):
+                if name in group:
+                    group[name] = group[name] * factor
+        for name in ("base_lrs", "_last_lr"):
+            if hasattr(self.lr_scheduler, name):
+                setattr(self.lr_scheduler, name, [rate * factor for rate in getattr(self.lr_scheduler, name)])
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        self.save_further_state(output_dir)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            write_manifest(output_dir, self._settings, self.changes)
+
+    def save_further_state(self, output_dir: str) -> None:
+        """Writes what else a resumed run needs into a checkpoint; called on every process."""
+
+    def _issue_warnings_after_load(self, load_result):
+        """What the library warns of is an error, but for the names of tied weights that stand there under others."""
+        faults = {
+            "lacks": missing_weights(self.model, load_result.missing_keys),
+            "holds besides": load_result.unexpected_keys,
+        }
+        for fault, names in faults.items():
+            if names:
+                raise InputError(f"the checkpoint {fault} {first_of(names)}: give one that this model wrote")

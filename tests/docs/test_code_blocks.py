@@ -1,0 +1,45 @@
+"""The Python of README and pages runs as it stands, the blocks of a page one after another."""
+
+import ast
+import importlib
+import json
+
+import pytest
+
+from tests.docs.pages import PAGES, ROOT, blocks, name
+
+NEEDED = {"peft": "peft", "trl": "trl", "evaluate": "evaluate"}
+NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
+# Pages with blocks that another test runs.
+ELSEWHERE = {"docs/extending.md"}
+
+
+def run(parts: list[str], file: str) -> None:
+    namespace = {"__name__": file}
+    for number, part in enumerate(parts):
+        exec(compile(part, f"{file}, block {number + 1}", "exec"), namespace)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python") and name(page) not in ELSEWHERE], ids=name
+)
+def test_a_page_runs(page, in_workshop):
+    parts = blocks(page, "python")
+    for part in parts:
+        for node in ast.walk(ast.parse(part)):
+            if isinstance(node, ast.ImportFrom) and node.module in NEEDED:
+                pytest.importorskip(node.module)
+    run(parts, name(page))
+
+
+def test_the_notebook_runs(in_workshop):
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert code[0].startswith("%pip install")
+    run(code[1:], NOTEBOOK.name)
+
+
+def test_the_notebook_is_valid_and_holds_no_output():
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    importlib.import_module("nbformat").validate(notebook) if importlib.util.find_spec("nbformat") else None
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
