@@ -48,7 +48,7 @@ def test_arrays(tmp_path):
     source = open_images(file, split="validation")
     assert levels(source) == EXPECTED[:2] and source.class_names == NAMES
     assert levels(open_images(file)) == EXPECTED
-    with pytest.raises(InputError, match="no split 'test': choose one of train, validation"):
+    with pytest.raises(InputError, match="no split 'test': give one of train, validation"):
         open_images(file, split="test")
 
 
@@ -65,7 +65,7 @@ def test_folders_of_classes(tmp_path):
     class_folders(tmp_path / "split", "train")
     class_folders(tmp_path / "split", "val")
     assert levels(open_images(tmp_path / "split", split="validation")) == EXPECTED
-    with pytest.raises(InputError, match="choose one of train, validation"):
+    with pytest.raises(InputError, match="give one of train, validation"):
         open_images(tmp_path / "split", split="test")
     (tmp_path / "flat" / "owl" / "02.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"02\.png' is no image that can be read"):
