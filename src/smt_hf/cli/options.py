@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field, fields, make_dataclass
 
 from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig
 
 from ..data import load_processing, load_tokenizer, processor_for
 from ..errors import InputError, one_line
@@ -14,16 +15,28 @@ from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig
 DECIDED = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "use_cache", "tie_word_embeddings"}
 
 
+def parts(config: type) -> list[type]:
+    """A configuration class with the classes of this package that it is derived from, the base first."""
+    return [
+        kind
+        for kind in reversed(config.__mro__)
+        if issubclass(kind, PreTrainedConfig) and kind is not PreTrainedConfig
+    ]
+
+
 def sizes(config: type) -> list[str]:
     """The fields of a configuration class that a user chooses for a new model."""
-    return [name for name in inspect.get_annotations(config) if name not in DECIDED]
+    names = dict.fromkeys(name for kind in parts(config) for name in inspect.get_annotations(kind))
+    return [name for name in names if name not in DECIDED]
 
 
 def as_options(config: type, names: list[str]) -> list[tuple]:
     """Fields of a configuration class as fields of an options dataclass, with the text of its Args section as help."""
-    types = inspect.get_annotations(config)
+    types, texts = {}, {}
+    for kind in parts(config):
+        types |= inspect.get_annotations(kind)
+        texts |= argument_texts(kind)
     defaults = {each.name: each.default for each in fields(config)}
-    texts = argument_texts(config)
     return [
         (
             name,
