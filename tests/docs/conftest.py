@@ -15,7 +15,7 @@ from tests.conftest import tiny_model
 def workshop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workshop")
     write_stories(folder / "stories.txt", num_stories=60, seed=0)
-    write_stories(folder / "held_out.txt", num_stories=12, seed=1)
+    write_stories(folder / "held_out.txt", num_stories=6, seed=1)
     (folder / "chapter.txt").write_text("Once upon a time there was a cat. It liked the rain.", encoding="utf-8")
     chats = [
         {"prompt": "Who are you?", "completion": " A cat."},

@@ -16,3 +16,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def name(page: Path) -> str:
     """A page's name in test ids."""
     return str(page.relative_to(ROOT))
+
+
+# Pages whose blocks another test runs, with the files that they name.
+ELSEWHERE = {"docs/extending.md"}

@@ -103,14 +103,14 @@ def refuse(options: GenerateOptions, names: Sequence[str], kind: str) -> None:
     for name in names:
         if getattr(options, name) is not None:
             raise InputError(
-                f"{name}={getattr(options, name)!r} is of no use: {options.model!r} is a student of {kind}"
+                f"{name}={getattr(options, name)!r} does not apply: {options.model!r} is a student of {kind}"
             )
 
 
 def draw(processor: SmtImageProcessor, options: GenerateOptions) -> None:
     """Draws images and writes them into one file."""
     if options.prompt != GenerateOptions.prompt:
-        raise InputError(f"prompt={options.prompt!r} is of no use: {options.model!r} is a student of images")
+        raise InputError(f"prompt={options.prompt!r} does not apply: {options.model!r} is a student of images")
     given = None if options.complete is None else read_image(Path(options.complete).expanduser())
     student, num_images = load_student(options.model).eval(), options.images or 64
     images = generate_images(

@@ -129,7 +129,7 @@ def write_token_cache(
     """Write documents that are token ids already into a token cache; the rest is as in [`build_token_cache`].
 
     Args:
-        chunks: of documents: their ids one after another, the length of each, and the number of bytes that they stand for.
+        chunks: of documents: their ids one after another, the length of each, and their number of bytes.
         vocab_size: above every token id.
         path: the folder to write.
         fingerprint: JSON-ready values that say what the cache was made from, kept in its `meta.json`.

@@ -141,6 +141,7 @@ BOUNDS = {
     "complete_rows": COUNT,
     "quality_images": SIZE,
     "max_tokens": SIZE,
+    "max_difference": POSITIVE,
     "port": Bounds(0, 65535),
     # the demo
     "smt_seconds": POSITIVE,
