@@ -261,7 +261,7 @@ def describe_limits(stages: list[dict], report: dict | None, of_images: bool = F
     if of_images:
         numbers = [stage["data"]["documents"] for stage in stages if stage.get("data")]
         if numbers:
-            lines.append(f"It has learnt from {max(numbers):,} images and draws nothing else.")
+            lines.append(f"It has learned from {max(numbers):,} images and draws nothing else.")
         lines.append("It draws images of one size, pixel by pixel from the top; what is drawn stays as it is.")
         return "\n".join(f"* {line}" for line in lines)
     sizes = [stage["data"]["bytes"] for stage in stages if stage.get("data")]
