@@ -8,7 +8,7 @@ DEMO_DIR ?= runs/demo
 RUNS = $(VENV)/runs
 DEVELOPS = $(VENV)/develops
 
-.PHONY: demo test lint format docs bench clean
+.PHONY: demo test lint format docs audit bench clean
 
 demo: $(RUNS)
 	$(BIN)/smt-hf demo --output_dir $(DEMO_DIR) --overwrite
@@ -17,10 +17,14 @@ test: $(DEVELOPS)
 	$(BIN)/python -m pytest
 
 lint: $(DEVELOPS)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy
 
 format: $(DEVELOPS)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+# Known vulnerabilities in what the package needs, its extras included.
+audit: $(DEVELOPS)
+	$(BIN)/pip-audit --skip-editable
 
 # A site in site/, which opens from a file too; a broken link or reference fails.
 docs: $(DEVELOPS)

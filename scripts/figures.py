@@ -14,9 +14,10 @@ from pathlib import Path
 import yaml
 
 from smt_hf.comparison.curves import read_curves
-from smt_hf.comparison.plots import draw, plot_accuracy, plot_curves, plot_spending
+from smt_hf.comparison.plots import plot_accuracy, plot_curves, plot_spending
 from smt_hf.comparison.results import BUDGETS
 from smt_hf.tasks import load_task
+from smt_hf.utils.figures import draw
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, IMAGES = ROOT / "docs" / "results", ROOT / "docs" / "images"

@@ -19,6 +19,7 @@ MORE = {
     "evaluate": "measure loss, bits per byte, loss by position, drift",
     "compare": "SMT, DMT and BPTT side by side on a synthetic task",
     "serve": "answer OpenAI-style requests over HTTP",
+    "export": "write a student for ONNX Runtime or as a web page",
     "push": "share a trained model on the Hub",
 }
 COMMANDS = {**FIRST, **MORE}
@@ -37,6 +38,7 @@ more commands:
 {more}
 smt-hf COMMAND --help   explains a command and lists its options
 smt-hf --version        prints the version
+--import MODULE         first imports a module, such as one with your cell
 --debug                 shows where an error arose"""
 
 

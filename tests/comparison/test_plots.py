@@ -9,8 +9,8 @@ from matplotlib.colors import to_hex
 
 from smt_hf.comparison import plots, write_plots
 from smt_hf.comparison.curves import read_curves, write_curves
-from smt_hf.comparison.styles import COLOURS, legend, line_styles, new_figure
 from smt_hf.errors import InputError
+from smt_hf.utils.figures import COLOURS, legend, line_styles, new_figure
 from tests.comparison.handmade import point, write_result, write_results
 
 NAMES = ["accuracy.png", "budgets.png", "gradients.png", "drift.png", "memory_space.png"]

@@ -9,7 +9,9 @@ import pytest
 from huggingface_hub.errors import StrictDataclassError
 
 from smt_hf import SmtRnnConfig, SmtRnnForCausalLM
-from smt_hf.cli.main import main
+from smt_hf.checkpoints import load_student
+from smt_hf.cli.main import import_modules, main
+from smt_hf.errors import InputError
 from smt_hf.models import Cell
 from smt_hf.tasks import load_task
 
@@ -57,7 +59,12 @@ def test_the_comparison(folder, capsys, monkeypatch):
     assert main(shlex.split(command)[1:]) == 0
     shown = capsys.readouterr().out
     assert "leaky:LeakyCell" in shown and "SMT → DMT" in shown
-    assert (folder / "runs/first_token/leaky.LeakyCell/length-8/seed-0/dmt/model.safetensors").is_file()
+    student = "runs/first_token/leaky.LeakyCell/length-8/seed-0/dmt"
+    del sys.modules["leaky"]
+    with pytest.raises(InputError, match="`import leaky` first"):
+        load_student(student)
+    assert import_modules(["--import", "leaky", "--top_p", "1"]) == ["--top_p", "1"]
+    assert type(load_student(student).model.cell).__name__ == "LeakyCell"
 
 
 def test_configurations_import_nothing(folder, monkeypatch):

@@ -10,7 +10,8 @@ from smt_hf import SmtImageProcessor, SmtRnnConfig, SmtRnnForCausalLM, SmtTeache
 from smt_hf.data import ImageRows, build_image_cache, cached_images, open_images, processor_for
 from smt_hf.errors import InputError
 from smt_hf.evaluation.image_quality import evaluate_samples, frechet_distance, precision_recall
-from smt_hf.evaluation.images import evaluate_images, format_image_table
+from smt_hf.evaluation.images import evaluate_images
+from smt_hf.evaluation.table import format_image_table
 
 SIZES = {"hidden_size": 16, "num_memory_tokens": 2, "num_attention_heads": 2, "initializer_range": 0.5}
 

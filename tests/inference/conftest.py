@@ -1,4 +1,4 @@
-"""A small student of every cell, and its export."""
+"""A small student of every cell and its export, and one to write with."""
 
 import copy
 
@@ -68,3 +68,23 @@ def exports(tmp_path_factory, tokenizer, traced_once):
 @pytest.fixture(params=list(CELLS))
 def cell_export(exports, request):
     return exports(request.param)
+
+
+@pytest.fixture(scope="session")
+def writer():
+    """A student of bytes whose weights are large enough for every token to matter, and exact enough for rounding not to."""
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 16, "num_memory_tokens": 3, "num_updater_layers": 2, "num_readout_layers": 1}
+    config = SmtRnnConfig(
+        vocab_size=258, num_attention_heads=2, initializer_range=0.3, pad_token_id=257, eos_token_id=256, **sizes
+    )
+    return SmtRnnForCausalLM(config).double().eval().requires_grad_(False)
+
+
+def alone(student, prompt, **options):
+    """What `generate()` writes after one prompt."""
+    ids = torch.tensor([prompt])
+    torch.manual_seed(options.pop("seed", 0))
+    sampling = {"do_sample": True, "top_k": 0, **options} if "temperature" in options else options
+    sequences = student.generate(ids, attention_mask=torch.ones_like(ids), **{"do_sample": False, **sampling})
+    return sequences[0, len(prompt) :].tolist()

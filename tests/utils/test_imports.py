@@ -16,11 +16,11 @@ def test_a_module_of_the_working_directory(tmp_path, monkeypatch):
     assert load_object("own_part:Part") is sys.modules["own_part"].Part
     with pytest.raises(InputError, match="'own_part:Whole': the module 'own_part' has no 'Whole'"):
         load_object("own_part:Whole")
-    with pytest.raises(InputError, match="'broken_part:Part': .* cannot be imported \\(division by zero\\)"):
+    with pytest.raises(InputError, match="the module 'broken_part' cannot be imported \\(division by zero\\)"):
         load_object("broken_part:Part")
 
 
 @pytest.mark.parametrize("name", ["own_part", ":Part", "own_part:", ".part:Part", "no_such_part:Part"])
 def test_names_that_name_nothing(name):
-    with pytest.raises(InputError, match=f"'{name}'"):
+    with pytest.raises(InputError, match=f"'{name}'|'{name.partition(':')[0]}'"):
         load_object(name)

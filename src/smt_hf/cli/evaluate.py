@@ -10,7 +10,9 @@ from ..data import ImageRows, TextOptions, load_processing
 from ..errors import InputError
 from ..evaluation import evaluate_models, format_table, plot_report
 from ..evaluation.image_quality import evaluate_samples
-from ..evaluation.images import evaluate_images, format_image_table, plot_image_report
+from ..evaluation.images import evaluate_images
+from ..evaluation.plot import plot_image_report
+from ..evaluation.table import format_image_table
 from ..hub import SAMPLES, public_name, weights_digest, write_card
 from ..images import generate_images, image_grid
 from ..models import SmtImageProcessor

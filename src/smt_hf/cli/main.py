@@ -11,6 +11,7 @@ from smt_hf_command import COMMANDS
 
 from ..errors import Interrupted, explain
 from ..utils.folder_lock import release_folders
+from ..utils.imports import load_module
 from ..utils.typed import did_you_mean
 
 TRAINER_DEBUG = ("underflow_overflow", "tpu_metrics_debug")  # values of the Trainer's own --debug
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> int:
     before = handle_sigterm()
     try:
         with contextlib.suppress(SystemExit):  # --help
+            argv = import_modules(argv)
             importlib.import_module(f".{command}", __package__).main(argv)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -64,6 +66,21 @@ def wants_debug(argv: list[str]) -> tuple[bool, list[str]]:
         if word == "--debug" and not any(following[place].startswith(value) for value in TRAINER_DEBUG)
     ]
     return bool(places), [word for place, word in enumerate(argv) if place not in places]
+
+
+def import_modules(argv: list[str]) -> list[str]:
+    """Imports what each `--import MODULE` names, such as the module of a cell of the user's own; returns the other words.
+
+    Raises:
+        InputError: if a module cannot be imported.
+    """
+    others, words = [], iter(argv)
+    for word in words:
+        if word == "--import":
+            load_module(next(words, ""))
+        else:
+            others.append(word)
+    return others
 
 
 def keep_text(*streams) -> None:

@@ -10,32 +10,29 @@ from transformers import PreTrainedConfig
 from ..data import load_processing, load_tokenizer, processor_for
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig
+from ..utils.imports import load_object
 
 # Fields of a configuration that the tokenizer or the training decides.
 DECIDED = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "use_cache", "tie_word_embeddings"}
 
 
-def declared(config: type) -> list[type]:
-    """The classes of ours that declare the fields of a configuration class, what is shared first."""
-    return [
-        base
-        for base in reversed(config.__mro__)
-        if issubclass(base, PreTrainedConfig) and base is not PreTrainedConfig
-    ]
+def own_classes(config: type) -> list[type]:
+    """A configuration class and those of ours that it inherits from, the most general first."""
+    return [each for each in reversed(config.__mro__) if issubclass(each, PreTrainedConfig)][1:]
 
 
 def sizes(config: type) -> list[str]:
     """The fields of a configuration class that a user chooses for a new model."""
-    names = [name for base in declared(config) for name in inspect.get_annotations(base)]
+    names = [name for each in own_classes(config) for name in inspect.get_annotations(each)]
     return [name for name in dict.fromkeys(names) if name not in DECIDED]
 
 
 def as_options(config: type, names: list[str]) -> list[tuple]:
     """Fields of a configuration class as fields of an options dataclass, with the text of its Args section as help."""
     types, texts = {}, {}
-    for base in declared(config):
-        types |= inspect.get_annotations(base)
-        texts |= argument_texts(base)
+    for each in own_classes(config):
+        types |= inspect.get_annotations(each)
+        texts |= argument_texts(each)
     defaults = {each.name: each.default for each in fields(config)}
     return [
         (
@@ -55,8 +52,8 @@ def argument_texts(kind: type) -> dict[str, str]:
     return {name: " ".join(text.replace("`", "").split()) for name, text in entries}
 
 
-StudentSizes = make_dataclass("StudentSizes", as_options(SmtRnnConfig, sizes(SmtRnnConfig)))
-StudentSizes._argument_group_name = "model"
+GROUP = {"_argument_group_name": "model"}
+StudentSizes = make_dataclass("StudentSizes", as_options(SmtRnnConfig, sizes(SmtRnnConfig)), namespace=GROUP)
 
 
 @dataclass
@@ -83,6 +80,8 @@ class StudentOptions(StudentSizes):
         Raises:
             InputError: if the sizes cannot work.
         """
+        if ":" in self.cell_type:  # a cell of the user's own, which the configuration then finds
+            load_object(self.cell_type)
         return self._make(SmtRnnConfig, tokenizer)
 
     def _make(self, config: type, tokenizer, **more):
@@ -96,8 +95,7 @@ class StudentOptions(StudentSizes):
 
 # The teacher's decoder is the student's readout, and has as many layers.
 TEACHER_SIZES = [name for name in sizes(SmtTeacherConfig) if name not in {*sizes(SmtRnnConfig), "num_decoder_layers"}]
-TeacherSizes = make_dataclass("TeacherSizes", as_options(SmtTeacherConfig, TEACHER_SIZES))
-TeacherSizes._argument_group_name = "model"
+TeacherSizes = make_dataclass("TeacherSizes", as_options(SmtTeacherConfig, TEACHER_SIZES), namespace=GROUP)
 
 
 @dataclass

@@ -1,12 +1,12 @@
 """The pictures of a comparison."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import log2
 from pathlib import Path
 from statistics import mean
 
+from ..utils.figures import draw, line_styles
 from .results import BUDGETS, chosen, methods, read_results
-from .styles import RC, line_styles, new_figure, save
 
 CURVES = ("budgets", "gradients", "drift", "memory_space")
 
@@ -77,18 +77,6 @@ def plot_curves(results: list[dict], folder: Path, names: Sequence[str] = CURVES
         "memory_space": ((len(one_seed), 3, 2.6), lambda axes: memory_space(axes, one_seed, lines)),
     }
     return [draw(folder / f"{prefix}{name}.png", *drawings[name]) for name in names]
-
-
-def draw(file: Path, grid: tuple[int, int, float], drawing: Callable) -> Path:
-    """Draws one picture: `drawing(axes)` fills the panels of a figure of so many panels, columns, and inches a row."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    with matplotlib.rc_context(RC):
-        figure, axes = new_figure(*grid)
-        drawing(axes)
-        save(figure, axes, file)
-    return file
 
 
 def shown_length(results: list[dict]) -> int:

@@ -63,6 +63,8 @@ def load_tokenizer(name_or_path: str | os.PathLike) -> PreTrainedTokenizerBase:
             mend, reason = "convert it to a tokenizer.json", "it needs code of its own, which is not run"
         elif folder is None:
             mend = 'no such folder here; pass "byte", a folder or the id of a reachable Hub model'
+        elif (folder / "preprocessor_config.json").is_file():
+            mend = "it belongs to a model of images, which smt-hf generate draws with"
         else:
             mend = "save one there with tokenizer.save_pretrained"
         raise InputError(f"cannot load a tokenizer from {str(name_or_path)!r}: {mend} ({reason})") from error

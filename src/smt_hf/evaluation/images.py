@@ -1,13 +1,14 @@
 """Measuring a student of pixels: its loss on images, pixel by pixel and row by row."""
 
-import math
-
 import torch
 
 from ..data.images import ImageRows
 from ..images import check_processor
+from ..losses import squared_distance
 from ..models.image_processing_smt import SmtImageProcessor
-from ..rollout import next_token_losses, rollout, squared_distance, teacher_rollout
+from ..rollout import next_token_losses, rollout, teacher_rollout
+from .scores import drift_curve, loss_scores, rounded
+from .units import bits
 
 
 @torch.no_grad()
@@ -47,94 +48,26 @@ def evaluate_images(
         if teacher is not None:
             teacher_before, teacher_after = teacher_rollout(teacher, input_ids)
             batch["teacher"] = next_token_losses(teacher.readout, teacher_before, input_ids)
-            distances.append(squared_distance(after, teacher_after).double().cpu())
+            distances.append(squared_distance(after, teacher_after).cpu())
         for name, values in batch.items():
-            losses.setdefault(name, []).append(values[:, -processor.num_pixels :].double().cpu())
+            losses.setdefault(name, []).append(values[:, -processor.num_pixels :].cpu())
     report = {"num_images": num_images, "size": dict(processor.size), "num_levels": processor.num_levels}
     for name, batches in losses.items():
-        report[name] = _summary(torch.cat(batches), processor)
+        report[name] = _summary(torch.cat(batches), images[:, -processor.num_pixels :], processor)
     if distances:
-        report["drift"] = [round(value, 6) for value in torch.cat(distances).mean(dim=0).tolist()]
+        report["drift"] = drift_curve(distances)
     return report
 
 
-def _summary(losses: torch.Tensor, processor: SmtImageProcessor) -> dict:
-    """The losses `(N, H x W)` of images in numbers."""
-    per_image = losses.mean(dim=1)
-    loss, error = per_image.mean().item(), None
-    if len(losses) > 1:
-        error = round((per_image.std() / math.sqrt(len(losses))).item(), 4)
-    by_row = losses.unflatten(1, (processor.size["height"], -1)).mean(dim=(0, 2))
+def _summary(losses: torch.Tensor, pixels: torch.Tensor, processor: SmtImageProcessor) -> dict:
+    """The losses `(N, H x W)` of the pixels of images in numbers."""
+    scores = loss_scores(losses, pixels)
+    loss = scores["rollout_loss"]
+    by_row = torch.tensor(scores["loss_by_position"]).unflatten(0, (processor.size["height"], -1)).mean(dim=1)
     return {
         "nats_per_pixel": round(loss, 4),
-        "standard_error": error,
-        "bits_per_pixel": round(loss / math.log(2), 4),
+        "standard_error": scores["standard_error"],
+        "bits_per_pixel": round(bits(loss), 4),
         "nats_per_image": round(loss * processor.num_pixels, 2),
-        "by_row": [round(value, 4) for value in by_row.tolist()],
+        "by_row": rounded(by_row.tolist()),
     }
-
-
-def format_image_table(report: dict) -> str:
-    """The report as a table: the loss over all pixels, and in four bands from top to bottom."""
-    height = report["size"]["height"]
-    bands = [(height * band // 4, height * (band + 1) // 4) for band in range(4)]
-    heads = "".join(f"{f'rows {a + 1}-{b}':>12}" if b > a else " " * 12 for a, b in bands)
-    lines = [f"{'':10}{'nats/pixel':>12}{'+-':>8}{'bits/pixel':>12}{'nats/image':>12}{heads}"]
-    for name in ("teacher", "student"):
-        if name not in report:
-            continue
-        row = report[name]
-        error = "-" if row["standard_error"] is None else f"{row['standard_error']:.4f}"
-        means = "".join(f"{sum(row['by_row'][a:b]) / (b - a):12.3f}" if b > a else " " * 12 for a, b in bands)
-        lines.append(
-            f"{name:10}{row['nats_per_pixel']:12.4f}{error:>8}{row['bits_per_pixel']:12.4f}{row['nats_per_image']:12.1f}{means}"
-        )
-    if "drift" in report:
-        curve = report["drift"]
-        points = [step for step in (1, 4, 16, 64, 256, 784) if step <= len(curve)]
-        lines.append("drift after " + ", ".join(f"{step} steps {curve[step - 1]:.4f}" for step in points))
-    if "quality" in report:
-        lines += ["", format_quality(report["quality"])]
-    return "\n".join(lines)
-
-
-def format_quality(quality: dict) -> str:
-    """Sample quality as a table, real images beside the student's."""
-    lines = [f"{'':10}{'label':>12}{'precision':>12}{'recall':>12}{'Frechet':>12}"]
-    for name in ("real", "samples"):
-        row = quality[name]
-        numbers = "".join(
-            f"{row[key]:12.3f}" for key in ("label_agreement", "precision", "recall", "frechet_distance")
-        )
-        lines.append(f"{name:10}{numbers}")
-    lines.append(
-        f"{quality['num_images']} images each, seen by a classifier that is right on {quality['classifier_accuracy']:.1%} of "
-        "real validation images"
-    )
-    return "\n".join(lines)
-
-
-def plot_image_report(report: dict, path: str) -> None:
-    """Draws the loss by row and the drift curve into an image file.
-
-    Raises:
-        ImportError: if matplotlib is not installed.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    panels = 2 if "drift" in report else 1
-    figure, axes = pyplot.subplots(1, panels, figsize=(6 * panels, 4), squeeze=False, layout="constrained")
-    for name in ("teacher", "student"):
-        if name in report:
-            by_row = report[name]["by_row"]
-            axes[0][0].plot(range(1, len(by_row) + 1), by_row, label=name)
-    axes[0][0].set(xlabel="row of the image", ylabel="nats per pixel", title="Loss by row")
-    axes[0][0].legend()
-    if panels == 2:
-        axes[0][1].plot(range(1, len(report["drift"]) + 1), report["drift"])
-        axes[0][1].set(xlabel="token", ylabel="mean squared error", title="Drift from the teacher")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)

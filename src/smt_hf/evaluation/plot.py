@@ -1,12 +1,9 @@
-"""A report as a picture."""
+"""Reports as pictures."""
 
 import torch
 
-LINES = {
-    "teacher": {"label": "teacher", "color": "#000000"},
-    "student_warm": {"label": "student, warm start", "color": "#E69F00"},
-    "student_cold": {"label": "student, cold start", "color": "#0072B2"},
-}
+from ..utils.figures import START_LINES, draw
+
 MAX_POINTS = 32  # of a curve; neighbours are averaged
 
 
@@ -20,29 +17,56 @@ def plot_report(report: dict, path: str) -> None:
     Raises:
         ImportError: if matplotlib is not installed.
     """
-    import matplotlib
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    def panels(axes) -> None:
+        for name, style in START_LINES.items():
+            if name in report:
+                axes[0].plot(*smoothed(report[name]["by_position"]), **style)
+        axes[0].set(ylabel="nats per token", title="Loss by position")
+        drift(axes[1:], report)
+        for axis in axes:
+            axis.axvline(report["context_length"], color="grey", linestyle=":", label="the teacher's training context")
+            axis.set_xlabel("step of the rollout")
 
+    draw(path, grid(report), panels)
+
+
+def plot_image_report(report: dict, path: str) -> None:
+    """Draws the loss by row of the image and, with a teacher, the drift into an image file.
+
+    Args:
+        report: from [`evaluate_images`].
+        path: the file.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+
+    def panels(axes) -> None:
+        for name, start in (("teacher", "teacher"), ("student", "student_cold")):
+            if name in report:
+                by_row = report[name]["by_row"]
+                axes[0].plot(range(1, len(by_row) + 1), by_row, **START_LINES[start] | {"label": name})
+        axes[0].set(xlabel="row of the image", ylabel="nats per pixel", title="Loss by row")
+        drift(axes[1:], report)
+        for axis in axes[1:]:
+            axis.set_xlabel("pixel")
+
+    draw(path, grid(report), panels)
+
+
+def grid(report: dict) -> tuple[int, int, float]:
+    """Panels, columns and inches a row."""
     panels = 2 if "drift" in report else 1
-    figure, axes = pyplot.subplots(1, panels, figsize=(4.5 * panels, 3.4), squeeze=False, layout="constrained")
-    loss_axis, *drift_axes = axes[0]
-    for name, style in LINES.items():
-        if name in report:
-            loss_axis.plot(*smoothed(report[name]["by_position"]), **style)
-    loss_axis.set(ylabel="nats per token", title="Loss by position")
-    for axis in drift_axes:
-        steps = range(1, len(report["drift"]) + 1)
-        axis.plot(steps, report["drift"], color=LINES["student_cold"]["color"])
+    return panels, panels, 3.2
+
+
+def drift(axes, report: dict) -> None:
+    """Draws the drift into the axes that there are for it, one or none."""
+    for axis in axes:
+        curve = report["drift"]
+        axis.plot(range(1, len(curve) + 1), curve, color=START_LINES["student_cold"]["color"])
         axis.set(ylabel="mean squared error", title="Drift from the teacher")
-    for axis in axes[0]:
-        axis.axvline(report["context_length"], color="grey", linestyle=":", label="the teacher's training context")
-        axis.set(xlabel="step of the rollout")
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(*loss_axis.get_legend_handles_labels(), loc="outside lower center", ncols=2 * panels, frameon=False)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
 
 
 def smoothed(values: list[float]) -> tuple[range, torch.Tensor]:

@@ -1,13 +1,12 @@
 """One evaluation of a student and, where there is one, its teacher, in numbers."""
 
-import math
-
 import torch
 
 from ..data import TokenCache, evenly_spaced_windows
 from ..losses import squared_distance
 from ..rollout import next_token_losses, rollout, teacher_rollout, teacher_states
 from . import metrics
+from .scores import drift_curve, loss_scores, rounded
 
 
 @torch.no_grad()
@@ -74,13 +73,12 @@ def evaluate_models(
         "num_windows": num_windows,
         "bytes_per_token": round(bytes_per_token, 4),
     }
-    if "drift" in collected:  # the distances alone: as rows of a metric, the states would take gigabytes
-        drift = torch.cat(collected.pop("drift")).double().mean(dim=0)
-        report["drift"] = [round(value, 6) for value in drift.tolist()]
+    if "drift" in collected:
+        report["drift"] = drift_curve(collected.pop("drift"))
     for name, batches in collected.items():
         # beyond its training context the teacher is out of its depth: the curve shows it, the mean leaves it out
         num_counted = context_length if name == "teacher" else rollout_steps
-        report[name] = _scores(torch.cat(batches), references, num_counted, bytes_per_token)
+        report[name] = _summary(torch.cat(batches), references, num_counted, bytes_per_token)
     if "student_warm" in report:
         report["cold_minus_warm"] = round(
             report["student_cold"]["nats_per_token"] - report["student_warm"]["nats_per_token"], 4
@@ -88,16 +86,15 @@ def evaluate_models(
     return report
 
 
-def _scores(losses: torch.Tensor, references: torch.Tensor, num_counted: int, bytes_per_token: float) -> dict:
-    """The metrics of losses `(N, T)` in nats: the means over the first `num_counted` columns, the curve over all."""
-    counted = {"predictions": losses[:, :num_counted], "references": references[:, :num_counted]}
-    loss = metrics.compute("rollout_loss", **counted)
-    bits = metrics.compute("bits_per_byte", **counted, bytes_per_token=bytes_per_token)
-    curve = metrics.compute("rollout_loss", predictions=losses, references=references)["loss_by_position"]
-    error = loss["standard_error"]
+def _summary(losses: torch.Tensor, references: torch.Tensor, num_counted: int, bytes_per_token: float) -> dict:
+    """The losses `(N, T)` in numbers: the means over the first `num_counted` columns, the curve over all."""
+    counted = losses[:, :num_counted], references[:, :num_counted]
+    scores = loss_scores(*counted)
+    inputs = dict(zip(("predictions", "references"), counted, strict=True))
+    bits = metrics.compute("bits_per_byte", **inputs, bytes_per_token=bytes_per_token)["bits_per_byte"]
     return {
-        "nats_per_token": round(loss["rollout_loss"], 4),
-        "standard_error": None if math.isnan(error) else round(error, 4),
-        "bits_per_byte": round(bits["bits_per_byte"], 4),
-        "by_position": [round(value, 4) for value in curve],
+        "nats_per_token": round(scores["rollout_loss"], 4),
+        "standard_error": scores["standard_error"],
+        "bits_per_byte": round(bits, 4),
+        "by_position": rounded(loss_scores(losses, references)["loss_by_position"]),
     }

@@ -1,4 +1,4 @@
-"""A report as a table."""
+"""Reports as tables."""
 
 
 def format_table(report: dict) -> str:
@@ -19,8 +19,50 @@ def format_table(report: dict) -> str:
             means = "".join(f"{sum(by_position[a:b]) / (b - a):10.3f}" if b > a else " " * 10 for a, b in quarters)
             error = f"{row['standard_error']:8.4f}" if row["standard_error"] is not None else f"{'-':>8}"
             rows.append(f"{label:22}{row['nats_per_token']:12.4f}{error}{row['bits_per_byte']:11.4f}{means}")
-    if "drift" in report:
-        curve = report["drift"]
-        points = [step for step in (1, 4, 16, 64, 256, 1024) if step <= len(curve)]
-        rows.append("drift after " + ", ".join(f"{step} steps {curve[step - 1]:.4f}" for step in points))
-    return "\n".join(rows)
+    return "\n".join([*rows, *_drift(report)])
+
+
+def format_image_table(report: dict) -> str:
+    """The report as a table: the loss over all pixels, and in four bands from top to bottom."""
+    height = report["size"]["height"]
+    bands = [(height * band // 4, height * (band + 1) // 4) for band in range(4)]
+    heads = "".join(f"{f'rows {a + 1}-{b}':>12}" if b > a else " " * 12 for a, b in bands)
+    lines = [f"{'':10}{'nats/pixel':>12}{'+-':>8}{'bits/pixel':>12}{'nats/image':>12}{heads}"]
+    for name in ("teacher", "student"):
+        if name not in report:
+            continue
+        row = report[name]
+        error = "-" if row["standard_error"] is None else f"{row['standard_error']:.4f}"
+        means = "".join(f"{sum(row['by_row'][a:b]) / (b - a):12.3f}" if b > a else " " * 12 for a, b in bands)
+        lines.append(
+            f"{name:10}{row['nats_per_pixel']:12.4f}{error:>8}{row['bits_per_pixel']:12.4f}{row['nats_per_image']:12.1f}{means}"
+        )
+    lines += _drift(report)
+    if "quality" in report:
+        lines += ["", format_quality(report["quality"])]
+    return "\n".join(lines)
+
+
+def format_quality(quality: dict) -> str:
+    """Sample quality as a table, real images beside the student's."""
+    lines = [f"{'':10}{'label':>12}{'precision':>12}{'recall':>12}{'Frechet':>12}"]
+    for name in ("real", "samples"):
+        row = quality[name]
+        numbers = "".join(
+            f"{row[key]:12.3f}" for key in ("label_agreement", "precision", "recall", "frechet_distance")
+        )
+        lines.append(f"{name:10}{numbers}")
+    lines.append(
+        f"{quality['num_images']} images each, seen by a classifier that is right on {quality['classifier_accuracy']:.1%} of "
+        "real validation images"
+    )
+    return "\n".join(lines)
+
+
+def _drift(report: dict) -> list[str]:
+    """A line with points of the drift, where there is one."""
+    if "drift" not in report:
+        return []
+    curve = report["drift"]
+    points = [step for step in (*(4**power for power in range(6)), len(curve)) if step <= len(curve)]
+    return ["drift after " + ", ".join(f"{step} steps {curve[step - 1]:.4f}" for step in dict.fromkeys(points))]

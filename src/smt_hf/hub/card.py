@@ -14,8 +14,7 @@ from transformers import AutoConfig
 from ..checkpoints import check_kind
 from ..data import load_processor
 from ..errors import InputError
-from ..evaluation.images import format_image_table
-from ..evaluation.table import format_table
+from ..evaluation.table import format_image_table, format_table
 from ..utils.digests import file_digest
 from ..utils.packaged import packaged_folder
 from .record import read_stages

@@ -94,6 +94,9 @@ def write_export(
     write_graphs(reference, folder, dtype)
     memory = SmtMemory(reference.initial_memory[None], fingerprint(student), _name(student))
     memory.save_pretrained(folder, filename=INITIAL_MEMORY)
+    (folder / INITIAL_MEMORY).chmod(
+        0o644
+    )  # safetensors keeps its files to their owner, and a web server may be another
     tokenizer.save_pretrained(folder)
     student.generation_config.save_pretrained(folder)
     write_manifest(student, folder, dtype)

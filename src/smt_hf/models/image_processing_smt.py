@@ -15,7 +15,7 @@ if is_vision_available():
 _RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers, in their order
 
 
-class SmtImageProcessorKwargs(ImagesKwargs, total=False):
+class SmtImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     num_levels: int
     num_classes: int
     class_names: list[str] | None

@@ -1,4 +1,4 @@
-"""One student behind an OpenAI-style HTTP interface, with the request handlers of `transformers serve`.
+"""One student behind an OpenAI-style HTTP interface: a front door of the engine.
 
-The modules but `requests` and `stops` need the extra: `pip install 'smt-hf[serve]'`.
+Needs the extra: `pip install 'smt-hf[serve]'`.
 """

@@ -1,51 +1,121 @@
-"""The server's life: it starts on a socket, and at a signal it ends what runs and lets the process end as usual."""
+"""The server's life: it starts on a socket, and at a signal it finishes what runs and lets the process end as usual."""
 
 import asyncio
 import signal
 import socket
+import sys
+from dataclasses import dataclass, field
 
 import uvicorn
-from transformers.utils import logging
 
+from ..inference import Engine, PrefixCache
+from ..models.fingerprint_smt_rnn import fingerprint
 from .app import build_app
-from .generation import StudentGenerationState
+from .requests import Limits
+from .running import deliver
 
 SECONDS_TO_FINISH = 5  # for requests that run when the signal comes; then they are told that the server stops
 SECONDS_TO_STOP = 15  # then the connections are cut
+SECONDS_TO_KEEP = 75  # a connection without a request
+SWITCH_SECONDS = 0.0005  # the engine's thread and the event loop hand the interpreter on this often
+
+
+@dataclass
+class ServerOptions:
+    """How a student is served, see [`build_app`] and [`Engine`]."""
+
+    limits: Limits = field(default_factory=Limits)
+    max_rows: int = 256
+    max_waiting: int = 1024
+    prefix_cache_bytes: int = 256 << 20
+    memory_key: bytes | None = None
+    hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    api_key: str | None = None
+    max_body_bytes: int = 8 << 20
+    log_level: str = "info"
 
 
 class StudentServer(uvicorn.Server):
-    """A uvicorn server that ends running generations before it cuts connections."""
+    """A uvicorn server that finishes what the engine has at hand before it cuts connections."""
 
-    def __init__(self, config: uvicorn.Config, generation: StudentGenerationState):
+    def __init__(self, config: uvicorn.Config, engine: Engine):
         super().__init__(config)
-        self.generation = generation
+        self.engine = engine
 
     async def shutdown(self, sockets=None):
-        timer = asyncio.get_running_loop().call_later(SECONDS_TO_FINISH, self.generation.manager.stop)
+        """Stops the engine while the connections are still there to be answered."""
+        stops = asyncio.create_task(asyncio.to_thread(self.engine.stop, SECONDS_TO_FINISH))
         await super().shutdown(sockets)
-        timer.cancel()
+        await stops
 
 
-def serve(student, tokenizer, name: str, max_tokens: int, listener: socket.socket, log_level: str) -> None:
+def make_engine(student, tokenizer, options: ServerOptions, backend=None) -> Engine:
+    """The engine behind a server."""
+    return Engine.of(
+        student,
+        tokenizer,
+        backend=backend,
+        max_rows=options.max_rows,
+        max_waiting=options.max_waiting,
+        prefixes=PrefixCache(options.prefix_cache_bytes) if options.prefix_cache_bytes else None,
+        deliver=deliver,
+    )
+
+
+def uvicorn_config(app, log_level: str, **more) -> uvicorn.Config:
+    """How uvicorn runs the application."""
+    return uvicorn.Config(
+        app,
+        log_level=log_level,
+        timeout_graceful_shutdown=SECONDS_TO_STOP,
+        timeout_keep_alive=SECONDS_TO_KEEP,
+        lifespan="off",
+        server_header=False,
+        **more,
+    )
+
+
+def serve(student, tokenizer, name: str, listener: socket.socket, options: ServerOptions, backend=None) -> None:
     """Answers requests until SIGTERM or SIGINT.
 
     Args:
-        student, tokenizer, name, max_tokens: see [`build_app`].
+        student: an [`SmtRnnForCausalLM`] in evaluation mode on its device.
+        tokenizer: its tokenizer, a fast one.
+        name: what clients call the model.
         listener: a bound socket.
-        log_level: a level of uvicorn's; transformers, which warns of every request, is quiet at "info".
+        options: how.
+        backend: what computes the steps; the student itself when `None`.
     """
-    logging.set_verbosity(logging.log_levels["error" if log_level == "info" else log_level])
-    generation = StudentGenerationState()
-    app = build_app(student, tokenizer, name, max_tokens, generation)
-    config = uvicorn.Config(app, log_level=log_level, timeout_graceful_shutdown=SECONDS_TO_STOP)
-    listener.listen()  # who reads the next line may connect at once
+    sys.setswitchinterval(SWITCH_SECONDS)
+    engine = make_engine(student, tokenizer, options, backend).start()
+    app = build_app(
+        engine,
+        tokenizer,
+        name,
+        options.limits,
+        options.memory_key,
+        fingerprint(student),
+        options.hosts,
+        options.cors_origins,
+        options.api_key,
+        options.max_body_bytes,
+    )
+    config = uvicorn.Config(
+        app,
+        log_level=options.log_level,
+        timeout_graceful_shutdown=SECONDS_TO_STOP,
+        lifespan="off",
+        server_header=False,
+    )
+    listener.listen(1024)  # who reads the next line may connect at once
     host, port = listener.getsockname()[:2]
     print(f"{name} answers at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
     # uvicorn stops at a signal and then raises it again: this handler takes it, so that the process ends as usual.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        StudentServer(config, generation).run(sockets=[listener])
+        StudentServer(config, engine).run(sockets=[listener])
     finally:
+        engine.stop()
         for number, handler in before.items():
             signal.signal(number, handler)

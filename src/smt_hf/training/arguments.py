@@ -1,15 +1,18 @@
 """What the arguments of the trainers share."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from transformers import TrainingArguments
 
 from ..errors import InputError
 from ..utils.bounds import check_bounds
+from ..utils.described import described
 from ..utils.typed import check_types
 from .supported import check_sharding
 
 
+@described
 @dataclass
 class MemoryTrainingArguments(TrainingArguments):
     """`TrainingArguments` with the defaults of the paper's recipes, a time limit, rollouts during evaluation, and a
@@ -40,7 +43,7 @@ class MemoryTrainingArguments(TrainingArguments):
             "Evaluation does not count."
         },
     )
-    train_clock: str = field(
+    train_clock: Literal["wall", "cpu"] = field(
         default="wall",
         metadata={"help": "What max_train_seconds counts: 'wall' seconds or the 'cpu' seconds of the process."},
     )
@@ -75,8 +78,6 @@ class MemoryTrainingArguments(TrainingArguments):
         for name, value in check_types(type(self), dict(self.__dict__)).items():
             setattr(self, name, value)
         check_bounds(self)
-        if self.train_clock not in ("wall", "cpu"):
-            raise InputError(f"train_clock={self.train_clock!r} is unknown: choose 'wall' or 'cpu'")
         if self.max_train_seconds is not None and self.max_steps <= 0:
             self.max_steps = 10_000_000  # the clock ends the training
         super().__post_init__()
@@ -86,6 +87,7 @@ class MemoryTrainingArguments(TrainingArguments):
         return {**self.__dict__, "hub_token": None}
 
 
+@described
 @dataclass
 class TaughtTrainingArguments(MemoryTrainingArguments):
     """[`MemoryTrainingArguments`] of a student that has a teacher."""

@@ -11,11 +11,13 @@ from ..data.streams import CarriedMemory, TokenStreams
 from ..errors import InputError
 from ..losses import LossTerm, cross_entropy
 from ..models.cache_smt_rnn import SmtRnnCache
+from ..utils.described import described
 from .arguments import MemoryTrainingArguments
 from .terms import Step, Term
 from .trainer import MemoryTrainer
 
 
+@described
 @dataclass
 class BpttTrainingArguments(MemoryTrainingArguments):
     """Arguments of [`BpttTrainer`]: how far the gradient goes back, and what happens to the memory between steps.

@@ -1,7 +1,7 @@
 """DMT: the student corrected on the states that it reaches by itself (DAgger), the teacher frozen."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..losses import cross_entropy, dynamics
 from ..models.cache_smt_rnn import SmtRnnCache
 from ..rollout import sequential_states, sweep_states, teacher_states
+from ..utils.described import described
 from .arguments import TaughtTrainingArguments, check_something_to_train
 from .resume import weights_identity
 from .terms import Step, Term, weights_of
@@ -60,6 +61,7 @@ DMT_TERMS = (
 )
 
 
+@described
 @dataclass
 class DmtTrainingArguments(weights_of(DMT_TERMS), TaughtTrainingArguments):
     """Arguments of [`DmtTrainer`]: how the student's own states are produced, and what corrects them.
@@ -71,7 +73,7 @@ class DmtTrainingArguments(weights_of(DMT_TERMS), TaughtTrainingArguments):
 
     context_length: int = field(default=256, metadata={"help": "Tokens of a window."})
     rollout_length: int = field(default=64, metadata={"help": "Tokens of the window that are rolled out and trained."})
-    rollout: str = field(
+    rollout: Literal["sweeps", "sequential"] = field(
         default="sweeps",
         metadata={
             "help": "How the student reaches its own states: 'sweeps' (all segments at once, from the teacher's states, "
@@ -96,8 +98,6 @@ class DmtTrainingArguments(weights_of(DMT_TERMS), TaughtTrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.rollout not in ("sweeps", "sequential"):
-            raise InputError(f"rollout={self.rollout!r} is unknown: choose 'sweeps' or 'sequential'")
         if self.rollout_length > self.context_length:
             raise InputError(
                 f"rollout_length={self.rollout_length} exceeds context_length={self.context_length}: lower it"

@@ -9,6 +9,7 @@ from ..batch import IGNORED, Batch
 from ..errors import InputError
 from ..losses import cross_entropy, dynamics, uniformity
 from ..models.modeling_smt import encoded_positions
+from ..utils.described import described
 from .arguments import TaughtTrainingArguments, check_something_to_train
 from .terms import Step, Term, step_generator, weights_of
 from .trainer import TaughtTrainer
@@ -88,6 +89,7 @@ def encoded_states(output) -> torch.Tensor:
     return output.memory[:, output.positions >= 0]
 
 
+@described
 @dataclass
 class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
     """Arguments of [`SmtTrainer`]: what is sampled from a window, and how the losses weigh.

@@ -7,24 +7,30 @@ import sys
 from ..errors import InputError, one_line
 
 
-def load_object(name: str):
-    """Imports what `"module:Name"` names.
+def load_module(name: str):
+    """Imports a module, which may stand in the working directory, as with `python -m`.
 
-    Modules of the working directory are found too, as with `python -m`. Only for names that the user has written: a name that
-    came with a download must not decide what is imported.
+    Only for names that the user has written: a name that came with a download must not decide what is imported.
 
     Raises:
-        InputError: if there is no such module, it fails, or it has no such name.
+        InputError: if there is no such module, or it fails.
     """
-    module, _, attribute = name.partition(":")
-    if not module or not attribute or module.startswith("."):
-        raise InputError(f"{name!r} is no class: write 'module:Class'")
+    if not name or name.startswith(("-", ".")):
+        raise InputError(f"{name!r} is no module: write its name, such as my_cells")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        found = importlib.import_module(module)
+        return importlib.import_module(name)
     except Exception as error:
-        raise InputError(f"{name!r}: the module {module!r} cannot be imported ({one_line(error)})") from error
+        raise InputError(f"the module {name!r} cannot be imported ({one_line(error)}): check the name") from error
+
+
+def load_object(name: str):
+    """What `"module:Name"` names; raises as [`load_module`] does."""
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise InputError(f"{name!r} is no class: write 'module:Class'")
+    found = load_module(module)
     if not hasattr(found, attribute):
         raise InputError(f"{name!r}: the module {module!r} has no {attribute!r}: check the name")
     return getattr(found, attribute)

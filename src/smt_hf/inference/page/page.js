@@ -25,7 +25,7 @@ async function load() {
     `${name || "This student"}: ${parameters.toLocaleString("en")} parameters. All that it knows of the text is ${tokens} memory ` +
     `tokens of ${width} numbers: it reads every token once and never looks back.`;
   $("caption").innerHTML =
-    `${tokens} memory tokens (rows) of ${width} numbers: <span class="low">■</span> negative <span class="high">■</span> positive`;
+    `${tokens} memory tokens (rows) of ${width} numbers: <span><span class="low">■</span> negative <span class="high">■</span> positive</span>`;
   $("bytes").textContent = `${(4 * tokens * width).toLocaleString("en")} bytes`;
   Object.assign($("memory"), { width, height: tokens });
   $("memory").style.height = `${tokens * Math.max(3, Math.min(26, Math.floor(220 / tokens)))}px`;

@@ -3,7 +3,7 @@
 import * as ort from "./vendor/ort.wasm.bundle.min.mjs";
 
 ort.env.wasm.numThreads = 1; // more would need headers that a plain file server does not send
-ort.env.wasm.wasmPaths = new URL("./vendor/", import.meta.url).href;
+ort.env.wasm.wasmPaths = { wasm: new URL("./vendor/ort-wasm-simd-threaded.wasm", import.meta.url).href };
 
 export class Student {
   /** Loads the student that lies beside this page; `progress(received, total)` is told of its bytes. */

@@ -52,7 +52,7 @@ class LibraryTokenizer {
     // A few tokens before the next one are decoded with it: at the beginning of a text some tokenizers drop a space.
     const options = { skip_special_tokens: true, clean_up_tokenization_spaces: false };
     let recent = ids.slice(-8);
-    let told = this.tokenizer.decode(recent, options);
+    let told = recent.length ? this.tokenizer.decode(recent, options) : "";
     return (id) => {
       if (this.special.has(id)) return "";
       recent.push(id);

@@ -5,6 +5,8 @@ say the same a second time.
 """
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 COLOURS = {
     "SMT": "#56B4E9",
@@ -35,6 +37,11 @@ CELL_LINES = {
     "lstm": {"marker": "D", "linestyle": "-."},
     "mlp": {"marker": "s", "linestyle": (0, (5, 1))},
     "elman": {"marker": "v", "linestyle": (0, (3, 1, 1, 1))},
+}
+START_LINES = {
+    "teacher": {"label": "teacher", "color": "#000000"},
+    "student_cold": {"label": "student, cold start", "color": "#0072B2"},
+    "student_warm": {"label": "student, warm start", "color": "#E69F00", "linestyle": "--"},  # often on the cold one
 }
 PAGE_WIDTH = 8.0  # inches: what a page of the docs gives a picture, so that 10 points are 10 points there
 RC = {
@@ -111,3 +118,15 @@ def save(figure, axes, file) -> None:
         figure.set_figheight(figure.get_figheight() + box.get_window_extent().height / figure.dpi)
     figure.savefig(file)
     pyplot.close(figure)
+
+
+def draw(file: Path, grid: tuple[int, int, float], drawing: Callable) -> Path:
+    """Draws one picture: `drawing(axes)` fills the panels of a figure of so many panels, columns, and inches a row."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    with matplotlib.rc_context(RC):
+        figure, axes = new_figure(*grid)
+        drawing(axes)
+        save(figure, axes, file)
+    return file

@@ -1,0 +1,144 @@
+"""What goes into the engine and what comes out of it."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from ..errors import InputError
+from .sampling import SamplingParams, TokenLogprob
+
+FinishReason = Literal["stop", "length", "cancelled", "timeout", "error"]
+
+
+class EngineFull(RuntimeError):
+    """More requests wait than the engine takes: try again later."""
+
+
+class EngineStopped(RuntimeError):
+    """The engine takes no more requests."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt and what to do with it.
+
+    Args:
+        prompt_ids: The tokens to read; may be empty, and the student then writes from the memory as it is.
+        params: How to write.
+        memory: `(K, D)`, what the student has read before the prompt; the initial memory when `None`.
+        prompt_logprobs: Return the log-probability of every token of the prompt too, the first of them from the memory before
+            it. The whole prompt is then read.
+        keep_memory: Return the memory after the last token of each answer, which is then read as well.
+        timeout: Seconds after which the request ends, with what has been written.
+    """
+
+    prompt_ids: Sequence[int]
+    params: SamplingParams = field(default_factory=SamplingParams)
+    memory: torch.Tensor | None = None
+    prompt_logprobs: bool = False
+    keep_memory: bool = False
+    timeout: float | None = None
+
+
+@dataclass
+class Piece:
+    """What is new of one answer.
+
+    Args:
+        index: which of the `n` answers.
+        ids: the new tokens.
+        text: the new text. It may lag behind the tokens, where a character or a stop string may still be completed.
+        logprobs: of the new tokens, if asked for.
+        finish_reason: why the answer ends with this piece; `None` if it goes on.
+        error: what went wrong, with `finish_reason="error"`.
+    """
+
+    index: int
+    ids: list[int]
+    text: str
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+
+
+@dataclass
+class Answer:
+    """A whole answer, see [`Piece`]; `memory` `(K, D)` has read all of it, if it was to be kept."""
+
+    ids: list[int] = field(default_factory=list)
+    text: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+    memory: torch.Tensor | None = None
+
+
+class Ticket:
+    """A request on its way through the engine.
+
+    Attributes:
+        answers: one for each of the `n`, growing while they are written.
+        prompt_logprobs: of the prompt's tokens, if asked for.
+        num_cached: tokens of the prompt that were not read again.
+        num_read: tokens of the prompt that have been read, those among them.
+    """
+
+    def __init__(
+        self, request: Request, on_piece: Callable[["Ticket", Piece], None] | None = None, stream: bool = True
+    ):
+        self.request = request
+        self.on_piece = on_piece
+        self.streams = stream and on_piece is not None
+        self.answers = [Answer() for _ in range(request.params.n)]
+        self.prompt_logprobs: list[TokenLogprob] = []
+        self.num_cached = self.num_read = 0
+        self.cancelled = False
+        self._done = threading.Event()
+
+    def cancel(self) -> None:
+        """Ends the request before the next step; from any thread."""
+        self.cancelled = True
+
+    def wait(self, timeout: float | None = None) -> list[Answer]:
+        """The answers, when all are finished.
+
+        Raises:
+            TimeoutError: if they are not after so many seconds.
+        """
+        if not self._done.wait(timeout):
+            raise TimeoutError(f"the answers are not finished after {timeout} seconds")
+        return self.answers
+
+    @property
+    def done(self) -> bool:
+        """Whether all answers are finished."""
+        return self._done.is_set()
+
+    def add(self, piece: Piece) -> None:
+        """Adds a piece to its answer; for the engine."""
+        answer = self.answers[piece.index]
+        answer.ids += piece.ids
+        answer.text += piece.text
+        answer.logprobs += piece.logprobs
+        answer.finish_reason, answer.error = piece.finish_reason, piece.error
+        if all(answer.finish_reason for answer in self.answers):
+            self._done.set()
+
+
+def check_request(request: Request, vocab_size: int, memory_shape: tuple[int, ...], max_rows: int) -> None:
+    """Checks what only the engine can.
+
+    Raises:
+        InputError: for token ids outside the vocabulary, a memory of another shape, or more answers than rows.
+    """
+    for name, ids in (("prompt", request.prompt_ids), ("logit_bias", request.params.logit_bias)):
+        if len(ids) and not 0 <= min(ids) <= max(ids) < vocab_size:
+            wrong = next(token for token in ids if not 0 <= token < vocab_size)
+            raise InputError(f"{name} holds the token id {wrong}: the student's are 0 to {vocab_size - 1}")
+    if request.memory is not None and tuple(request.memory.shape) != memory_shape:
+        raise InputError(f"the memory is {tuple(request.memory.shape)}: the student's is {memory_shape}")
+    if request.params.n > max_rows:
+        raise InputError(f"n={request.params.n} must be at most {max_rows}")

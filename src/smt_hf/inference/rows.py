@@ -1,0 +1,143 @@
+"""One answer on its way: what it still has to read, what it has written, and how much of it was given out."""
+
+import time
+
+import numpy as np
+import torch
+
+from .prefixes import PrefixCache, is_milestone
+from .requests import FinishReason, Piece, Ticket
+from .sampling import Draws, TokenLogprob
+from .text import TextStream
+
+
+class Row:
+    """One row of the engine's memories.
+
+    Args:
+        ticket: whose row it is.
+        tokenizer: for the text; `None` gives tokens only.
+        vocab_size: V.
+        index: which of the ticket's answers; the first stands for all until the prompt is read.
+    """
+
+    def __init__(self, ticket: Ticket, tokenizer, vocab_size: int, index: int = 0):
+        request = ticket.request
+        self.ticket, self.index, self.params = ticket, index, request.params
+        self.tokenizer, self.vocab_size = tokenizer, vocab_size
+        self.prompt = np.asarray(request.prompt_ids, dtype=np.int64)
+        self.position = 0  # tokens of the prompt that have been read
+        self.memory = None  # while the row is not among the engine's
+        self.last: int | None = None  # the token that was written and is read next
+        self.num_steps = 0  # since it joined
+        self.num_rows = request.params.n if index == 0 else 1  # that it stands for
+        self.deadline = np.inf if request.timeout is None else time.monotonic() + request.timeout
+        self.written: list[int] = []
+        self.ending: FinishReason | None = None  # the last token is only read for the memory
+        self.ended = False
+        self._draws: Draws | None = None
+        self._text: TextStream | None = None
+        self._new_ids: list[int] = []
+        self._new_logprobs: list[TokenLogprob] = []
+        self._new_text = ""
+        self.is_fresh = True  # nothing was given out yet
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether tokens of the prompt are left."""
+        return self.position < len(self.prompt)
+
+    @property
+    def num_left(self) -> int:
+        """Tokens of the prompt that are left."""
+        return len(self.prompt) - self.position
+
+    @property
+    def draws(self) -> Draws:
+        """What its choices depend on."""
+        if self._draws is None:
+            self._draws = Draws(self.params, self.prompt, self.vocab_size, self.index)
+        return self._draws
+
+    @property
+    def uses_prefixes(self) -> bool:
+        """Whether its tokens are all that its memory has read, and need not be read again one by one."""
+        return self.ticket.request.memory is None
+
+    def fork(self, index: int) -> "Row":
+        """The row of another answer to the same prompt, which has been read."""
+        row = Row(self.ticket, self.tokenizer, self.vocab_size, index)
+        row.position, row.num_steps, row.deadline = self.position, self.num_steps, self.deadline
+        return row
+
+    def recall(self, initial_memory: torch.Tensor, prefixes: PrefixCache | None) -> torch.Tensor:
+        """The memory to begin with; moves the position behind what is known of the prompt."""
+        if self.memory is not None:  # it had to wait in between
+            memory, self.memory = self.memory, None
+            return memory
+        request = self.ticket.request
+        if request.memory is not None:
+            return request.memory.to(initial_memory)
+        found = None if prefixes is None or request.prompt_logprobs else prefixes.find(self.prompt)
+        if found is None:
+            return initial_memory
+        self.position = self.ticket.num_cached = self.ticket.num_read = found.length
+        return found.memory
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the log-probabilities of its prompt are asked for."""
+        return self.ticket.request.prompt_logprobs
+
+    def read(self, count: int) -> bool:
+        """Takes so many steps; says whether they were in the prompt."""
+        self.num_steps += count
+        if not self.is_reading:
+            return False
+        self.position += count
+        self.ticket.num_read = self.position
+        return True
+
+    def reaches_milestone(self, count: int) -> bool:
+        """Whether a snapshot is due after so many more tokens."""
+        left = self.num_left
+        return left > 0 and self.uses_prefixes and (count == left or is_milestone(self.position + count))
+
+    def write(self, token: int, logprob: TokenLogprob | None, ends: frozenset[int]) -> FinishReason | None:
+        """Takes a token of the answer; says whether it ends with it, and why."""
+        self.written.append(token)
+        self.last = token
+        self._new_ids.append(token)
+        if logprob is not None:
+            self._new_logprobs.append(logprob)
+        if token in ends:
+            return "stop"
+        if self.params.stop and self.tokenizer is not None:
+            self._new_text += self.text.push([token])
+            if self.text.stopped:
+                return "stop"
+        return "length" if len(self.written) >= self.params.max_new_tokens else None
+
+    @property
+    def text(self) -> TextStream:
+        """Its text."""
+        if self._text is None:
+            self._text = TextStream(self.tokenizer, self.prompt, self.params.stop)
+        return self._text
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to give out."""
+        return bool(self._new_ids)
+
+    def piece(self, reason: FinishReason | None = None, error: str | None = None) -> Piece:
+        """What is new since the last piece."""
+        text, self._new_text = self._new_text, ""
+        if self.tokenizer is not None:
+            if not self.params.stop:
+                text += self.text.push(self._new_ids)
+            if reason is not None:
+                text += self.text.finish()
+        piece = Piece(self.index, self._new_ids, text, self._new_logprobs, reason, error)
+        self._new_ids, self._new_logprobs, self.is_fresh = [], [], False
+        return piece

@@ -1,0 +1,34 @@
+"""The demo from its beginning to its end, with its recipes at a small size and a second for each stage."""
+
+import json
+
+import yaml
+
+from smt_hf.cli import demo, evaluate
+from smt_hf.cli.generate import GenerateOptions
+from smt_hf.cli.main import main
+
+SMALL = {"hidden_size": 32, "num_memory_tokens": 2, "num_encoder_layers": 1, "num_updater_layers": 1}
+SMALL |= {"num_readout_layers": 0, "num_eval_windows": 2}
+
+
+def test_the_demo_trains_measures_and_writes(tmp_path, monkeypatch, capsys):
+    (tmp_path / "demo").mkdir()
+    for recipe in (demo.packaged_folder("configs") / "demo").iterdir():
+        fields = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        small = {name: value for name, value in SMALL.items() if name in fields}
+        (tmp_path / "demo" / recipe.name).write_text(yaml.safe_dump(fields | small), encoding="utf-8")
+    monkeypatch.setattr(demo, "packaged_folder", lambda name: tmp_path)
+    measure, short = evaluate.main, ["--num_windows", "2", "--context_length", "8", "--rollout_steps", "8"]
+    monkeypatch.setattr(evaluate, "main", lambda argv: measure([*argv, *short]))
+    monkeypatch.setattr(demo, "GenerateOptions", lambda **options: GenerateOptions(**options | {"max_new_tokens": 4}))
+    folder = tmp_path / "run"
+    argv = ["--smt_seconds", "1", "--dmt_seconds", "1", "--num_stories", "50"]
+    assert main(["demo", "--output_dir", str(folder), *argv]) == 0
+    out, err = capsys.readouterr()
+    assert "too few for English words" in err
+    for stage in ("smt", "dmt"):
+        report = json.loads((folder / stage / "evaluation" / "evaluation.json").read_text())
+        assert f"{report['student_cold']['nats_per_token']:.4f}" in out
+    assert all(f"\n{start}" in out for start in ("Once upon a time, there was a", "One sunny day, Lily", "Tom found"))
+    assert f'smt-hf generate {folder / "dmt"} "Once upon a time"' in out
