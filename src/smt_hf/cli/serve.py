@@ -1,5 +1,6 @@
 """`smt-hf serve`: a student over HTTP."""
 
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,21 +14,48 @@ from ..data import load_tokenizer
 from ..errors import InputError, one_line
 from .parsing import Command, parse
 
-PACKAGES = ("fastapi", "openai", "pydantic", "uvicorn")
+PACKAGES = ("fastapi", "prometheus_client", "uvicorn")
+SECRETS = {"api_key": "SMT_HF_API_KEY", "memory_key": "SMT_HF_MEMORY_KEY"}  # command lines can be seen by others
 
 
 @dataclass
 class ServeOptions:
-    """What to serve, and where."""
+    """What to serve, where, and to whom."""
 
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
+    onnx: str | None = field(
+        default=None, metadata={"help": "Folder that `smt-hf export MODEL` wrote: ONNX Runtime computes the steps."}
+    )
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on; 0.0.0.0 lets other machines in."})
     port: int = field(default=8000, metadata={"help": "Port to listen on; 0 takes a free one and prints it."})
     device: str = field(default="auto", metadata={"help": "cpu, cuda, cuda:1 ...; auto: an accelerator if there is."})
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
         default="auto", metadata={"help": "Data type of the weights; auto: as they were saved."}
     )
+    api_key: str | None = field(
+        default=None, metadata={"help": "Key that clients must send; the environment's SMT_HF_API_KEY by default."}
+    )
+    cors_origin: list[str] | None = field(
+        default=None, metadata={"help": "Origins of web pages that may use the server; * lets all."}
+    )
+    allowed_host: list[str] | None = field(
+        default=None, metadata={"help": "Names of the server besides localhost, its host name and addresses."}
+    )
     max_tokens: int = field(default=4096, metadata={"help": "The longest answer that a request may ask for."})
+    max_prompt_tokens: int = field(default=131072, metadata={"help": "The longest prompt."})
+    max_batch_size: int = field(default=256, metadata={"help": "Answers that are written at once."})
+    max_queue_size: int = field(default=1024, metadata={"help": "Requests that wait; further ones get status 429."})
+    max_body_mb: float = field(default=8.0, metadata={"help": "The largest body of a request, in megabytes."})
+    timeout: float = field(default=600.0, metadata={"help": "Seconds that a request may take."})
+    prefix_cache_mb: float = field(
+        default=256.0, metadata={"help": "Memories of known beginnings to keep, in megabytes; 0 keeps none."}
+    )
+    memory_key: str | None = field(
+        default=None,
+        metadata={
+            "help": "Secret of servers that hand conversations on to each other; SMT_HF_MEMORY_KEY of the environment by default."
+        },
+    )
     log_level: Literal["debug", "info", "warning", "error"] = field(
         default="info", metadata={"help": "How much is logged; info: a line per request."}
     )
@@ -37,7 +65,8 @@ COMMAND = Command(
     name="serve",
     kinds=[ServeOptions],
     description="""Answer OpenAI-style requests with a trained student: /v1/completions, /v1/chat/completions (for a tokenizer
-with a chat template), /v1/models and /health. Requests are answered one after another; SIGTERM or Ctrl-C stops the server.""",
+with a chat template), /v1/models, /health and /metrics. All requests are answered together, a token each at a time; SIGTERM or
+Ctrl-C finishes what runs and stops the server.""",
     example=r"""example:
   smt-hf serve runs/dmt --port 8000
   curl http://127.0.0.1:8000/v1/completions \
@@ -54,13 +83,47 @@ def main(argv: Sequence[str]) -> None:
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise InputError(f"serving needs {', '.join(missing)}: pip install 'smt-hf[serve]'")
-    try:
-        from ..serving.server import serve
-    except ImportError as error:
-        raise InputError(f"serving does not fit this transformers ({error}): pip install 'smt-hf[serve]'") from error
+    from ..serving.server import serve
+
     with bind(options.host, options.port) as listener:
         student, tokenizer = load(options)
-        serve(student, tokenizer, options.model, options.max_tokens, listener, options.log_level)
+        backend = None if options.onnx is None else onnx_backend(options.onnx, student)
+        serve(student, tokenizer, options.model, listener, server_options(options), backend)
+
+
+def server_options(options: ServeOptions):
+    """The options of the server behind those of the command."""
+    from ..serving.requests import Limits
+    from ..serving.server import ServerOptions
+
+    secrets = {name: getattr(options, name) or os.environ.get(variable) for name, variable in SECRETS.items()}
+    return ServerOptions(
+        limits=Limits(options.max_tokens, options.max_prompt_tokens, options.max_batch_size, options.timeout),
+        max_rows=options.max_batch_size,
+        max_waiting=options.max_queue_size,
+        prefix_cache_bytes=int(options.prefix_cache_mb * 1e6),
+        memory_key=secrets["memory_key"].encode() if secrets["memory_key"] else None,
+        hosts=(options.host, *(options.allowed_host or ())),
+        cors_origins=tuple(options.cors_origin or ()),
+        api_key=secrets["api_key"] or None,
+        max_body_bytes=int(options.max_body_mb * 1e6),
+        log_level=options.log_level,
+    )
+
+
+def onnx_backend(folder: str, student):
+    """The steps of an export, which must be that of the student.
+
+    Raises:
+        InputError: if onnxruntime is missing, or the folder holds no export or another student's.
+    """
+    if find_spec("onnxruntime") is None:
+        raise InputError("onnx needs onnxruntime: pip install 'smt-hf[onnx]'")
+    from ..inference.onnx_backend import OnnxBackend
+
+    backend = OnnxBackend(folder)
+    backend.check_student(student)
+    return backend
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -84,7 +84,7 @@ class Api:
 
     async def _events(
         self, running: Running, asked: Asked, form: Form, num_before: int, receive
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         began, waits, n = time.perf_counter(), True, asked.params.n
         begun: set[int] = set()
         async for pieces in running.pieces(receive):

@@ -1,7 +1,7 @@
 """Requests on their way: from the event loop to the engine's thread and back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from starlette.responses import Response
 
@@ -75,7 +75,7 @@ def deliver(pieces: list[tuple[Ticket, Piece]]) -> None:
     """Hands pieces to the event loops that wait for them, each of which is woken once; for `Engine(deliver=...)`."""
     by_loop: dict[asyncio.AbstractEventLoop, list] = {}
     for ticket, piece in pieces:
-        by_loop.setdefault(ticket.on_piece.__self__.loop, []).append((ticket, piece))
+        by_loop.setdefault(ticket.on_piece.__self__.loop, []).append((ticket, piece))  # type: ignore[attr-defined]
     for loop, some in by_loop.items():
         try:
             loop.call_soon_threadsafe(_spread, some)
@@ -98,7 +98,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: Callable[[Callable], AsyncIterator[bytes]]):
+    def __init__(self, events: Callable[[Callable], AsyncGenerator[bytes, None]]):
         self.events, self.status_code, self.background = events, 200, None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 

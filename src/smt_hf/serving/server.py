@@ -16,6 +16,7 @@ from .running import deliver
 
 SECONDS_TO_FINISH = 5  # for requests that run when the signal comes; then they are told that the server stops
 SECONDS_TO_STOP = 15  # then the connections are cut
+SECONDS_TO_KEEP = 75  # a connection without a request
 SWITCH_SECONDS = 0.0005  # the engine's thread and the event loop hand the interpreter on this often
 
 
@@ -59,6 +60,19 @@ def make_engine(student, tokenizer, options: ServerOptions, backend=None) -> Eng
         max_waiting=options.max_waiting,
         prefixes=PrefixCache(options.prefix_cache_bytes) if options.prefix_cache_bytes else None,
         deliver=deliver,
+    )
+
+
+def uvicorn_config(app, log_level: str, **more) -> uvicorn.Config:
+    """How uvicorn runs the application."""
+    return uvicorn.Config(
+        app,
+        log_level=log_level,
+        timeout_graceful_shutdown=SECONDS_TO_STOP,
+        timeout_keep_alive=SECONDS_TO_KEEP,
+        lifespan="off",
+        server_header=False,
+        **more,
     )
 
 

@@ -142,6 +142,12 @@ BOUNDS = {
     "quality_images": SIZE,
     "max_tokens": SIZE,
     "max_difference": POSITIVE,
+    "max_prompt_tokens": SIZE,
+    "max_batch_size": SIZE,
+    "max_queue_size": COUNT,
+    "max_body_mb": POSITIVE,
+    "timeout": POSITIVE,
+    "prefix_cache_mb": COUNT,
     "port": Bounds(0, 65535),
     # the demo
     "smt_seconds": POSITIVE,
