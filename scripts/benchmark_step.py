@@ -1,4 +1,4 @@
-"""One step of a student and the logits after it: torch eager, torch traced, ONNX Runtime. CPU milliseconds on one thread.
+"""One step of a student and the logits after it, in CPU milliseconds on one thread: torch eager, the engine's torch, ONNX Runtime.
 
 Every way takes its turn in every round; the fastest of a round's repetitions counts, and the median over the rounds is shown,
 with its ratio to eager in brackets. int8 stores the weights in 8 bits and computes in float32.
@@ -17,22 +17,27 @@ import torch
 from smt_hf.checkpoints import load_student
 from smt_hf.data import load_tokenizer
 from smt_hf.demo.stories import generate_stories
+from smt_hf.inference import Backend, TorchBackend
 from smt_hf.inference.export import export_onnx
 from smt_hf.inference.graphs import Step, float_copy
 from smt_hf.inference.onnx_backend import OnnxBackend
 
 
-def onnx_step(model: str, dtype: str, folder: Path):
-    """The step of an export, from `(B, K, D)` and `(B,)` to `(B, K, D)` and `(B, V)`."""
-    text = "\n".join(generate_stories(8))
-    print(dtype, export_onnx(load_student(model), load_tokenizer(model), folder / dtype, text, dtype))
-    backend = OnnxBackend(folder / dtype, num_threads=1)
+def step_of(backend: Backend):
+    """The step of a backend, from `(B, K, D)` and `(B,)` to `(B, K, D)` and `(B, V)`."""
 
     def step(memory, input_ids):
         memory = backend.update(memory, input_ids)
         return memory, backend.readout(memory)
 
     return step
+
+
+def exported(model: str, dtype: str, folder: Path) -> OnnxBackend:
+    """A model's export; says how it compares."""
+    text = "\n".join(generate_stories(8))
+    print(dtype, export_onnx(load_student(model), load_tokenizer(model), folder / dtype, text, dtype))
+    return OnnxBackend(folder / dtype, num_threads=1)
 
 
 def fastest(step, memory, input_ids, repetitions: int) -> float:
@@ -57,15 +62,15 @@ def main() -> None:
     eager = Step(float_copy(load_student(options.model)))
     config = eager.student.config
     with tempfile.TemporaryDirectory() as folder:
-        steps = {dtype: onnx_step(options.model, dtype, Path(folder)) for dtype in ("float32", "int8")}
-    print(f"\n{'rows':>6}{'eager':>10}{'traced':>16}{'onnx float32':>18}{'onnx int8':>18}   CPU ms a step")
+        backends = [exported(options.model, dtype, Path(folder)) for dtype in ("float32", "int8")]
+    ways = [eager, *map(step_of, [TorchBackend(eager.student), *backends])]
+    print(f"\n{'rows':>6}{'torch':>10}{'engine, torch':>18}{'onnx float32':>18}{'onnx int8':>18}")
     for rows in options.batch_sizes:
         inputs = torch.randn(rows, config.num_memory_tokens, config.hidden_size), torch.randint(256, (rows,))
-        ways = [eager, torch.jit.trace(eager, inputs, check_trace=False), *steps.values()]
         times = [[fastest(way, *inputs, options.repetitions) for way in ways] for _ in range(options.rounds)]
         medians = [statistics.median(column) for column in zip(*times, strict=True)]
         ratios = [f"{median:.3f} ({median / medians[0]:.2f})" for median in medians[1:]]
-        print(f"{rows:>6}{medians[0]:>10.3f}{ratios[0]:>16}{ratios[1]:>18}{ratios[2]:>18}", flush=True)
+        print(f"{rows:>6}{medians[0]:>10.3f}{ratios[0]:>18}{ratios[1]:>18}{ratios[2]:>18}", flush=True)
 
 
 if __name__ == "__main__":

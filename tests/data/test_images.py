@@ -38,8 +38,8 @@ def test_arrays(tmp_path):
     np.savez(file, x=PIXELS, y=LABELS)
     assert levels(open_images(file)) == EXPECTED
     assert open_images(file).class_names == ["0", "1", "2"]
-    assert levels(open_images(file, holdout=4, split="validation")) == EXPECTED[3::4]
-    assert len(levels(open_images(file, holdout=4))) == 9
+    parts = [levels(open_images(file, holdout=4, split=split)) for split in ("train", "validation")]
+    assert list(map(len, parts)) == [9, 3] and sorted(parts[0] + parts[1]) == EXPECTED
     with pytest.raises(InputError, match="has no splits"):
         open_images(file, split="test")
     np.savez(
@@ -156,4 +156,5 @@ def test_images_of_other_classes_are_refused(tmp_path, dataset):
 def test_digits_come_with_scikit_learn():
     train, validation = open_images("digits"), open_images("digits", split="validation")
     assert train.class_names == [str(digit) for digit in range(10)]
-    assert (len(list(train)), len(list(validation))) == (1498, 299)
+    assert (len(list(train)), len(list(validation))) == (1497, 300)
+    assert {label for _, label in validation} == set(range(10))

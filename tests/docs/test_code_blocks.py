@@ -7,7 +7,7 @@ import pytest
 
 from tests.docs.pages import ELSEWHERE, PAGES, ROOT, blocks, name
 
-NEEDED = {"peft": "peft", "trl": "trl", "evaluate": "evaluate"}
+NEEDED = ("peft", "trl", "evaluate", "smt_hf.inference.export")  # or what these need
 NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
 
 

@@ -9,10 +9,13 @@ from transformers import AutoTokenizer, GenerationConfig
 
 pytest.importorskip("onnxruntime")
 
+import onnx
+
 from smt_hf import SmtMemory
 from smt_hf.errors import InputError
+from smt_hf.inference import Engine, Request, SamplingParams
 from smt_hf.inference.export import MAX_DIFFERENCES, export_onnx, rows_of
-from smt_hf.inference.onnx_backend import EXPORT, INITIAL_MEMORY, UPDATE, OnnxBackend
+from smt_hf.inference.onnx_backend import EXPORT, INITIAL_MEMORY, READOUT, UPDATE, OnnxBackend
 from tests.inference.conftest import TEXT, small_student
 
 
@@ -50,6 +53,16 @@ def test_a_written_text_is_the_one_that_generate_writes(cell_export, tokenizer):
     assert ids == expected[0].tolist()
 
 
+def test_the_engine_writes_with_it_what_it_writes_with_the_student(exports):
+    student, folder, _ = exports()
+    greedy = SamplingParams(max_new_tokens=20, temperature=0)
+    requests = [Request(list(text.encode()), greedy) for text in ("Once upon a time", "Tom", "a" * 40)]
+    written = [
+        [answer.ids for (answer,) in Engine(backend).generate(requests)] for backend in (student, OnnxBackend(folder))
+    ]
+    assert written[0] == written[1]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_stored_in_fewer_bits(exports, dtype):
     student, folder, verified = exports("transformer", dtype)
@@ -74,6 +87,16 @@ def test_what_the_folder_holds(exports, tokenizer):
     assert memory.to_cache(student).memory.equal(student.initial_memory[None]) and memory.num_tokens.tolist() == [0]
     assert str(folder.parent) not in json.dumps(manifest)
     OnnxBackend(folder).check_student(student)
+
+
+def test_the_graphs_are_valid_and_say_nothing_of_the_machine(cell_export):
+    """Also where onnxruntime is lenient: the scale of a normalization is as long as what it scales."""
+    for name in (UPDATE, READOUT):
+        graph = onnx.load(cell_export[1] / name)
+        onnx.checker.check_model(graph, full_check=True)
+        kinds = {node.op_type for node in graph.graph.node}
+        assert "RMSNormalization" in kinds and "ConstantOfShape" not in kinds
+        assert b"site-packages" not in graph.SerializeToString()
 
 
 def test_students_in_half_precision_and_with_other_settings(tokenizer, tmp_path):

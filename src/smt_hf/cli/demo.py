@@ -1,4 +1,4 @@
-"""`smt-hf demo`: the whole method in minutes, on built-in stories."""
+"""`smt-hf demo`: the whole method in minutes, on built-in stories or on handwritten digits."""
 
 import contextlib
 import sys
@@ -12,12 +12,15 @@ from transformers.utils import logging
 from ..checkpoints import check_output_dir, load_student
 from ..data import load_tokenizer
 from ..demo.stories import write_stories
+from ..errors import InputError
 from ..utils.folder_lock import hold_folder
 from ..utils.packaged import packaged_folder
 from . import dmt, evaluate, smt
+from .demo_pixels import draw_digits
 from .generate import GenerateOptions, write
 from .parsing import Command, parse
 
+NUM_STORIES, SMT_SECONDS, DMT_SECONDS = 20_000, 170, 90
 PROMPTS = ("Once upon a time, there was a", "One sunny day, Lily", "Tom found a red")
 INTRODUCTION = """{num_stories:,} short stories about children, a lost toy or a stuck kite, are in {train}.
 A recurrent student will learn to write such stories byte by byte, in two stages:
@@ -45,9 +48,16 @@ class DemoOptions:
     """Where the demo writes, and how long it takes."""
 
     output_dir: str = field(default="runs/demo", metadata={"help": "Folder of everything that the demo writes."})
-    smt_seconds: float = field(default=170, metadata={"help": "Seconds of SMT."})
-    dmt_seconds: float = field(default=90, metadata={"help": "Seconds of DMT."})
-    num_stories: int = field(default=20000, metadata={"help": "Stories to train on."})
+    pixels: bool = field(
+        default=False, metadata={"help": "Draw handwritten digits instead of writing stories; needs smt-hf[pixels]."}
+    )
+    smt_seconds: float | None = field(
+        default=None, metadata={"help": "Seconds of SMT; 170 for stories, those of configs/digits for digits."}
+    )
+    dmt_seconds: float | None = field(
+        default=None, metadata={"help": "Seconds of DMT; 90 for stories, those of configs/digits for digits."}
+    )
+    num_stories: int | None = field(default=None, metadata={"help": "Stories to train on; 20,000 by default."})
     overwrite: bool = field(default=False, metadata={"help": "Start over in an output_dir that is in use."})
 
 
@@ -55,9 +65,11 @@ COMMAND = Command(
     name="demo",
     kinds=[DemoOptions],
     description="""Train a teacher and a recurrent student on built-in children's stories (SMT), correct the student on its own
-states (DMT), measure it, and let it write three stories. Takes about six minutes on two CPU cores.""",
+states (DMT), measure it, and let it write three stories. Takes about six minutes on two CPU cores. With --pixels the student
+draws digits instead, after four minutes on one core.""",
     example="""example:
-  smt-hf demo --output_dir runs/demo""",
+  smt-hf demo --output_dir runs/demo
+  smt-hf demo --pixels --output_dir runs/digits""",
 )
 
 
@@ -65,13 +77,19 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     (options,) = parse(COMMAND, argv)
     folder = Path(options.output_dir)
+    if options.pixels and options.num_stories is not None:
+        raise InputError(f"num_stories={options.num_stories} is of no use with pixels: leave one of them out")
     check_output_dir(options.output_dir, options.overwrite)
     hold_folder(folder)
+    if options.pixels:
+        with no_loading_bars():
+            return draw_digits(folder, {"smt": options.smt_seconds, "dmt": options.dmt_seconds})
+    num_stories = options.num_stories or NUM_STORIES
     train, valid = str(folder / "stories_train.txt"), str(folder / "stories_valid.txt")
-    write_stories(train, num_stories=options.num_stories, seed=0)
+    write_stories(train, num_stories=num_stories, seed=0)
     write_stories(valid, num_stories=500, seed=1)
-    seconds = {"smt": options.smt_seconds, "dmt": options.dmt_seconds}
-    print(INTRODUCTION.format(num_stories=options.num_stories, train=train, **seconds))
+    seconds = {"smt": options.smt_seconds or SMT_SECONDS, "dmt": options.dmt_seconds or DMT_SECONDS}
+    print(INTRODUCTION.format(num_stories=num_stories, train=train, **seconds))
     with no_loading_bars():
         train_and_measure(folder, train, valid, seconds)
         tell_stories(str(folder / "dmt"))

@@ -110,29 +110,24 @@ def refuse(options: GenerateOptions, names: Sequence[str], kind: str) -> None:
 
 def draw(processor: SmtImageProcessor, options: GenerateOptions) -> None:
     """Draws images and writes them into one file."""
+    images = draw_images(processor, options)
+    output = Path(options.output).expanduser()
+    in_turn = processor.num_classes and options.label is None and len(images) % processor.num_classes == 0
+    output.parent.mkdir(parents=True, exist_ok=True)
+    image_grid(images, processor.num_classes if in_turn else None).save(output)
+    print(
+        f"{len(images)} images of {processor.size['height']} x {processor.size['width']} pixels are in {options.output}"
+    )
+
+
+def draw_images(processor: SmtImageProcessor, options: GenerateOptions) -> list:
+    """The images that the options ask for."""
     if options.prompt != GenerateOptions.prompt:
         raise InputError(f"prompt={options.prompt!r} is of no use: {options.model!r} is a student of images")
     given = None if options.complete is None else read_image(Path(options.complete).expanduser())
     student, num_images = load_student(options.model).eval(), options.images or 64
-    images = generate_images(
-        student,
-        processor,
-        num_images,
-        options.label,
-        given,
-        options.complete_rows,
-        options.temperature,
-        options.top_p,
-        options.seed,
-    )
-    columns = (
-        processor.num_classes if options.label is None and num_images % max(processor.num_classes, 1) == 0 else None
-    )
-    Path(options.output).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    image_grid(images, columns or None).save(Path(options.output).expanduser())
-    print(
-        f"{num_images} images of {processor.size['height']} x {processor.size['width']} pixels are in {options.output}"
-    )
+    sampling = (options.temperature, options.top_p, options.seed)
+    return generate_images(student, processor, num_images, options.label, given, options.complete_rows, *sampling)
 
 
 def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:

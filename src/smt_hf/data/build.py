@@ -42,7 +42,7 @@ class TextOptions:
     )
     holdout: int | None = field(
         default=None,
-        metadata={"help": "Of images without splits, make every n-th the split 'validation' and the others 'train'."},
+        metadata={"help": "Of every n images without splits, make one the split 'validation' and the others 'train'."},
     )
     cache_dir: str | None = field(
         default=None, metadata={"help": "Folder of token caches; $SMT_HF_CACHE or ~/.cache/smt_hf by default."}

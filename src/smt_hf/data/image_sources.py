@@ -1,6 +1,7 @@
 """Reading the images of a data set one by one: from folders, arrays, Hub datasets and `datasets` objects."""
 
 import os
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,8 +68,8 @@ def open_images(
             - the id of a Hub dataset; a `Dataset`, an `IterableDataset`, or a dictionary of them by split;
             - `"digits"`, the 1,797 digits of 8 x 8 pixels that come with scikit-learn.
         split: the split to read.
-        holdout: n, for a source without splits: every n-th image is in the split `"validation"`, the others in `"train"`.
-            6 for `"digits"`.
+        holdout: n, for a source without splits: of every n images one is in the split `"validation"`, the others in
+            `"train"`. 6 for `"digits"`.
         image_column: the column with the images; by default the one whose feature is `Image`.
         label_column: the column with the labels; by default the one whose feature is `ClassLabel`.
         config_name: the configuration of a Hub dataset that has several.
@@ -78,7 +79,7 @@ def open_images(
         InputError: for a source, split or column that is not there or holds something else.
     """
     if holdout is not None and holdout < 2:
-        raise InputError(f"holdout is {holdout}: give 2 or more, every n-th image being for validation")
+        raise InputError(f"holdout is {holdout}: give 2 or more, of which one is for validation")
     path = local_path(source) if isinstance(source, (str, os.PathLike)) else None
     if path is None:
         if source == DIGITS:
@@ -111,7 +112,9 @@ def _held_out(source: ImageSource, split: str, holdout: int | None) -> ImageSour
     """One of the two splits that `holdout` makes of a source that has none."""
     if holdout is None:
         if split != "train":
-            raise InputError(f"{source.name} has no splits: leave out split, or give holdout to keep every n-th image")
+            raise InputError(
+                f"{source.name} has no splits: leave out split, or give holdout to keep a part for validation"
+            )
         return source
     if split not in ("train", "validation"):
         raise InputError(f"{source.name} has no split {split!r}: with holdout it has train and validation")
@@ -119,7 +122,9 @@ def _held_out(source: ImageSource, split: str, holdout: int | None) -> ImageSour
 
     def items():
         for number, item in enumerate(source):
-            if (number % holdout == holdout - 1) == validation:
+            block, place = divmod(number, holdout)
+            # drawn, for an even step would take the same few of classes that stand in turn
+            if (random.Random(block).randrange(holdout) == place) == validation:
                 yield item
 
     return replace(source, identity=[*source.identity, split, holdout], items=items)

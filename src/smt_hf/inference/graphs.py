@@ -65,13 +65,34 @@ def step_graphs(student) -> tuple[onnx.ModelProto, onnx.ModelProto]:
             dynamic_shapes=({0: "batch"}, {0: "batch"}),
             verbose=False,
         )
-    step = onnx.utils.Extractor(program.model_proto)
+    model = program.model_proto
+    scale_by_one(model)
+    step = onnx.utils.Extractor(model)
     update = step.extract_model(["memory", "input_ids"], ["next_memory"])
     readout = step.extract_model(["next_memory"], ["logits"])
     rename_input(readout, "next_memory", "memory")
     for graph in (update, readout):
         forget_sources(graph)
     return update, readout
+
+
+def scale_by_one(model: onnx.ModelProto) -> None:
+    """Gives every RMS normalization without a learned scale ones of its width.
+
+    torch writes ones of the whole input's shape, which ONNX does not allow and onnxruntime up to 1.23 refuses.
+    """
+    graph = model.graph
+    ones = {name for node in graph.node if node.op_type == "ConstantOfShape" for name in node.output}
+    shapes = {
+        value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    for node in graph.node:
+        if node.op_type == "RMSNormalization" and node.input[1] in ones:
+            width = shapes[node.input[0]][-1].dim_value
+            name = f"ones.{width}"
+            if not any(tensor.name == name for tensor in graph.initializer):
+                graph.initializer.append(numpy_helper.from_array(np.ones(width, np.float32), name))
+            node.input[1] = name
 
 
 def rename_input(model: onnx.ModelProto, old: str, new: str) -> None:
