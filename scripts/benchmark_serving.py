@@ -29,7 +29,7 @@ def cpu_seconds(pid: int | None) -> float:
 
 
 async def ask(client: httpx.AsyncClient, model: str, prompt: str, num_tokens: int, seed: int) -> tuple[float, int]:
-    """Seconds until the first text, and tokens of the answer."""
+    """Seconds until the first text, and tokens of the answer: all that were asked for, if the server does not say."""
     began, first, tokens = time.perf_counter(), None, 0
     body = {
         "model": model,
@@ -47,7 +47,7 @@ async def ask(client: httpx.AsyncClient, model: str, prompt: str, num_tokens: in
                 if first is None and event.get("choices") and event["choices"][0].get("text"):
                     first = time.perf_counter() - began
                 tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
-    return first if first is not None else float("nan"), tokens
+    return first if first is not None else float("nan"), tokens or num_tokens
 
 
 async def load(client, options, num_clients: int, num_tokens: int) -> None:
