@@ -14,6 +14,7 @@ from ..data import encode_documents, iter_text_file, load_processor, load_tokeni
 from ..data.image_sources import read_image
 from ..errors import InputError
 from ..images import generate_images, image_grid
+from ..inference import SamplingParams, write_many
 from ..models import SmtImageProcessor, SmtMemory
 from ..utils.text import readable
 from .parsing import Command, parse
@@ -27,7 +28,7 @@ class GenerateOptions:
     prompt: str = field(default="Once upon a time", metadata={"help": "Text to continue; may be '' after a memory."})
     prompts: str | None = field(
         default=None,
-        metadata={"help": "File of prompts to continue one after another: a line each, or rows of .jsonl."},
+        metadata={"help": "File of prompts to continue together: a line each, or rows of .jsonl."},
     )
     text_file: str | None = field(default=None, metadata={"help": "File of text to read before the prompt."})
     memory: str | None = field(
@@ -155,24 +156,42 @@ def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
 
 
 def write(student, tokenizer, prompts: list[str], options: GenerateOptions, memory: SmtMemory | None = None) -> None:
-    """Streams `options.num_samples` continuations of each prompt to the terminal."""
-    sampling = {"do_sample": False}
+    """Streams the continuation of a prompt to the terminal; several are written together and printed when all are there.
+
+    Each prompt draws from the seed on, and its further samples from the seeds after it.
+    """
+    if any(readable(prompt) != prompt for prompt in prompts):
+        print("note: the prompt contains bytes that are not UTF-8; they are read as U+FFFD", file=sys.stderr)
+    if len(prompts) * options.num_samples == 1:
+        return stream(student, tokenizer, readable(prompts[0]), options, memory)
+    params = SamplingParams(
+        options.max_new_tokens,
+        options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+        n=options.num_samples,
+    )
+    answers = write_many(student, tokenizer, prompts, params, memory, progress=True)
+    texts = [prompt + answer.text for prompt, some in zip(prompts, answers, strict=True) for answer in some]
+    for number, text in enumerate(texts, 1):
+        print(f"--- {number} ---\n{readable(text)}")
+    failed = [answer.error for some in answers for answer in some if answer.error is not None]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(texts)} texts could not be written ({failed[0]})")
+
+
+def stream(student, tokenizer, prompt: str, options: GenerateOptions, memory: SmtMemory | None) -> None:
+    """Prints one continuation while it is written."""
+    inputs, sampling = {}, {"do_sample": False}
     if options.temperature > 0:
         sampling = {"do_sample": True, "temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
-    wanted = [prompt for prompt in prompts for _ in range(options.num_samples)]
-    for number, given in enumerate(wanted, 1):
-        inputs, prompt = {}, readable(given)
-        if prompt != given:
-            print("note: the prompt contains bytes that are not UTF-8; they are read as U+FFFD", file=sys.stderr)
-        if prompt:
-            inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(student.device)
-        if len(wanted) > 1:
-            print(f"--- {number} ---")
-        with torch.inference_mode():
-            student.generate(
-                **inputs,
-                memory=memory,
-                max_new_tokens=options.max_new_tokens,
-                streamer=TextStreamer(tokenizer, skip_special_tokens=True),
-                **sampling,
-            )
+    if prompt:
+        inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(student.device)
+    with torch.inference_mode():
+        student.generate(
+            **inputs,
+            memory=memory,
+            max_new_tokens=options.max_new_tokens,
+            streamer=TextStreamer(tokenizer, skip_special_tokens=True),
+            **sampling,
+        )
