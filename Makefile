@@ -8,10 +8,14 @@ DEMO_DIR ?= runs/demo
 RUNS = $(VENV)/runs
 DEVELOPS = $(VENV)/develops
 
-.PHONY: demo test lint format docs audit bench clean
+.PHONY: demo demo-pixels test lint format docs audit bench clean
 
 demo: $(RUNS)
 	$(BIN)/smt-hf demo --output_dir $(DEMO_DIR) --overwrite
+
+demo-pixels: $(RUNS)
+	$(BIN)/pip install --quiet -e '.[pixels]'
+	$(BIN)/smt-hf demo --pixels --output_dir runs/digits --overwrite
 
 test: $(DEVELOPS)
 	$(BIN)/python -m pytest

@@ -47,6 +47,7 @@ def test_one_process_and_two(recipe, tmp_path, capsys):
     assert "transformer, length 12, seed 1, bptt: accuracy" in printed
     assert (one / "results.md").read_text() in printed
     names = {
+        "curves.json",
         "results.csv",
         "results.md",
         "accuracy.png",

@@ -8,6 +8,7 @@ from ..utils.packaged import packaged_folder
 from . import bptt, dmt, evaluate, smt
 from .generate import GenerateOptions, draw_images
 
+NUM_IMAGES = 300  # to measure; there are no more to validate on
 COMMANDS = {"smt": smt, "dmt": dmt, "bptt": bptt}
 INTRODUCTION = """1,797 digits of 8 x 8 pixels, written by hand, come with scikit-learn; every sixth is kept for validation. A recurrent
 student will learn to draw such digits pixel by pixel, in {number} stages:
@@ -50,7 +51,16 @@ def draw_digits(folder: Path, seconds: dict[str, float | None]) -> None:
         run = str(folder / stage)
         COMMANDS[stage].main([*argv, "--output_dir", run])
     print(TABLE)
-    measure = ["--dataset", "digits", "--split", "validation", "--reference_split", "train", "--num_windows", "300"]
+    measure = [
+        "--dataset",
+        "digits",
+        "--split",
+        "validation",
+        "--reference_split",
+        "train",
+        "--num_windows",
+        str(NUM_IMAGES),
+    ]
     evaluate.main([run, *measure, *cache, "--teacher", str(folder / "smt"), "--output_dir", f"{run}/evaluation"])
     grid = folder / "digits.png"
     images = draw_images(load_processor(run), GenerateOptions(model=run, images=80, seed=0))
