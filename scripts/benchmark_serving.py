@@ -29,9 +29,16 @@ def cpu_seconds(pid: int | None) -> float:
 
 
 async def ask(client: httpx.AsyncClient, model: str, prompt: str, num_tokens: int, seed: int) -> tuple[float, int]:
-    """Seconds until the first text, and tokens of the answer."""
+    """Seconds until the first text, and tokens of the answer: all that were asked for, if the server does not say."""
     began, first, tokens = time.perf_counter(), None, 0
-    body = {"model": model, "prompt": prompt, "max_tokens": num_tokens, "temperature": 0.8, "seed": seed, "stream": True}
+    body = {
+        "model": model,
+        "prompt": prompt,
+        "max_tokens": num_tokens,
+        "temperature": 0.8,
+        "seed": seed,
+        "stream": True,
+    }
     body["stream_options"] = {"include_usage": True}
     async with client.stream("POST", "/v1/completions", json=body) as answer:
         async for line in answer.aiter_lines():
@@ -40,11 +47,11 @@ async def ask(client: httpx.AsyncClient, model: str, prompt: str, num_tokens: in
                 if first is None and event.get("choices") and event["choices"][0].get("text"):
                     first = time.perf_counter() - began
                 tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
-    return first if first is not None else float("nan"), tokens
+    return first if first is not None else float("nan"), tokens or num_tokens
 
 
 async def load(client, options, num_clients: int, num_tokens: int) -> None:
-    """Measures so many clients at once; each has a prompt of its own, so that no beginning is known."""
+    """Measures so many clients at once, whose prompts differ after a beginning that all share."""
     used, began = cpu_seconds(options.pid), time.perf_counter()
     asks = [ask(client, options.model, f"{PROMPT} {n} {began}", num_tokens, n) for n in range(num_clients)]
     answers = await asyncio.gather(*asks)
@@ -76,7 +83,9 @@ async def chat_turns(client, options) -> None:
         costs.append(time.perf_counter() - began)
         text += answer["choices"][0]["text"] + " And then?"
     early, late = statistics.median(costs[1:11]), statistics.median(costs[-10:])
-    print(f"A conversation: turns 2 to 11 take {1e3 * early:.0f} ms, the last ten of {options.turns} {1e3 * late:.0f} ms.")
+    print(
+        f"A conversation: turns 2 to 11 take {1e3 * early:.0f} ms, the last ten of {options.turns} {1e3 * late:.0f} ms."
+    )
 
 
 async def main() -> None:

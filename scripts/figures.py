@@ -14,7 +14,8 @@ from pathlib import Path
 import yaml
 
 from smt_hf.comparison.curves import read_curves
-from smt_hf.comparison.plots import plot_accuracy, plot_curves
+from smt_hf.comparison.plots import plot_accuracy, plot_curves, plot_spending
+from smt_hf.comparison.results import BUDGETS
 from smt_hf.tasks import load_task
 from smt_hf.utils.figures import draw
 
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS, IMAGES = ROOT / "docs" / "results", ROOT / "docs" / "images"
 LONG_GENERATION = "long_generation"
 # Which curves the pages of these tasks show.
-CURVES = {"retrieval": ("budgets", "gradients", "drift", "memory_space"), "parity": ("drift",), "stack": ("drift",)}
+CURVES = {"retrieval": ("gradients", "drift", "memory_space"), "parity": ("drift",), "stack": ("drift",)}
 MODELS = {
     "student": {"label": "student (fixed-size memory)", "color": "#0072B2"},
     "gpt2": {"label": "GPT-2 (key-value cache)", "color": "#D55E00"},
@@ -33,7 +34,10 @@ def plot_task(name: str, images: Path) -> list[Path]:
     """Draws the pictures of one task."""
     recipe = yaml.safe_load((ROOT / "configs" / "synthetic" / f"{name}.yaml").read_text(encoding="utf-8"))
     chance = load_task(recipe["task"], length=recipe["lengths"][0], **recipe.get("task_options", {})).chance
-    files = [plot_accuracy(read_runs(RESULTS / f"{name}.csv"), chance, images / f"{name}_accuracy.png")]
+    runs = read_runs(RESULTS / f"{name}.csv")
+    files = [plot_accuracy(runs, chance, images / f"{name}_accuracy.png")]
+    if all(budget in run for run in runs for budget in BUDGETS):
+        files.append(plot_spending(runs, images / f"{name}_spending.png"))
     curves = RESULTS / f"{name}_curves.json"
     if curves.is_file():
         files += plot_curves(read_curves(curves), images, CURVES[name], prefix=f"{name}_")
@@ -41,8 +45,13 @@ def plot_task(name: str, images: Path) -> list[Path]:
 
 
 def read_runs(file: Path) -> list[dict]:
-    """The runs in a CSV file of results: `cell`, `method`, `length` and `accuracy`."""
-    return [{**row, "length": int(row["length"]), "accuracy": float(row["accuracy_at_1x"])} for row in read_csv(file)]
+    """The runs in a CSV file of results: `cell`, `method`, `length`, `accuracy`, and the budgets where they are known."""
+    runs = []
+    for row in read_csv(file):
+        spent = {name: float(row[name]) for name in BUDGETS if name in row}
+        known = {"length": int(row["length"]), "accuracy": float(row["accuracy_at_1x"])}
+        runs.append({"cell": row["cell"], "method": row["method"], **known, **spent})
+    return runs
 
 
 def read_csv(file: Path) -> list[dict]:

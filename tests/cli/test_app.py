@@ -22,15 +22,14 @@ from safetensors.torch import load
 from safetensors.torch import save as safetensors_bytes
 
 from smt_hf import SmtMemory
-from smt_hf.app import writing as writing_module
 from smt_hf.app.interface import MAX_CHARACTERS
 from smt_hf.app.memory_file import restore, save
 from smt_hf.app.panel import heat_map, key_value_bytes, page_html, panel_html, readable_bytes
-from smt_hf.app.sampling import Sampling
-from smt_hf.app.writing import END, READER, STUDENT, begin, go_on
+from smt_hf.app.writing import END, READER, STUDENT, begin, go_on, start_engine
 from smt_hf.cli.app import check_address
 from smt_hf.cli.main import main
 from smt_hf.errors import InputError
+from smt_hf.inference import SamplingParams
 from smt_hf.models.memory_smt_rnn import fingerprint
 from tests.conftest import tiny_model
 
@@ -48,12 +47,19 @@ def student():
 
 
 @pytest.fixture
-def write(student, tokenizer):
+def engine(student, tokenizer):
+    running = start_engine(student, tokenizer)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def write(engine, tokenizer):
     """Presses Write: the writing at the end."""
 
     def press(writing, words="", num_tokens=20, **sampling):
-        sampling = {"temperature": 0, "max_new_tokens": num_tokens, **sampling}
-        return list(go_on(student, tokenizer, writing, words, Sampling(**sampling)))[-1]
+        sampling = {"temperature": 0, "max_new_tokens": num_tokens, "seed": 0, **sampling}
+        return list(go_on(engine, tokenizer, writing, words, SamplingParams(**sampling)))[-1]
 
     return press
 
@@ -145,29 +151,61 @@ def test_no_file_is_no_memory(student):
         restore(student, None)
 
 
-def test_the_memory_does_not_grow(student, tokenizer, monkeypatch):
-    monkeypatch.setattr(writing_module, "VIEWS_PER_SECOND", 1e9)  # a view after every token
+def test_the_memory_does_not_grow(student, engine, tokenizer):
+    engine.piece_seconds = 0.0  # a view after every step
     start = begin(student)
     untouched = start.memory.clone()
-    views = list(go_on(student, tokenizer, start, BEGINNING, Sampling(max_new_tokens=20)))
+    views = list(go_on(engine, tokenizer, start, BEGINNING, SamplingParams(max_new_tokens=20)))
     counts = [view.num_tokens for view in views]
-    assert counts == [*range(1, len(BEGINNING) + 21), len(BEGINNING) + 20]
+    assert counts == [8, *range(16, len(BEGINNING) + 20), len(BEGINNING) + 20]
+    for view in views[:: len(views) // 4]:
+        expected = student.read(torch.tensor([view.page.ids])).states
+        torch.testing.assert_close(view.memory, expected, rtol=0, atol=1e-9)
     assert {view.memory.nbytes for view in views} == {3 * 32 * 8}
     assert start.memory.equal(untouched) and start.num_tokens == 0
     assert all('data-name="memory" data-value="768"' in panel_html(student, view) for view in views)
-    assert len({heat_map(view.memory) for view in views}) == len(views) - 1  # the last view shows no new token
+    assert len({heat_map(view.memory) for view in views}) == len(views)
     assert key_value_bytes(student.config, 36, 8) == 36 * 2 * 2 * 32 * 8
 
 
-def test_stopped_while_it_reads(student, tokenizer):
-    answers = iter([False] * 5)
-    (writing,) = go_on(student, tokenizer, begin(student), BEGINNING, is_stopped=lambda: next(answers, True))
-    assert writing.num_tokens == 5 and writing.unread == BEGINNING[5:]
+def test_stopped_while_it_reads(student, engine, tokenizer):
+    answers, words = iter([False] * 2), BEGINNING * 2000
+    *_, writing = go_on(engine, tokenizer, begin(student), words, is_stopped=lambda: next(answers, True))
+    assert 0 < writing.num_tokens < len(words) and writing.unread == words[writing.num_tokens :]
+    torch.testing.assert_close(
+        writing.memory, student.read(torch.tensor([writing.page.ids])).states, rtol=0, atol=1e-9
+    )
 
 
-def test_the_student_ends_a_text(student, tokenizer, write):
+def test_stopped_while_it_writes(student, engine, tokenizer):
+    steps = go_on(
+        engine, tokenizer, begin(student), "Tom", SamplingParams(max_new_tokens=10**6, seed=1), lambda: stopped
+    )
+    stopped = False
+    for view in steps:
+        stopped = stopped or view.num_tokens > 20
+    assert 20 < view.num_tokens < 10**6 and len(view.page.ids) == view.num_tokens
+    torch.testing.assert_close(view.memory, student.read(torch.tensor([view.page.ids])).states, rtol=0, atol=1e-9)
+    again = SamplingParams(max_new_tokens=20, seed=1)
+    *_, on = go_on(engine, tokenizer, view, "", again)
+    whole = SamplingParams(max_new_tokens=view.num_tokens - 3 + 20, seed=1)
+    *_, expected = go_on(engine, tokenizer, begin(student), "Tom", whole)
+    assert on.page.ids == expected.page.ids
+
+
+def test_visitors_do_not_wait_for_each_other(student, engine, tokenizer, write):
+    others = [go_on(engine, tokenizer, begin(student), "One", SamplingParams(max_new_tokens=10**6)) for _ in range(3)]
+    assert all(next(other).num_tokens for other in others)
+    assert write(begin(student), BEGINNING).page.ids == greedy(student, list(BEGINNING.encode()), 20)
+    for other in others:
+        other.close()  # as when a visitor leaves
+    while engine.rows:
+        time.sleep(0.01)
+
+
+def test_the_student_ends_a_text(student, engine, write):
     third = greedy(student, list(BEGINNING.encode()), 3)[-1]
-    student.generation_config.eos_token_id = third
+    engine.end_ids = frozenset([third])
     writing = write(begin(student), BEGINNING)
     assert writing.page.ids[-1] == third and writing.num_tokens <= len(BEGINNING) + 3
     assert writing.page.passages[-1].author == END and "end" in page_html(writing)
@@ -182,14 +220,6 @@ def test_what_stands_on_the_page_is_text(student, write):
 def test_sizes_are_readable():
     sizes = {0: "0 bytes", 2048: "2,048 bytes", 65_536: "65.5 kB", 3_000_000: "3.0 MB"}
     assert {count: readable_bytes(count) for count in sizes} == sizes
-
-
-@pytest.mark.parametrize(
-    "values", [{"temperature": -1}, {"top_p": 0}, {"max_new_tokens": 0}, {"seed": None}, {"seed": -1}]
-)
-def test_settings_that_cannot_work(values):
-    with pytest.raises(InputError, match=next(iter(values))):
-        Sampling(**values)
 
 
 def test_a_command_that_cannot_work(monkeypatch, capsys, tmp_path):

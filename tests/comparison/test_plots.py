@@ -149,3 +149,17 @@ def test_the_length_that_is_shown_has_most_methods(tmp_path):
     for name, length in (("smt", 8), ("bptt", 8), ("smt", 16), ("bptt", 16), ("smt", 32)):
         write_result(tmp_path, name, 0.5, [point(4, 0.5)], length=length)
     assert plots.shown_length(plots.read_results(str(tmp_path))) == 16
+
+
+def test_spending_is_drawn_with_a_point_a_method():
+    budgets = dict.fromkeys(plots.BUDGETS, 10.0)
+    rows = [
+        {"cell": "gru", "method": m, "length": 8, "accuracy": a, **budgets}
+        for m in ("SMT", "BPTT")
+        for a in (0.5, 1.0)
+    ]
+    _, axes = pyplot.subplots(1, len(plots.BUDGETS))
+    plots.spending(axes, rows, line_styles(plots.methods(rows)))
+    points = {box.get_label(): box.lines[0].get_xydata().tolist() for box in axes[0].containers}
+    assert points == {"SMT": [[10.0, 75.0]], "BPTT": [[10.0, 75.0]]}
+    pyplot.close()

@@ -7,14 +7,15 @@ from types import SimpleNamespace
 import gradio as gr
 
 from ..errors import InputError
+from ..inference import SamplingParams
 from .look import DOWNLOAD
 from .memory_file import restore, save
 from .panel import heading_html, notice_html, page_html, panel_html
-from .sampling import MAX_SEED, Sampling
-from .writing import END, Writing, begin, go_on
+from .writing import END, Writing, begin, go_on, start_engine
 
 MAX_CHARACTERS = 100_000  # of words that a visitor hands over at once
-WRITERS = 8  # visitors for whom the student writes at once; more wait for their turn
+WRITERS = 32  # visitors for whom the student writes at once; more wait for their turn
+MAX_SEED = 2**32 - 1
 BEGIN_HINT = "A beginning, such as: Once upon a time"
 GO_ON_HINT = "Words of your own to go on from, or none"
 
@@ -33,9 +34,9 @@ def build_app(student, tokenizer) -> gr.Blocks:
         student: an [`SmtRnnForCausalLM`] in evaluation mode.
         tokenizer: its tokenizer.
     """
-    blank = begin(student)
+    blank, engine = begin(student), start_engine(student, tokenizer)
     with gr.Blocks(title="smt-hf", fill_width=True, analytics_enabled=False, delete_cache=(600, 600)) as app:
-        connect(lay_out(student, blank), student, tokenizer, blank)
+        connect(lay_out(student, blank), student, tokenizer, engine, blank)
     return app
 
 
@@ -76,7 +77,7 @@ def lay_out(student, blank: Writing) -> SimpleNamespace:
     return ui
 
 
-def connect(ui: SimpleNamespace, student, tokenizer, blank: Writing) -> None:
+def connect(ui: SimpleNamespace, student, tokenizer, engine, blank: Writing) -> None:
     """What happens when a button is pressed."""
 
     def show(writing, text="", busy=False) -> dict:
@@ -96,12 +97,13 @@ def connect(ui: SimpleNamespace, student, tokenizer, blank: Writing) -> None:
             **{button: gr.update(interactive=not busy) for button in (ui.over, ui.save, ui.restore)},
         }
 
-    def write(words, writing, stop_request, *sampling) -> Iterator[dict]:
+    def write(words, writing, stop_request, temperature, top_p, max_new_tokens, seed) -> Iterator[dict]:
         num_before = writing.num_tokens
         try:
             if len(words) > MAX_CHARACTERS:  # who does not use the page may send more
                 raise InputError(f"{len(words):,} characters are too many: give {MAX_CHARACTERS:,} at a time at most")
-            steps = go_on(student, tokenizer, writing, words, Sampling(*sampling), lambda: stop_request.made)
+            params = SamplingParams(max_new_tokens, temperature, top_p=top_p, seed=seed)
+            steps = go_on(engine, tokenizer, writing, words, params, lambda: stop_request.made)
             stop_request.made = False
             yield {**show(writing, busy=True), **allow(writing, busy=True)}
             yield {ui.words: ""}
@@ -110,7 +112,7 @@ def connect(ui: SimpleNamespace, student, tokenizer, blank: Writing) -> None:
             yield {**show(writing, outcome(writing, num_before, stop_request.made)), **allow(writing)}
             if writing.unread:
                 yield {ui.words: writing.unread}
-        except (InputError, RuntimeError) as error:
+        except (InputError, RuntimeError) as error:  # EngineFull among them
             yield {**show(writing), **allow(writing), ui.notice: notice_html(str(error), refused=True)}
 
     def stop(stop_request) -> None:

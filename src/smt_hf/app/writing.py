@@ -1,5 +1,6 @@
 """One visitor's text and memory: reading words, and writing on."""
 
+import queue
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -8,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..inference import Engine, Request, SamplingParams
 from ..utils.text import readable
-from .sampling import Sampling, next_token
 
 READER, STUDENT, END = "reader", "student", "end"
 VIEWS_PER_SECOND = 12
@@ -66,18 +67,17 @@ def begin(student) -> Writing:
     return Writing(student.initial_memory[None].clone())
 
 
-@torch.no_grad()
-def read_token(student, memory: torch.Tensor, token: int) -> torch.Tensor:
-    """The memory `(1, K, D)` after one more token."""
-    return student.update(memory, torch.tensor([token], device=memory.device))
+def start_engine(student, tokenizer) -> Engine:
+    """The engine that writes for all visitors together. What they hand over is theirs: no memory of it is kept."""
+    return Engine.of(student, tokenizer, prefixes=None, piece_seconds=1 / VIEWS_PER_SECOND).start()
 
 
 def go_on(
-    student,
+    engine: Engine,
     tokenizer,
     writing: Writing,
     words: str = "",
-    sampling: Sampling | None = None,
+    params: SamplingParams | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Writing]:
     """Reads the words, then writes on from the memory alone: nothing that was read before is read again.
@@ -85,55 +85,60 @@ def go_on(
     The student's own tokens are read at once, so the memory is always that of the whole page.
 
     Args:
+        engine: a started engine, which may write for others at the same time.
         words: the reader's own; may be empty.
-        is_stopped: asked before every token.
+        is_stopped: asked a dozen times a second.
 
     Yields:
         The writing, a dozen times a second and at the end.
+
+    Raises:
+        RuntimeError: if the engine fails.
     """
-    sampling = sampling or Sampling()
+    params = params or SamplingParams()
     word_ids = tokenizer(readable(words), add_special_tokens=False).input_ids if words else []
-    ends = end_tokens(student)
-    generator = torch.Generator().manual_seed(sampling.seed)
-    if writing.seed == sampling.seed:
-        generator.set_state(writing.random_state)
-
-    def view() -> Writing:
-        page = writing.page
-        for author, tokens in groupby(new, key=lambda item: item[0]):
-            page = page.add(tokenizer, author, [token for _, token in tokens])
-        return replace(
-            writing,
-            memory=memory,
-            num_tokens=writing.num_tokens + len(new),
-            page=page,
-            seed=sampling.seed,
-            random_state=generator.get_state(),
-            tokens_per_second=num_read / (time.perf_counter() - started) if num_read else None,
-            unread="",
-        )
-
-    memory, new, num_read = writing.memory, [], 0
-    started = viewed = time.perf_counter()
-    while num_read < len(word_ids) + sampling.max_new_tokens and not is_stopped():
-        if num_read < len(word_ids):
-            author, token = READER, word_ids[num_read]
-        else:
-            token = next_token(student, memory, sampling, generator)
-            author = END if token in ends else STUDENT
-        memory = read_token(student, memory, token)
-        new.append((author, token))
-        num_read += 1
-        if author == END:
-            break
-        if time.perf_counter() - viewed >= 1 / VIEWS_PER_SECOND:
-            writing, new = view(), []
-            yield writing
-            viewed = time.perf_counter()
-    yield replace(view(), unread=tokenizer.decode(word_ids[num_read:]))
+    state = writing.random_state if writing.seed is not None and writing.seed == params.seed else None
+    request = Request(word_ids, params, memory=writing.memory[0], keep_memory=True, random_state=state)
+    pieces: queue.Queue = queue.Queue()
+    started, new, shown = time.perf_counter(), list(word_ids), 0
+    ticket = engine.submit(request, lambda ticket, piece: pieces.put(piece))
+    try:
+        while not ticket.done or not pieces.empty():
+            if is_stopped():
+                ticket.cancel()
+            try:
+                piece = pieces.get(timeout=1 / VIEWS_PER_SECOND)
+            except queue.Empty:
+                continue
+            new += piece.ids
+            page = _extended(
+                writing.page, tokenizer, new[shown : piece.num_read], shown, len(word_ids), engine.end_ids
+            )
+            writing = replace(
+                writing,
+                memory=piece.memory[None],
+                num_tokens=writing.num_tokens + piece.num_read - shown,
+                page=page,
+                tokens_per_second=piece.num_read / (time.perf_counter() - started) if piece.num_read else None,
+                unread="",
+            )
+            shown = piece.num_read
+            if piece.finish_reason == "error":
+                raise RuntimeError(piece.error)
+            if piece.finish_reason is None:
+                yield writing
+    finally:
+        ticket.cancel()
+    (answer,) = ticket.answers
+    unread = tokenizer.decode(word_ids[ticket.num_read :])
+    yield replace(writing, seed=params.seed, random_state=answer.random_state, unread=unread)
 
 
-def end_tokens(student) -> set[int]:
-    """The tokens after which `generate()` would stop."""
-    ends = student.generation_config.eos_token_id
-    return set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+def _extended(page: Page, tokenizer, ids: list[int], first: int, num_words: int, ends: frozenset[int]) -> Page:
+    """The page with tokens from the `first` of a call on, of which `num_words` are the reader's."""
+    authors = [
+        READER if place < num_words else END if token in ends else STUDENT for place, token in enumerate(ids, first)
+    ]
+    for author, tokens in groupby(zip(authors, ids, strict=True), key=lambda pair: pair[0]):
+        page = page.add(tokenizer, author, [token for _, token in tokens])
+    return page

@@ -14,6 +14,7 @@ from ..data import encode_documents, iter_text_file, load_processor, load_tokeni
 from ..data.image_sources import read_image
 from ..errors import InputError
 from ..images import generate_images, image_grid
+from ..inference import SamplingParams, write_many
 from ..models import SmtImageProcessor, SmtMemory
 from ..utils.text import readable
 from .parsing import Command, parse
@@ -27,7 +28,7 @@ class GenerateOptions:
     prompt: str = field(default="Once upon a time", metadata={"help": "Text to continue; may be '' after a memory."})
     prompts: str | None = field(
         default=None,
-        metadata={"help": "File of prompts to continue one after another: a line each, or rows of .jsonl."},
+        metadata={"help": "File of prompts to continue together: a line each, or rows of .jsonl."},
     )
     text_file: str | None = field(default=None, metadata={"help": "File of text to read before the prompt."})
     memory: str | None = field(
@@ -86,9 +87,9 @@ def main(argv: Sequence[str]) -> None:
     if options.prompts is not None and options.prompt != GenerateOptions.prompt:
         raise InputError(f"prompt={options.prompt!r} and prompts={options.prompts!r} are both given: leave one out")
     if not options.prompt and options.memory is None and options.text_file is None:
-        raise InputError("prompt is empty: give at least one character, or a --memory or --text_file to continue")
+        raise InputError("prompt is empty: pass at least one character, or a --memory or --text_file to continue")
     if options.save_memory is not None and options.text_file is None and options.memory is None:
-        raise InputError("save_memory has nothing to save: give --text_file")
+        raise InputError("save_memory has nothing to save: pass --text_file")
     prompts = [options.prompt] if options.prompts is None else list(iter_text_file(options.prompts, separator="\n"))
     student, tokenizer = load_student(options.model).eval(), load_tokenizer(options.model)
     memory = read(student, tokenizer, options)
@@ -103,7 +104,7 @@ def refuse(options: GenerateOptions, names: Sequence[str], kind: str) -> None:
     for name in names:
         if getattr(options, name) is not None:
             raise InputError(
-                f"{name}={getattr(options, name)!r} is of no use: {options.model!r} is a student of {kind}"
+                f"{name}={getattr(options, name)!r} does not apply: {options.model!r} is a student of {kind}"
             )
 
 
@@ -122,7 +123,7 @@ def draw(processor: SmtImageProcessor, options: GenerateOptions) -> None:
 def draw_images(processor: SmtImageProcessor, options: GenerateOptions) -> list:
     """The images that the options ask for."""
     if options.prompt != GenerateOptions.prompt:
-        raise InputError(f"prompt={options.prompt!r} is of no use: {options.model!r} is a student of images")
+        raise InputError(f"prompt={options.prompt!r} does not apply: {options.model!r} is a student of images")
     given = None if options.complete is None else read_image(Path(options.complete).expanduser())
     student, num_images = load_student(options.model).eval(), options.images or 64
     sampling = (options.temperature, options.top_p, options.seed)
@@ -142,7 +143,7 @@ def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
             memory.to_cache(student)
             if len(memory) != 1:
                 raise InputError(
-                    f"memory={options.memory!r} holds {len(memory)} memories: save one of them with memory[row].save_pretrained"
+                    f"memory={options.memory!r} contains {len(memory)} memories: save one of them with memory[row].save_pretrained"
                 )
         if options.text_file is not None:
             documents = list(iter_text_file(options.text_file))
@@ -155,24 +156,42 @@ def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
 
 
 def write(student, tokenizer, prompts: list[str], options: GenerateOptions, memory: SmtMemory | None = None) -> None:
-    """Streams `options.num_samples` continuations of each prompt to the terminal."""
-    sampling = {"do_sample": False}
+    """Streams the continuation of a prompt to the terminal; several are written together and printed when all are there.
+
+    Each prompt draws from the seed on, and its further samples from the seeds after it.
+    """
+    if any(readable(prompt) != prompt for prompt in prompts):
+        print("note: the prompt contains bytes that are not UTF-8; they are read as U+FFFD", file=sys.stderr)
+    if len(prompts) * options.num_samples == 1:
+        return stream(student, tokenizer, readable(prompts[0]), options, memory)
+    params = SamplingParams(
+        options.max_new_tokens,
+        options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+        n=options.num_samples,
+    )
+    answers = write_many(student, tokenizer, prompts, params, memory, progress=True)
+    texts = [prompt + answer.text for prompt, some in zip(prompts, answers, strict=True) for answer in some]
+    for number, text in enumerate(texts, 1):
+        print(f"--- {number} ---\n{readable(text)}")
+    failed = [answer.error for some in answers for answer in some if answer.error is not None]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(texts)} texts could not be written ({failed[0]})")
+
+
+def stream(student, tokenizer, prompt: str, options: GenerateOptions, memory: SmtMemory | None) -> None:
+    """Prints one continuation while it is written."""
+    inputs, sampling = {}, {"do_sample": False}
     if options.temperature > 0:
         sampling = {"do_sample": True, "temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
-    wanted = [prompt for prompt in prompts for _ in range(options.num_samples)]
-    for number, given in enumerate(wanted, 1):
-        inputs, prompt = {}, readable(given)
-        if prompt != given:
-            print("note: the prompt holds bytes that are not UTF-8; they are read as U+FFFD", file=sys.stderr)
-        if prompt:
-            inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(student.device)
-        if len(wanted) > 1:
-            print(f"--- {number} ---")
-        with torch.inference_mode():
-            student.generate(
-                **inputs,
-                memory=memory,
-                max_new_tokens=options.max_new_tokens,
-                streamer=TextStreamer(tokenizer, skip_special_tokens=True),
-                **sampling,
-            )
+    if prompt:
+        inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(student.device)
+    with torch.inference_mode():
+        student.generate(
+            **inputs,
+            memory=memory,
+            max_new_tokens=options.max_new_tokens,
+            streamer=TextStreamer(tokenizer, skip_special_tokens=True),
+            **sampling,
+        )

@@ -18,7 +18,10 @@ def write_curves(results: list[dict], file: Path) -> None:
 def read_curves(file: Path) -> list[dict]:
     """The results in a file of curves, for `plot_curves`."""
     results = json.loads(file.read_text(encoding="utf-8"))
-    return [{**result, "trace": result["path"][-result["last_stage"] :]} for result in results]
+    for result in results:
+        if "path" in result:
+            result["trace"] = result["path"][-result["last_stage"] :]
+    return results
 
 
 def short(value):

@@ -45,6 +45,18 @@ def plot_accuracy(results: list[dict], chance: float, file: Path) -> Path:
     return draw(file, (1, 1, 4.0), lambda axes: accuracy(axes[0], results, lines, chance))
 
 
+def plot_spending(results: list[dict], file: Path) -> Path:
+    """Draws the accuracy that was reached against each budget that was spent, at the length of [`shown_length`].
+
+    Args:
+        results: `cell`, `method`, `length`, `accuracy` and the budgets of every run.
+        file: where the picture goes.
+    """
+    shown = chosen(results, length=shown_length(results))
+    lines = line_styles(methods(results))
+    return draw(file, (len(BUDGETS), 3, 2.6), lambda axes: spending(axes, shown, lines))
+
+
 def plot_curves(results: list[dict], folder: Path, names: Sequence[str] = CURVES, prefix: str = "") -> list[Path]:
     """Draws what runs leave besides their scores, at the length of [`shown_length`], into `{prefix}{name}.png`.
 
@@ -100,6 +112,21 @@ def accuracy(axis, results, lines, chance) -> None:
         ylim=(max(-2, 100 * chance - 10), 103),
         title="Accuracy of the student on its own states",
     )
+
+
+def spending(axes, results, lines) -> None:
+    """A point a method, the mean over its seeds, with their lowest and highest accuracy."""
+    for axis, (name, label) in zip(axes, BUDGETS.items(), strict=True):
+        for cell, method in methods(results):
+            runs = chosen(results, cell=cell, method=method)
+            values, line = [100 * run["accuracy"] for run in runs], {**lines[cell, method], "linestyle": ""}
+            middle = mean(values)
+            ends = [[middle - min(values)], [max(values) - middle]]
+            axis.errorbar(mean(run[name] for run in runs), middle, yerr=ends, capsize=2, elinewidth=1, **line)
+        axis.set(xlabel=label, xlim=(0, 1.08 * max(run[name] for run in results)), ylim=(-3, 105))
+        axis.locator_params(axis="x", nbins=4)
+    for axis in axes[::3]:
+        axis.set_ylabel("accuracy, %")
 
 
 def budgets(axes, results, lines) -> None:

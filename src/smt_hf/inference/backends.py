@@ -27,6 +27,10 @@ class Backend(Protocol):
         ...
 
 
+# From so many rows on, arithmetic takes the time on a CPU and not calls; folded matrices are larger than those of the modules.
+PLAIN_ROWS = 96
+
+
 class TorchBackend:
     """The student itself, as [`LeanStep`] where that gives the same, from its weights as they are now.
 
@@ -35,17 +39,80 @@ class TorchBackend:
     """
 
     def __init__(self, student):
-        step = LeanStep(student) if is_lean(student) else student
-        self._update, self._readout = step.update, step.readout
+        self._plain = student
+        self._step = LeanStep(student) if is_lean(student) else student
         self.initial_memory = student.initial_memory.detach().clone()
         self.vocab_size = student.config.vocab_size
 
     @torch.inference_mode()
     def update(self, memory: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """See [`Backend.update`]."""
-        return self._update(memory, input_ids.to(memory.device))
+        return self._for(memory).update(memory, input_ids.to(memory.device))
 
     @torch.inference_mode()
     def readout(self, memory: torch.Tensor) -> torch.Tensor:
         """See [`Backend.readout`]."""
-        return self._readout(memory).to("cpu", torch.float32)
+        return self._for(memory).readout(memory).to("cpu", torch.float32)
+
+    def _for(self, memory: torch.Tensor):
+        return self._plain if len(memory) >= PLAIN_ROWS and memory.device.type == "cpu" else self._step
+
+
+class CudaGraphBackend:
+    """The student on a GPU, each step replayed from a CUDA graph: one launch instead of hundreds.
+
+    A graph is captured for each bucket of rows when it is first needed; fewer rows are filled up. More rows than the largest
+    bucket take plain steps.
+
+    Args:
+        student: an [`SmtRnnForCausalLM`] in evaluation mode on a GPU.
+        buckets: numbers of rows, in ascending order.
+    """
+
+    def __init__(self, student, buckets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)):
+        self._step = LeanStep(student) if is_lean(student) else student
+        self.initial_memory = student.initial_memory.detach().clone()
+        self.vocab_size = student.config.vocab_size
+        self.buckets = buckets
+        self._graphs: dict[tuple[str, int], tuple[torch.cuda.CUDAGraph, tuple[torch.Tensor, ...], torch.Tensor]] = {}
+
+    @torch.inference_mode()
+    def update(self, memory: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+        """See [`Backend.update`]."""
+        return self._replay("update", memory, input_ids.to(memory.device, non_blocking=True))
+
+    @torch.inference_mode()
+    def readout(self, memory: torch.Tensor) -> torch.Tensor:
+        """See [`Backend.readout`]."""
+        return self._replay("readout", memory).to("cpu", torch.float32)
+
+    def _replay(self, name: str, *inputs: torch.Tensor) -> torch.Tensor:
+        rows, step = len(inputs[0]), getattr(self._step, name)
+        bucket = next((bucket for bucket in self.buckets if bucket >= rows), None)
+        if bucket is None:
+            return step(*inputs)
+        if (name, bucket) not in self._graphs:
+            self._graphs[name, bucket] = self._capture(step, bucket, inputs)
+        graph, places, output = self._graphs[name, bucket]
+        for place, value in zip(places, inputs, strict=True):
+            place[:rows].copy_(value)
+        graph.replay()
+        return output[:rows].clone()
+
+    def _capture(self, step, bucket: int, inputs: tuple[torch.Tensor, ...]):
+        places = tuple(value.new_zeros(bucket, *value.shape[1:]) for value in inputs)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # libraries set themselves up in the first calls
+            for _ in range(3):
+                step(*places)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = step(*places)
+        return graph, places, output
+
+
+def backend_for(student) -> Backend:
+    """The backend that suits a student where it is: CUDA graphs on a GPU of that make, plain torch elsewhere."""
+    return CudaGraphBackend(student) if student.device.type == "cuda" else TorchBackend(student)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from .backends import Backend, TorchBackend
+from .backends import Backend, backend_for
 from .prefixes import PrefixCache
 from .requests import Answer, EngineFull, EngineStopped, FinishReason, Piece, Request, Ticket, check_request
 from .rows import Row
@@ -37,7 +37,7 @@ class Engine:
     Use it from one thread with [`generate`], or start its own thread with [`start`] and [`submit`] from any.
 
     Args:
-        backend: what computes the steps, or a student for [`TorchBackend`].
+        backend: what computes the steps, or a student for [`backend_for`].
         tokenizer: a fast tokenizer for text and stop strings; `None` for tokens only.
         end_ids: tokens that end an answer.
         max_rows: rows that are stepped together.
@@ -59,7 +59,7 @@ class Engine:
         piece_seconds: float = 0.02,
         deliver: Callable[[list[tuple[Ticket, Piece]]], None] | None = None,
     ):
-        self.backend = TorchBackend(backend) if isinstance(backend, torch.nn.Module) else backend
+        self.backend = backend_for(backend) if isinstance(backend, torch.nn.Module) else backend
         self.tokenizer = tokenizer
         self.end_ids = frozenset(end_ids)
         self.max_rows, self.max_waiting = max_rows, max_waiting
@@ -90,7 +90,7 @@ class Engine:
         ends = student.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         options = {"prefixes": PrefixCache(), "end_ids": ends, **options}
-        return cls(backend or TorchBackend(student), tokenizer, **options)
+        return cls(backend or backend_for(student), tokenizer, **options)
 
     # ---- from any thread ----
 
@@ -201,11 +201,14 @@ class Engine:
         with self._lock:
             leaving = [row for row in self.waiting if id(row) in gone]
             self.waiting = deque(row for row in self.waiting if id(row) not in gone)
-        kept = [number for number, row in enumerate(self.rows) if id(row) not in gone]
-        leaving += [row for row in self.rows if id(row) in gone]
-        self._keep_rows(kept)
+        for row in self.rows:
+            if id(row) in gone and row.keeps_memory and row.last is not None and row.ending is None:
+                row.ending = gone[id(row)]  # once its last token is read
+            elif id(row) in gone and row.ending is None:
+                leaving.append(row)
         for row in leaving:
             self._end(row, gone[id(row)])
+        self._keep_rows([number for number, row in enumerate(self.rows) if not row.ended])
 
     def _join(self) -> None:
         """Gives rows to those who wait. Who has had a turn then waits aside, if there are more than fit."""
@@ -332,7 +335,7 @@ class Engine:
         self.counts["tokens_written"] += len(rows)
         for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
             reason = row.write(token, logprob, self.end_ids)
-            if reason is not None and row.ticket.request.keep_memory:
+            if reason is not None and row.keeps_memory:
                 row.ending = reason  # its last token is read in the next step
             elif reason is not None:
                 self._end(row, reason)
@@ -341,16 +344,17 @@ class Engine:
         row.ended = True
         answers = row.ticket.answers
         if error is None and row in self.rows:
-            memory = self.memory[self.rows.index(row)]
-            has_read = row.written if row.ending is not None else row.written[:-1]
+            has_read = row.written[: row.num_read - len(row.prompt)]
             if self.prefixes is not None and row.uses_prefixes and has_read and not row.is_reading:
-                self.prefixes.keep(np.concatenate([row.prompt, np.asarray(has_read, dtype=np.int64)]), memory)
-            if row.ticket.request.keep_memory:
-                with torch.inference_mode(False):  # a tensor like any other
-                    answers[row.index].memory = memory.clone()
+                ids = np.concatenate([row.prompt, np.asarray(has_read, dtype=np.int64)])
+                self.prefixes.keep(ids, self.memory[self.rows.index(row)])
+            if row.keeps_memory:
+                answers[row.index].memory = self._copy(row)
+                generator = row.draws.generator
+                answers[row.index].random_state = None if generator is None else generator.get_state()
         for index in range(row.index, row.index + row.num_rows):  # all of them, if they have not parted yet
             piece = row.piece(reason, error)
-            piece.index = index
+            piece.index, piece.memory = index, answers[index].memory
             self._out.append((row.ticket, piece))
 
     def _places(self, rows: list[Row]) -> torch.Tensor | None:
@@ -359,6 +363,11 @@ class Engine:
             return None
         numbers = {id(row): number for number, row in enumerate(self.rows)}
         return torch.tensor([numbers[id(row)] for row in rows])
+
+    def _copy(self, row: Row) -> torch.Tensor:
+        """A row's memory as it is, a tensor like any other."""
+        with torch.inference_mode(False):
+            return self.memory[self.rows.index(row)].clone()
 
     def _keep_rows(self, numbers: list[int]) -> None:
         """Lets the other rows go."""
@@ -371,8 +380,12 @@ class Engine:
         now = time.monotonic()
         due = now - self._gave_out >= self.piece_seconds
         for row in self.rows:
-            if row.has_news and row.ticket.streams and (due or row.is_fresh):
-                self._out.append((row.ticket, row.piece()))
+            if not row.ticket.streams or not (due or row.is_fresh and row.has_news):
+                continue
+            if row.has_news or row.keeps_memory:
+                piece = row.piece()
+                piece.memory = self._copy(row) if row.keeps_memory else None
+                self._out.append((row.ticket, piece))
         if not self._out:
             return
         self._gave_out = now

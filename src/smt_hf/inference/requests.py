@@ -31,7 +31,9 @@ class Request:
         memory: `(K, D)`, what the student has read before the prompt; the initial memory when `None`.
         prompt_logprobs: Return the log-probability of every token of the prompt too, the first of them from the memory before
             it. The whole prompt is then read.
-        keep_memory: Return the memory after the last token of each answer, which is then read as well.
+        keep_memory: Return the memory after the last token of each answer, which is then read as well, and with every piece the
+            memory as it is.
+        random_state: Where the draws of an earlier answer had come to, instead of at the seed's beginning.
         timeout: Seconds after which the request ends, with what has been written.
     """
 
@@ -40,6 +42,7 @@ class Request:
     memory: torch.Tensor | None = None
     prompt_logprobs: bool = False
     keep_memory: bool = False
+    random_state: torch.Tensor | None = None
     timeout: float | None = None
 
 
@@ -54,6 +57,8 @@ class Piece:
         logprobs: of the new tokens, if asked for.
         finish_reason: why the answer ends with this piece; `None` if it goes on.
         error: what went wrong, with `finish_reason="error"`.
+        memory: `(K, D)`, if it was to be kept.
+        num_read: tokens of prompt and answer that the memory has read: the last one that was written is read in the next step.
     """
 
     index: int
@@ -62,11 +67,17 @@ class Piece:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     error: str | None = None
+    memory: torch.Tensor | None = None
+    num_read: int = 0
 
 
 @dataclass
 class Answer:
-    """A whole answer, see [`Piece`]; `memory` `(K, D)` has read all of it, if it was to be kept."""
+    """A whole answer, see [`Piece`].
+
+    If it was to be kept, `memory` `(K, D)` has read all of it, or of the prompt what `Ticket.num_read` says, and `random_state`
+    is where the draws have come to.
+    """
 
     ids: list[int] = field(default_factory=list)
     text: str = ""
@@ -74,6 +85,7 @@ class Answer:
     finish_reason: FinishReason | None = None
     error: str | None = None
     memory: torch.Tensor | None = None
+    random_state: torch.Tensor | None = None
 
 
 class Ticket:

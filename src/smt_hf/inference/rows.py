@@ -34,6 +34,7 @@ class Row:
         self.deadline = np.inf if request.timeout is None else time.monotonic() + request.timeout
         self.written: list[int] = []
         self.ending: FinishReason | None = None  # the last token is only read for the memory
+        self.has_read_last = False
         self.ended = False
         self._draws: Draws | None = None
         self._text: TextStream | None = None
@@ -57,6 +58,8 @@ class Row:
         """What its choices depend on."""
         if self._draws is None:
             self._draws = Draws(self.params, self.prompt, self.vocab_size, self.index)
+            if self.ticket.request.random_state is not None and self._draws.generator is not None:
+                self._draws.generator.set_state(self.ticket.request.random_state)
         return self._draws
 
     @property
@@ -93,6 +96,7 @@ class Row:
         """Takes so many steps; says whether they were in the prompt."""
         self.num_steps += count
         if not self.is_reading:
+            self.has_read_last = True
             return False
         self.position += count
         self.ticket.num_read = self.position
@@ -106,7 +110,7 @@ class Row:
     def write(self, token: int, logprob: TokenLogprob | None, ends: frozenset[int]) -> FinishReason | None:
         """Takes a token of the answer; says whether it ends with it, and why."""
         self.written.append(token)
-        self.last = token
+        self.last, self.has_read_last = token, False
         self._new_ids.append(token)
         if logprob is not None:
             self._new_logprobs.append(logprob)
@@ -130,6 +134,16 @@ class Row:
         """Whether there is something to give out."""
         return bool(self._new_ids)
 
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether its memory is asked for."""
+        return self.ticket.request.keep_memory
+
+    @property
+    def num_read(self) -> int:
+        """Tokens of prompt and answer that its memory has read."""
+        return self.position + len(self.written) - (self.last is not None and not self.has_read_last)
+
     def piece(self, reason: FinishReason | None = None, error: str | None = None) -> Piece:
         """What is new since the last piece."""
         text, self._new_text = self._new_text, ""
@@ -138,6 +152,6 @@ class Row:
                 text += self.text.push(self._new_ids)
             if reason is not None:
                 text += self.text.finish()
-        piece = Piece(self.index, self._new_ids, text, self._new_logprobs, reason, error)
-        self._new_ids, self._new_logprobs, self.is_fresh = [], [], False
+        piece = Piece(self.index, self._new_ids, text, self._new_logprobs, reason, error, num_read=self.num_read)
+        self._new_ids, self._new_logprobs, self.is_fresh = [], [], self.is_fresh and not piece.ids
         return piece
