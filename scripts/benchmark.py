@@ -63,19 +63,19 @@ def dmt_variant(folder: str, **arguments):
     return step_function(trainer, {"input_ids": torch.randint(256, (32, CONTEXT + 1))})
 
 
-def step_function(trainer, batch):
+def step_function(trainer, inputs):
     trainer.create_optimizer()
     trainer.create_scheduler(1000)
     trainer.current_gradient_accumulation_steps = 1
-    steps = iter(range(10**9))
+    batches = iter(lambda: inputs, None)  # the same one, as often as asked
 
     def step() -> int:
-        trainer._draw = (0, next(steps))
-        items = trainer._get_num_items_in_batch([batch], "cpu")
-        trainer.training_step(trainer.model, batch, items)
+        [micro_batch], items = trainer.get_batch_samples(batches, 1, "cpu")
+        trainer.training_step(trainer.model, micro_batch, items)
         trainer.optimizer.step()
         trainer.model.zero_grad()
-        return trainer.num_transitions(batch, trainer._plan(batch))
+        trainer.state.global_step += 1
+        return trainer.num_transitions(micro_batch["step"])
 
     return step
 

@@ -5,6 +5,7 @@ def page(results: dict) -> str:
     """Markdown of what was found so far."""
     parts = ["# On one GPU\n", environment(results.get("environment")), checks(results.get("checks"))]
     parts.append(steps("Training steps", results.get("steps"), results.get("flops")))
+    parts.append(steps("Attention of the teacher", results.get("attention"), results.get("flops")))
     parts.append(steps("With the recurrence's step compiled", results.get("compiled"), results.get("flops")))
     parts.append(steps("Forward and backward pass as one CUDA graph", results.get("graphs")))
     parts += [generation(results.get("generation")), race(results.get("race")), waits(results.get("waits"))]

@@ -62,7 +62,7 @@ def stages(arm: str, sizes: Sizes) -> list[tuple[str, float, dict]]:
 
 
 @torch.no_grad()
-def held_out_loss(student, tokens: torch.Tensor, documents: torch.Tensor, chunk: int = 64) -> float:
+def held_out_loss(student, tokens: torch.Tensor, documents: torch.Tensor, chunk: int = 256) -> float:
     """Nats a token of the student's rollout from its initial memory, in float32."""
     training = student.training
     student.eval()
@@ -129,7 +129,7 @@ def run(options) -> dict:
             args = trainer.args
             length = args.bptt_horizon if getattr(args, "carry_memory", False) else args.context_length
             trainer._race_tokens = args.per_device_train_batch_size * length
-            trainer.add_callback(HeldOut(trainer, valid, before, options.seconds / 10, curve))
+            trainer.add_callback(HeldOut(trainer, valid, before, options.seconds / 6, curve))
             trainer.train()
             before += trainer.clock.elapsed
             steps.append({"kind": kind, "steps": trainer.state.global_step, "seconds": trainer.clock.elapsed})

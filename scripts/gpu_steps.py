@@ -1,9 +1,11 @@
 """How fast a GPU trains and generates: steps of every method, compiled and as CUDA graphs; see prove_gpu.py."""
 
 import gc
+import signal
 import statistics
 import tempfile
 import time
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -14,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback
 
 from smt_hf.data import TokenCache
+from smt_hf.models import layers_smt
 from smt_hf.models.lean_smt_rnn import LeanStep
 
 # Dense bf16 FLOP/s of the data sheets, by what the name of a card contains.
@@ -146,6 +149,64 @@ def window_flops(kind, fields, sizes: Sizes, cache: TokenCache) -> float:
             total += counted.get_total_flops()
             trainer.model.zero_grad()
     return total / num_draws * factor
+
+
+# ---- kernels of the teacher's attention --------------------------------------------------------------------------------
+
+
+@contextmanager
+def masked_kernels(backends: list[SDPBackend]):
+    """Other kernels of sdpa for attention with a mask."""
+    kept, layers_smt.MASKED_KERNELS = layers_smt.MASKED_KERNELS, backends
+    try:
+        yield
+    finally:
+        layers_smt.MASKED_KERNELS = kept
+
+
+@contextmanager
+def time_limit(seconds: float):
+    """Raises a TimeoutError after so many seconds; a compilation knows no end of its own."""
+
+    def stop(*_):
+        raise TimeoutError(f"not done after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def use_flex(trainer) -> None:
+    """The teacher's attention by flex attention, whose masks know which blocks are empty."""
+    trainer.teacher_model().set_attn_implementation("flex_attention")
+
+
+def time_attention(sizes: Sizes, cache: TokenCache, device: str, seconds: float, save, left) -> dict:
+    """Steps of SMT with sdpa as the library calls it, with cuDNN among its kernels, and with flex attention."""
+    planned = [SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    smt = {name: each for name, each in methods(sizes).items() if each[0] == "smt"}
+    variants = [(name, label) for label in ("sdpa", "sdpa with cuDNN") for name in smt]
+    variants.append((next(iter(smt)), "flex attention"))
+    found = {}
+    for name, label in variants:
+        key, limit = f"{name}, {label}", min(45 if "flex" in label else 40, left() - 10)
+        if limit < 10 or (label == "flex attention" and device == "cpu"):
+            found[key] = {"skipped": "no time left" if limit < 10 else "on a CPU flex attention has no gradient"}
+            continue
+        prepare = use_flex if label == "flex attention" else None
+        kernels = planned if "cuDNN" in label else layers_smt.MASKED_KERNELS
+        try:
+            with time_limit(limit), masked_kernels(kernels):
+                found[key] = time_steps(*smt[name], sizes, cache, device, seconds, prepare)
+        except Exception as error:
+            found[key] = {"error": f"{type(error).__name__}: {str(error)[:2000]}"}
+        release(device)
+        save(found)
+    return found
 
 
 # ---- a training step as one CUDA graph -------------------------------------------------------------------------------

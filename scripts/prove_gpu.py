@@ -28,13 +28,25 @@ from gpu_steps import (  # noqa: E402
     compile_cell,
     matrix_flops,
     peak_flops,
+    time_attention,
     time_generation,
     time_graphed_step,
     time_methods,
     window_flops,
 )
 
-SECTIONS = ("environment", "checks", "steps", "generation", "waits", "graphs", "compiled", "flops", "race")
+SECTIONS = (
+    "environment",
+    "checks",
+    "steps",
+    "generation",
+    "waits",
+    "graphs",
+    "compiled",
+    "flops",
+    "attention",
+    "race",
+)
 
 
 class Proof:
@@ -114,6 +126,16 @@ class Proof:
             self.left,
         )
 
+    def attention(self) -> dict:
+        return time_attention(
+            self.sizes,
+            corpus(self.options.train),
+            self.device,
+            self.options.seconds,
+            lambda found: self.save("attention", found),
+            self.left,
+        )
+
     def compiled(self) -> dict:
         return time_methods(
             self.sizes,
@@ -189,7 +211,7 @@ def main() -> int:
     parser.add_argument("--sizes", choices=list(SIZES), default="paper")
     parser.add_argument("--minutes", type=float, default=5.0, help="in all; what does not fit is left out")
     parser.add_argument("--seconds", type=float, default=10.0, help="of timed steps of every method, at most")
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS[:-2]))
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS[:-3]))
     parser.add_argument("--arms", nargs="+", default=["smt", "bptt_truncated", "bptt"], help="of the race")
     parser.add_argument("--race_seconds", type=float, default=100.0, help="of training for every arm")
     parser.add_argument("--compile", action="store_true", help="compile the recurrence in the race")

@@ -2,10 +2,15 @@
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+# With a mask, on a GPU. cuDNN's kernels, which torch may prefer, are planned anew for every shape, some 30 ms of the host's
+# time, and training draws other positions, so other shapes, in every step.
+MASKED_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def normalize_memory(memory: torch.Tensor, config) -> torch.Tensor:
@@ -103,7 +108,11 @@ class SmtAttention(nn.Module):
         few = query.shape[2] * key.shape[2] <= 64 and query.device.type == "cpu"
         if few and attention_mask is None and not dropout and self.config._attn_implementation in ("sdpa", "eager"):
             attend = short_attention_forward
-        return attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, is_causal=False)
+        options = {"dropout": dropout, "scaling": self.scaling, "is_causal": False}
+        if attention_mask is not None and query.is_cuda and self.config._attn_implementation == "sdpa":
+            with sdpa_kernel(MASKED_KERNELS):
+                return attend(self, query, key, value, attention_mask, **options)
+        return attend(self, query, key, value, attention_mask, **options)
 
 
 class SmtMLP(nn.Module):
