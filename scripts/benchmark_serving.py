@@ -51,7 +51,7 @@ async def ask(client: httpx.AsyncClient, model: str, prompt: str, num_tokens: in
 
 
 async def load(client, options, num_clients: int, num_tokens: int) -> None:
-    """Measures so many clients at once; each has a prompt of its own, so that no beginning is known."""
+    """Measures so many clients at once, whose prompts differ after a beginning that all share."""
     used, began = cpu_seconds(options.pid), time.perf_counter()
     asks = [ask(client, options.model, f"{PROMPT} {n} {began}", num_tokens, n) for n in range(num_clients)]
     answers = await asyncio.gather(*asks)

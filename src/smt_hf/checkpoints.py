@@ -1,4 +1,4 @@
-"""Loading what a command is given, with a clear word when it is something else."""
+"""Loading models, with a clear message when a path is something else."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def load(path: str, *wanted: str, **kwargs) -> PreTrainedModel:
         faults = weight_faults(model, info)
         if faults:
             raise InputError(
-                f"{path!r} does not hold the weights that its config.json describes ({faults}): give a folder as "
+                f"{path!r} does not hold the weights that its config.json describes ({faults}): pass a folder as "
                 "save_pretrained or a finished run wrote it"
             )
         check_finite(model, path)
@@ -92,11 +92,11 @@ def check_kind(path: str, *wanted: str) -> str:
         place = os.path.expanduser(path)
         config = read_json(place, "config.json")
         if config is None:
-            raise InputError(f"{path!r} holds no config.json: give the folder of {kinds(wanted)}")
+            raise InputError(f"{path!r} holds no config.json: pass the folder of {kinds(wanted)}")
         kind = config.get("model_type")
         if kind not in wanted:
             found = KINDS[kind] if kind in list(KINDS) else f"a model of type {kind!r}"
-            raise InputError(f"{path!r} is {found}: give {kinds(wanted)}")
+            raise InputError(f"{path!r} is {found}: pass {kinds(wanted)}")
         MODELS[kind].config_class.from_pretrained(place)
     return kind
 
@@ -122,7 +122,7 @@ def reading(path: str, *wanted: str) -> Iterator[None]:
         if not isinstance(error, OSError | ValueError | RuntimeError | StrictDataclassError):
             reason = f"{type(error).__name__}: {reason}"
         raise InputError(
-            f"{path[:300]!r} is no checkpoint that can be read ({reason}): give the folder or Hub id of {kinds(wanted)}"
+            f"{path[:300]!r} is not a readable checkpoint ({reason}): pass the folder or Hub id of {kinds(wanted)}"
         ) from error
 
 
@@ -152,9 +152,9 @@ def read_json(place: str, name: str, optional: bool = False) -> dict | None:
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} of {place!r} is no JSON ({one_line(error)}): write it again") from error
+        raise InputError(f"{name} of {place!r} is not JSON ({one_line(error)}): save it again") from error
     if not isinstance(content, dict):
-        raise InputError(f"{name} of {place!r} holds no JSON object: write it again")
+        raise InputError(f"{name} of {place!r} holds no JSON object: save it again")
     return content
 
 
@@ -179,7 +179,7 @@ def weight_files(folder: Path) -> list[Path]:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise InputError(
-            f"{str(folder)!r} holds no {missing[0]}: give a folder that save_pretrained or a finished run wrote"
+            f"{str(folder)!r} holds no {missing[0]}: pass a folder that save_pretrained or a finished run wrote"
         )
     return files
 
@@ -193,7 +193,7 @@ def check_finite(model: PreTrainedModel, path: str) -> None:
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise InputError(
-                f"{path!r} holds NaN or infinity in {name}, read as {tensor.dtype}: give a checkpoint from before its "
+                f"{path!r} holds NaN or infinity in {name}, read as {tensor.dtype}: pass a checkpoint from before its "
                 "training diverged, or another dtype"
             )
 
@@ -232,9 +232,9 @@ def check_output_dir(output_dir: str, overwrite: bool = False) -> None:
     """
     folder = Path(output_dir)
     if folder.is_file():
-        raise InputError(f"output_dir={output_dir!r} is a file: give a folder")
+        raise InputError(f"output_dir={output_dir!r} is a file: pass a folder")
     if not overwrite and folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
         raise InputError(
-            f"output_dir={output_dir!r} is not empty: choose another, or pass --resume to go on with it or "
+            f"output_dir={output_dir!r} is not empty: choose another, or pass --resume to continue it or "
             "--overwrite to start over"
         )

@@ -1,4 +1,4 @@
-"""The errors that end a command, and the words of others' errors in one line."""
+"""The errors that end a command, and other libraries' errors in one line."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ class Interrupted(BaseException):
 
     Args:
         number: the signal.
-        message: what is kept, and how to go on.
+        message: what was saved, and how to continue.
     """
 
     def __init__(self, number: int = signal.SIGINT, message: str = "interrupted"):
@@ -35,14 +35,14 @@ REMEDIES = {
     errno.EPERM: "choose a place that you may use, or change its permissions",
     errno.EROFS: "choose a place that can be written to",
     errno.ENOENT: "check the path",
-    errno.ENOTDIR: "a file stands where a folder should: choose another path",
-    errno.EEXIST: "a file stands where a folder should: choose another path",
-    errno.EISDIR: "a folder stands where a file should: choose another path",
-    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENOTDIR: "there is a file where a folder should be: choose another path",
+    errno.EEXIST: "there is a file where a folder should be: choose another path",
+    errno.EISDIR: "there is a folder where a file should be: choose another path",
+    errno.ENAMETOOLONG: "use a shorter path",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
 
-# What brings an optional package.
+# The extras that install optional packages.
 EXTRAS = {
     "PIL": "'smt-hf[pixels]'",
     "fastapi": "'smt-hf[serve]'",
@@ -69,7 +69,7 @@ def one_line(error: BaseException) -> str:
 def explain(error: BaseException) -> str:
     """Any error in one line, with a remedy where one is known: what the command line prints.
 
-    Errors of the system name the file; what nobody foresaw names its kind, so that it can be reported.
+    System errors name the file; unexpected errors name their type, so that they can be reported.
     """
     if isinstance(error, InputError):
         return one_line(error)
@@ -81,12 +81,12 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
         return f"there is not enough memory ({text or 'allocation failed'}): lower the sizes or the batch size"
     for number in (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS):
-        if os.strerror(number) in text:  # of libraries that write files by themselves
+        if os.strerror(number) in text:  # from libraries that write files themselves
             return f"{text}: {REMEDIES[number]}"
     if "file write failed" in text or "unexpected pos" in text:  # torch.save
-        return f"a file could not be written to its end ({text}): {REMEDIES[errno.ENOSPC]}"
+        return f"a file could not be written completely ({text}): {REMEDIES[errno.ENOSPC]}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"the package {error.name!r} is missing: pip install {EXTRAS.get(error.name, error.name)}"
-    if isinstance(error, ValueError | RuntimeError | ImportError | OSError) and text:  # a library's own words
+    if isinstance(error, ValueError | RuntimeError | ImportError | OSError) and text:  # the library's own message
         return text
     return f"unexpected {type(error).__name__}: {text} (--debug shows where)"

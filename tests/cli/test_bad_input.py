@@ -30,7 +30,7 @@ def smt(recipes, tmp_path):
 
 
 def test_data(fails, smt, tmp_path):
-    fails([*smt, "--dataset", tmp_path / "nowhere.txt"], "nowhere.txt", "mend the path")
+    fails([*smt, "--dataset", tmp_path / "nowhere.txt"], "nowhere.txt", "check the path")
     (tmp_path / "empty.txt").write_text("")
     fails([*smt, "--dataset", tmp_path / "empty.txt"], "empty.txt", "no documents")
     (tmp_path / "short.txt").write_text("Too short.")
@@ -91,7 +91,7 @@ def test_a_used_output_folder(fails, smt, tmp_path):
 def test_checkpoints_of_another_kind(fails, recipes, smt_run, dmt_run, tmp_path):
     dmt = ["dmt", "--config", recipes["dmt"], "--output_dir", tmp_path / "out"]
     fails(dmt, "model is missing", "smt-hf dmt MODEL")
-    fails([*dmt, "--model", dmt_run], "is a student", "give a teacher")
+    fails([*dmt, "--model", dmt_run], "is a student", "pass a teacher")
     fails([*dmt, "--model", tmp_path / "nowhere"], "nowhere")
     fails([*dmt, "--model", tmp_path], "holds no config.json")
     fails(["generate", tmp_path], "holds no config.json")

@@ -107,7 +107,7 @@ def test_bad_input(words, message, recipe, tmp_path, monkeypatch, capsys):
 
 def test_an_output_folder_that_is_a_file(recipe, tmp_path, capsys):
     assert main(["compare", "--config", str(recipe), "--output_dir", str(recipe)]) == 2
-    assert "is a file: give a folder" in capsys.readouterr().err
+    assert "is a file: pass a folder" in capsys.readouterr().err
 
 
 def test_other_settings_in_the_same_folder(recipe, tmp_path, capsys):

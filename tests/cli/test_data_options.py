@@ -47,7 +47,7 @@ def test_generate_reads_a_file_as_training_does(student, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "holds no documents"), (b"\n", "holds no documents"), (b"\xff\xfe" * 9, "text.bin' is not UTF-8"), (None, "no file")],
+    [(b"", "contains no documents"), (b"\n", "contains no documents"), (b"\xff\xfe" * 9, "text.bin' is not UTF-8"), (None, "no file")],
 )  # fmt: skip
 def test_files_that_generate_cannot_read(student, tmp_path, content, message):
     file = tmp_path / "text.bin"
@@ -77,7 +77,7 @@ def test_a_folder_without_splits_has_no_validation_text(tmp_path):
         (tmp_path / f"{name}.txt").write_text(name)
     options = DataOptions(dataset=str(tmp_path), eval_split="validation", cache_dir=str(tmp_path / ".caches"))
     assert options.tokens(byte_tokenizer()).num_documents == 2
-    with pytest.raises(InputError, match="has no split 'validation': give one of train"):
+    with pytest.raises(InputError, match="has no split 'validation': choose one of train"):
         options.eval_tokens(byte_tokenizer())
 
 

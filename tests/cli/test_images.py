@@ -91,7 +91,7 @@ def test_measuring_and_the_model_card(runs):
         "](evaluation/samples.png)",
         "nats/pixel",
         'labels="0"',
-        "It has learnt from 20 images",
+        "It has learned from 20 images",
         "pipeline_tag: unconditional-image-generation",
     ):
         assert said in card, said

@@ -54,9 +54,9 @@ def test_a_signal_keeps_a_checkpoint_and_says_how_to_go_on(bptt, tmp_path, numbe
     said = log.read_text().splitlines()
     (line,) = [line for line in said if line.startswith("smt-hf bptt: interrupted at step ")]
     step = line.split()[5].rstrip(";")
-    assert f"checkpoint-{step} in '{folder}' is kept. Go on with: smt-hf bptt " in line
+    assert f"checkpoint-{step} in '{folder}' was saved. Continue with: smt-hf bptt " in line
     assert not any("Traceback" in other for other in said)
-    go_on = shlex.split(line.partition("Go on with: smt-hf ")[2])
+    go_on = shlex.split(line.partition("Continue with: smt-hf ")[2])
     assert go_on == [*words, "--resume"]
     assert main([*go_on, "--max_steps", str(int(step) + 2)]) == 0
     assert read_stages(str(folder))[-1]["steps"] == int(step) + 2
@@ -69,7 +69,7 @@ def test_nothing_is_kept_where_nothing_is_saved(bptt, tmp_path):
     wait_for(lambda: "'loss'" in log.read_text(), process, log)
     process.send_signal(signal.SIGINT)
     assert process.wait(DEADLINE) == 130
-    assert "no checkpoint was saved, so nothing is kept: start again" in log.read_text()
+    assert "no checkpoint was saved, so there is nothing to resume: start again" in log.read_text()
 
 
 @pytest.fixture
@@ -161,5 +161,5 @@ def test_a_run_does_not_write_over_the_model_that_it_starts_from(recipes, smt_ru
         "--overwrite",
     ]
     assert main(words) == 2
-    assert "holds the model that this run starts from: give another folder" in capsys.readouterr().err
+    assert "holds the model that this run starts from: choose another folder" in capsys.readouterr().err
     assert (smt_run / "model.safetensors").is_file()

@@ -59,7 +59,7 @@ def test_flags_override_the_recipe(tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        ([], r"model is missing: give a folder \(smt-hf try MODEL\)"),
+        ([], r"model is missing: pass a folder \(smt-hf try MODEL\)"),
         (["m", "a", "b"], "'b' belongs to no flag"),
         (["m", "--model", "n"], "model is given twice, as 'm' and as --model 'n'"),
         (["m", "--kind", "huge"], "kind='huge' must be one of small, large"),

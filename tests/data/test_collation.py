@@ -79,13 +79,19 @@ def test_other_columns_need_one_shape():
             [row(2), row(2, labels=[1, 2])],
             "row 1 of a batch has the columns input_ids, labels, but the first input_ids",
         ),
-        ([row(2, labels=[1])], r"row 0 of a batch has input_ids \(2,\), labels \(1,\): give each the same number"),
-        ([row(2), {"input_ids": [[1, 2]]}], r"row 1 of a batch has input_ids \(1, 2\): give each .* one a token"),
-        ([row(2, text="a word")], "column 'text' holds str, which is no tensor of numbers .*: remove the column"),
+        (
+            [row(2, labels=[1])],
+            r"row 0 of a batch has input_ids \(2,\), labels \(1,\): each must have the same number",
+        ),
+        (
+            [row(2), {"input_ids": [[1, 2]]}],
+            r"row 1 of a batch has input_ids \(1, 2\): each must have .* one per token",
+        ),
+        ([row(2, text="a word")], "column 'text' holds str, which is not a tensor of numbers .*: remove the column"),
         ([row(2, labels=None)], "column 'labels' holds NoneType"),
         (
             [row(2, n=[1]), row(2, n=[1, 2])],
-            r"the rows of column 'n' have the shapes \(1,\), \(2,\), and it is not known",
+            r"the rows of column 'n' have the shapes \(1,\), \(2,\), and cannot be padded",
         ),
     ],
 )

@@ -70,7 +70,7 @@ def test_folder_of_json(tmp_path, streaming):
     write_rows(tmp_path / "test.jsonl", [{"text": "u"}])
     assert list(iter_documents(str(tmp_path), streaming=streaming)) == ["t"]
     assert list(iter_documents(str(tmp_path), split="test", streaming=streaming)) == ["u"]
-    with pytest.raises(InputError, match="has no split 'dev': give one of train, test"):
+    with pytest.raises(InputError, match="has no split 'dev': choose one of train, test"):
         iter_documents(str(tmp_path), split="dev", streaming=streaming)
 
 
@@ -79,7 +79,7 @@ def test_folder_of_text(tmp_path):
     write(tmp_path / "valid.txt", "d")
     assert list(iter_documents(str(tmp_path))) == ["a\nb", "c"]
     assert list(iter_documents(str(tmp_path), split="validation")) == ["d"]
-    with pytest.raises(InputError, match="has no split 'test': give one of train, validation"):
+    with pytest.raises(InputError, match="has no split 'test': choose one of train, validation"):
         iter_documents(str(tmp_path), split="test")
 
 
@@ -89,7 +89,7 @@ def test_saved_to_disk(tmp_path):
     datasets.DatasetDict(train=one, test=one.select([1])).save_to_disk(tmp_path / "two")
     assert list(iter_documents(str(tmp_path / "one"))) == ["p", "q"]
     assert list(iter_documents(str(tmp_path / "two"), split="test")) == ["q"]
-    with pytest.raises(InputError, match="has no split 'dev': give one of train, test"):
+    with pytest.raises(InputError, match="has no split 'dev': choose one of train, test"):
         iter_documents(str(tmp_path / "two"), split="dev")
 
 
@@ -104,14 +104,14 @@ def test_missing_column_and_wrong_type(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "", "holds no documents"),
-        ("a.txt", "\n<|endoftext|>\n", "holds no documents"),
+        ("a.txt", "", "contains no documents"),
+        ("a.txt", "\n<|endoftext|>\n", "contains no documents"),
         ("a.jsonl", "", "is empty"),
-        ("a.jsonl", "\n\n", "holds no documents"),
-        ("a.jsonl", '{"text": ""}\n', "holds no documents"),
+        ("a.jsonl", "\n\n", "contains no documents"),
+        ("a.jsonl", '{"text": ""}\n', "contains no documents"),
         ("a.jsonl", '{"text": "a"}\n{"text":', "JSON parse error"),
         ("a.parquet", "no", "cannot load"),
-        ("a.csv", "text\na", "extension '.csv': give one of .txt, .jsonl, .json, .parquet"),
+        ("a.csv", "text\na", "extension '.csv': pass one of .txt, .jsonl, .json, .parquet"),
         ("a.tar.gz", "", "extension '.tar.gz'"),
         ("a.parquet.gz", "", "extension '.parquet.gz'"),
         ("a", "a", "extension ''"),
@@ -130,7 +130,7 @@ def test_contents_that_cannot_work(tmp_path, name, content, message):
 
 @pytest.mark.parametrize("source", ["missing.txt", "/no/such/folder", "a/b/c"])
 def test_missing_file(source):
-    with pytest.raises(InputError, match=f"no file or folder '{source}' here: mend the path .a Hub dataset id"):
+    with pytest.raises(InputError, match=f"no file or folder '{source}': check the path .a Hub dataset id"):
         iter_documents(source)
 
 
@@ -139,12 +139,12 @@ def test_options_out_of_range(tmp_path):
     with pytest.raises(InputError, match="separator is empty"):
         iter_documents(source, separator="")
     for number in (0, -1, 1.5, "2"):
-        with pytest.raises(InputError, match=f"max_documents is {number}: give a whole number of 1 or more"):
+        with pytest.raises(InputError, match=f"max_documents is {number}: pass a whole number of 1 or more"):
             iter_documents(source, max_documents=number)
 
 
 def test_empty_folder(tmp_path):
-    with pytest.raises(InputError, match="doesn't contain any data files"):
+    with pytest.raises(InputError, match="contains no data files"):
         iter_documents(str(tmp_path))
 
 
@@ -192,7 +192,7 @@ def test_dataset_objects():
         "one",
         "two",
     ]
-    with pytest.raises(InputError, match="the given DatasetDict has no split 'dev': give one of train, test"):
+    with pytest.raises(InputError, match="the given DatasetDict has no split 'dev': choose one of train, test"):
         iter_documents(splits, split="dev")
     with pytest.raises(InputError, match="the given Dataset has no column 'story': set text_column to one of n, text"):
         iter_documents(dataset, text_column="story")
@@ -209,7 +209,7 @@ def test_text_file_of_any_name(tmp_path):
         "two",
     ]
     for content, message in {
-        b"\n": "holds no documents",
+        b"\n": "contains no documents",
         b"a\xff": "not UTF-8",
         b"\x1f\x8b\x08": "looks like a compressed .gz",
     }.items():

@@ -101,7 +101,7 @@ def test_several_streams_are_one_file_and_none_may_be_cut_off(tmp_path, compress
     if compression:
         for whole in (compress(b"one\n" * 1000) + compress(b"two" * 50), compress(b"two" * 50)):
             file.write_bytes(whole[:-9])
-            with pytest.raises(InputError, match="cannot load '.*a.txt.*: check that it can be read and is whole"):
+            with pytest.raises(InputError, match="cannot load '.*a.txt.*: check that it is readable and complete"):
                 list(iter_documents(file))
 
 
@@ -131,7 +131,7 @@ def test_names(tmp_path):
             "line 3 has no column 'text': set text_column to one of n, m, or remove",
         ),
         ('{"text": "a"}\n{}\n', "line 2 has no column 'text': set text_column to one of none at all"),
-        ('{"text": "a"}\n{"text": 5}\n', "line 2 holds int in column 'text': give strings"),
+        ('{"text": "a"}\n{"text": 5}\n', "line 2 holds int in column 'text': use strings"),
         ('{"text": "a"}\n{"text": ["b"]}\n', "line 2 holds list in column 'text'"),
         ('{"text": "a"}\n5\n', "line 2 holds int in column 'text'"),
         ('{"text": "a"}\n{"text": "b"', "line 2: JSON parse error: .*: fix or remove it"),
@@ -181,7 +181,7 @@ def test_parquet_that_is_refused(tmp_path):
         "row 2 holds int in column 'text'": pyarrow.table({"text": [None, 5]}),
         "row 1 holds dict in column 'text'": pyarrow.table({"text": [{"text": "a"}]}),
         "cannot load": pyarrow.table([["a"], ["b"]], names=["text", "text"]),
-        "holds no documents": pyarrow.table({"text": pyarrow.nulls(3)}),
+        "contains no documents": pyarrow.table({"text": pyarrow.nulls(3)}),
     }
     for message, table in cases.items():
         pyarrow.parquet.write_table(table, file)

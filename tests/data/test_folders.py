@@ -53,7 +53,7 @@ WHOLES = [
 def test_one_whole(tmp_path, names, caplog):
     assert read(fill(tmp_path, names)) == base(names)
     assert not caplog.records
-    with pytest.raises(InputError, match="has no split 'test': give one of train"):
+    with pytest.raises(InputError, match="has no split 'test': choose one of train"):
         iter_documents(tmp_path, split="test")
 
 
@@ -81,7 +81,7 @@ def test_layouts_of_datasets(tmp_path, splits, caplog):
         left_out = [name for other, names in splits.items() if other != split for name in names]
         assert bool(caplog.records) == bool(left_out)
         assert all(os.path.join(*name.split("/")) in caplog.text for name in left_out)
-    with pytest.raises(InputError, match=f"has no split 'none': give one of {', '.join(splits)}$"):
+    with pytest.raises(InputError, match=f"has no split 'none': choose one of {', '.join(splits)}$"):
         iter_documents(tmp_path, split="none")
 
 
@@ -120,9 +120,9 @@ def test_splits_described_in_the_readme(tmp_path):
     assert read(tmp_path) == ["cats.txt", "more.jsonl"]
     assert read(tmp_path, split="held") == ["dogs.txt"]
     assert read(tmp_path, config_name="old") == ["birds.txt"]
-    with pytest.raises(InputError, match="has no split 'test': give one of train, held"):
+    with pytest.raises(InputError, match="has no split 'test': choose one of train, held"):
         iter_documents(tmp_path, split="test")
-    with pytest.raises(InputError, match="has no configuration 'new': give one of default, old"):
+    with pytest.raises(InputError, match="has no configuration 'new': choose one of default, old"):
         iter_documents(tmp_path, config_name="new")
     readme.write_text(
         "---\nconfigs:\n- config_name: a\n  data_files: cats.txt\n- config_name: b\n  data_files: dogs.txt\n---\n"
@@ -157,7 +157,7 @@ def test_what_is_no_data(tmp_path):
 @pytest.mark.parametrize("name", ["b.csv", "b.arrow", "sub/b.md", "b", "b.zip", "b.parquet.gz", "b.pdf"])
 def test_files_of_other_kinds_are_named(tmp_path, name):
     fill(tmp_path, ["a.txt", name])
-    with pytest.raises(InputError, match="holds what is not read") as caught:
+    with pytest.raises(InputError, match="contains files that cannot be read") as caught:
         iter_documents(tmp_path)
     assert name in str(caught.value)
 
@@ -184,9 +184,9 @@ def test_links(tmp_path):
 
 def test_no_pipe_is_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.txt")
-    with pytest.raises(InputError, match="holds what is not read: 'a.txt'"):
+    with pytest.raises(InputError, match="contains files that cannot be read: 'a.txt'"):
         iter_documents(tmp_path)
-    with pytest.raises(InputError, match="is neither file nor folder"):
+    with pytest.raises(InputError, match="is neither a file nor a folder"):
         iter_documents(tmp_path / "a.txt")
 
 

@@ -118,7 +118,7 @@ def test_a_cache_is_replaced_and_nothing_else_is(tmp_path):
     assert os.listdir(tmp_path) == ["cache"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(InputError, match="is not a token cache: give another folder"):
+    with pytest.raises(InputError, match="is not a token cache: choose another folder"):
         build_token_cache(["a"], byte_tokenizer(), tmp_path / "mine")
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
 
@@ -415,7 +415,7 @@ def test_sources_of_all_kinds(tmp_path, monkeypatch):
     assert cached_tokens(dataset.select([1]), tokenizer, caches).tokens.tolist() == [*b"two", 256]
     dataset.save_to_disk(tmp_path / "saved")
     assert cached_tokens(tmp_path / "saved", tokenizer, caches).digest == given.digest
-    with pytest.raises(InputError, match="an IterableDataset has nothing to know it by"):
+    with pytest.raises(InputError, match="an IterableDataset cannot be identified"):
         cached_tokens(dataset.to_iterable_dataset(), tokenizer, caches)
 
 

@@ -131,7 +131,7 @@ def test_no_code_that_comes_with_a_tokenizer_is_run_or_offered(tmp_path, where, 
     if where == "config.json":  # the tokenizer itself needs no code
         assert is_byte_tokenizer(load_tokenizer(tmp_path))
     else:
-        with pytest.raises(InputError, match="it needs code of its own, which is not run") as caught:
+        with pytest.raises(InputError, match="it needs custom code, which is not run") as caught:
             load_tokenizer(tmp_path)
         assert "trust_remote_code" not in str(caught.value)
     assert not asked and not (tmp_path / "ran").exists()

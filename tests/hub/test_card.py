@@ -113,7 +113,7 @@ def test_bad_folders_are_named(tmp_path):
         write_card(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "smt_rnn"}')
     (tmp_path / "evaluation.json").write_text("{}")
-    with pytest.raises(InputError, match="is no report"):
+    with pytest.raises(InputError, match="is not a report"):
         write_card(str(tmp_path))
     (tmp_path / "training.json").write_text("[1")
     with pytest.raises(InputError, match="not a training record"):

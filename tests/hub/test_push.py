@@ -119,7 +119,7 @@ def test_folders_that_are_no_model(refused, student_folder, tmp_path):
 
 def test_names_that_cannot_be(refused, student_folder):
     for name in ("user/a/b", "user/a b", "user/a--b", "https://huggingface.co/user/a", ""):
-        refused([student_folder, name], f"repo_id={name!r}", "give user/name")
+        refused([student_folder, name], f"repo_id={name!r}", "pass user/name")
 
 
 def test_tokens(hub, refused, this_process, student_folder):

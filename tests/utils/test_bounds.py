@@ -52,6 +52,6 @@ def test_lists_names_and_dataclasses():
     check_bounds(Options([0, 3]))
     with pytest.raises(InputError, match=r"num_sweeps=\[1, -2\]: -2 must be at least 0"):
         check_bounds(Options([1, -2]))
-    with pytest.raises(InputError, match="dataset='' is empty: give a value, or leave it out"):
+    with pytest.raises(InputError, match="dataset='' is empty: pass a value, or leave it out"):
         check_bounds(Options([1], dataset=""))
     check_bounds({"seed": None, "num_windows": "left to the types", "unknown": -1})

@@ -61,7 +61,7 @@ def test_what_fits(name, value, expected):
         ("whole", 1.5, "whole=1.5 must be a whole number"),
         ("whole", "8", "whole='8' must be a whole number"),
         ("whole", True, "whole=True must be a whole number"),
-        ("whole", None, "whole=null is no value of it: leave it out, or give a whole number"),
+        ("whole", None, "whole=null is not allowed: leave it out, or use a whole number"),
         ("whole", float("nan"), "whole=nan must be a whole number"),
         ("number", "fast", "number='fast' must be a number"),
         ("number", "nan", "number='nan' must be a number"),

@@ -17,7 +17,7 @@ from .parsing import Command, parse
 
 @dataclass
 class AppOptions:
-    """Who writes, and where the app can be reached."""
+    """Which student writes, and where the app is served."""
 
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
     host: str = field(
@@ -67,8 +67,8 @@ def serve(interface, student, tokenizer, options: AppOptions) -> None:
         theme=interface.theme(),
         css=interface.CSS,
     )
-    # An open page keeps connections: `close` ends its heartbeat, which gradio's own `block_thread` waits for, and a text that is
-    # being written is cut off after so many seconds.
+    # An open page keeps connections: `close` ends its heartbeat, which gradio's own `block_thread` waits for; a text that is
+    # being written is cut off after this many seconds.
     app.server.config.timeout_graceful_shutdown = 3
     print(f"The app is at {url} (Ctrl+C ends it).", flush=True)
     try:
@@ -100,14 +100,14 @@ def check_address(host: str, port: int) -> None:
         InputError: naming what is wrong with the host or the port.
     """
     if not 1 <= port <= 65535:
-        raise InputError(f"port={port} cannot work: give a number from 1 to 65535")
+        raise InputError(f"port={port} cannot work: pass a number from 1 to 65535")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except socket.gaierror as error:
-        raise InputError(f"host={host!r} is no address ({error.strerror}): give 127.0.0.1 or 0.0.0.0") from error
+        raise InputError(f"host={host!r} is not an address ({error.strerror}): pass 127.0.0.1 or 0.0.0.0") from error
     except OSError as error:
         raise InputError(
             f"cannot serve at host={host!r}, port={port} ({error.strerror}): choose another --port, or --host 127.0.0.1"

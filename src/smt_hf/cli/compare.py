@@ -20,7 +20,7 @@ from .parsing import Command, parse
 
 @dataclass
 class CompareOptions:
-    """Where the results go, and how many runs there are at a time."""
+    """Where the results go, and how many runs are trained at a time."""
 
     _argument_group_name = "run"
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> str:
     """Runs the command and returns the tables."""
     options, comparison = parse(COMMAND, argv)
     if Path(options.output_dir).is_file():
-        raise InputError(f"output_dir={options.output_dir!r} is a file: give a folder")
+        raise InputError(f"output_dir={options.output_dir!r} is a file: pass a folder")
     if not options.report_only:
         hold_folder(options.output_dir)
         shared = [
@@ -78,9 +78,9 @@ def main(argv: Sequence[str]) -> str:
 
 
 def train(parts: list[tuple], num_processes: int) -> None:
-    """Goes through parts one after another, each a function and the runs' arguments to it, side by side.
+    """Trains the parts one after another; each is a function and the arguments of its runs, which are trained side by side.
 
-    When a run fails, those under way end, and no other begins.
+    When a run fails, those under way finish and no other starts.
     """
     if num_processes == 1:
         quiet_and_single()
@@ -99,14 +99,14 @@ def train(parts: list[tuple], num_processes: int) -> None:
 
 
 def quiet_and_single() -> None:
-    """One thread, since runs side by side would fight for the cores, and no bars."""
+    """One thread, since runs side by side would compete for the cores, and no progress bars."""
     torch.set_num_threads(1)
     disable_progress_bars()
     logging.disable_progress_bar()
 
 
 def start_process() -> None:
-    """Makes a process of runs, which ends with its parent: a killed comparison would go on training."""
+    """Makes a process of runs, which ends with its parent: otherwise a killed comparison would keep training."""
     quiet_and_single()
     threading.Thread(target=end_with_parent, daemon=True).start()
 

@@ -33,11 +33,9 @@ The loss on stories that were not trained on, while the student runs on its own 
 Cold start: from the student's initial memory. Warm start: from the teacher's memory of the 128 bytes before. The columns
 on the right are the loss by position; drift is how far the student's memory is from the teacher's."""
 FEW_STEPS = 150  # with fewer, what the student writes is hardly English
-FEW = (
-    "note: there was time for {steps} steps only, too few for English words: give --smt_seconds and --dmt_seconds more"
-)
+FEW = "note: there was time for {steps} steps only, too few for English words: raise --smt_seconds and --dmt_seconds"
 NEXT = """
-The student is in {student}. Go on with:
+The student is in {student}. Continue with:
 
   smt-hf generate {student} "Once upon a time"
   smt-hf app {student}   # in the browser, with a view of the memory"""

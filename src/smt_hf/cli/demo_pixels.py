@@ -24,7 +24,7 @@ The loss on digits that were not trained on, and what a classifier thinks of the
 it takes for the digit that was asked for), beside real ones:
 """
 NEXT = """
-The student is in {student}. Go on with:
+The student is in {student}. Continue with:
 
   smt-hf generate {student} --images 20 --label 3 --output threes.png"""
 

@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> dict:
         report = measure_images(student, tokenizer, ImageRows(cache), teacher, options)
         table = format_image_table(report)
     elif options.reference_split or options.reference_dataset:
-        raise InputError(f"reference_split is of no use: {options.model!r} is a student of text")
+        raise InputError(f"reference_split does not apply: {options.model!r} is a student of text")
     else:
         report = evaluate_models(
             student,

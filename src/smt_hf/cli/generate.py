@@ -87,9 +87,9 @@ def main(argv: Sequence[str]) -> None:
     if options.prompts is not None and options.prompt != GenerateOptions.prompt:
         raise InputError(f"prompt={options.prompt!r} and prompts={options.prompts!r} are both given: leave one out")
     if not options.prompt and options.memory is None and options.text_file is None:
-        raise InputError("prompt is empty: give at least one character, or a --memory or --text_file to continue")
+        raise InputError("prompt is empty: pass at least one character, or a --memory or --text_file to continue")
     if options.save_memory is not None and options.text_file is None and options.memory is None:
-        raise InputError("save_memory has nothing to save: give --text_file")
+        raise InputError("save_memory has nothing to save: pass --text_file")
     prompts = [options.prompt] if options.prompts is None else list(iter_text_file(options.prompts, separator="\n"))
     student, tokenizer = load_student(options.model).eval(), load_tokenizer(options.model)
     memory = read(student, tokenizer, options)
@@ -104,7 +104,7 @@ def refuse(options: GenerateOptions, names: Sequence[str], kind: str) -> None:
     for name in names:
         if getattr(options, name) is not None:
             raise InputError(
-                f"{name}={getattr(options, name)!r} is of no use: {options.model!r} is a student of {kind}"
+                f"{name}={getattr(options, name)!r} does not apply: {options.model!r} is a student of {kind}"
             )
 
 
@@ -123,7 +123,7 @@ def draw(processor: SmtImageProcessor, options: GenerateOptions) -> None:
 def draw_images(processor: SmtImageProcessor, options: GenerateOptions) -> list:
     """The images that the options ask for."""
     if options.prompt != GenerateOptions.prompt:
-        raise InputError(f"prompt={options.prompt!r} is of no use: {options.model!r} is a student of images")
+        raise InputError(f"prompt={options.prompt!r} does not apply: {options.model!r} is a student of images")
     given = None if options.complete is None else read_image(Path(options.complete).expanduser())
     student, num_images = load_student(options.model).eval(), options.images or 64
     sampling = (options.temperature, options.top_p, options.seed)
@@ -143,7 +143,7 @@ def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
             memory.to_cache(student)
             if len(memory) != 1:
                 raise InputError(
-                    f"memory={options.memory!r} holds {len(memory)} memories: save one of them with memory[row].save_pretrained"
+                    f"memory={options.memory!r} contains {len(memory)} memories: save one of them with memory[row].save_pretrained"
                 )
         if options.text_file is not None:
             documents = list(iter_text_file(options.text_file))
@@ -161,7 +161,7 @@ def write(student, tokenizer, prompts: list[str], options: GenerateOptions, memo
     Each prompt draws from the seed on, and its further samples from the seeds after it.
     """
     if any(readable(prompt) != prompt for prompt in prompts):
-        print("note: the prompt holds bytes that are not UTF-8; they are read as U+FFFD", file=sys.stderr)
+        print("note: the prompt contains bytes that are not UTF-8; they are read as U+FFFD", file=sys.stderr)
     if len(prompts) * options.num_samples == 1:
         return stream(student, tokenizer, readable(prompts[0]), options, memory)
     params = SamplingParams(

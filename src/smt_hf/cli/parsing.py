@@ -23,16 +23,16 @@ SHOWN = set(
     "output_dir max_steps num_train_epochs per_device_train_batch_size per_device_eval_batch_size "
     "gradient_accumulation_steps learning_rate lr_scheduler_type warmup_steps weight_decay max_grad_norm seed bf16 "
     "use_cpu optim logging_steps eval_strategy eval_steps save_strategy save_steps save_total_limit "
-    "gradient_checkpointing dataloader_num_workers report_to run_name push_to_hub hub_model_id".split()
+    "activation_checkpointing dataloader_num_workers report_to run_name push_to_hub hub_model_id".split()
 )
 GROUPS = "arguments options model data comparison method training run".split()  # in the order of --help
 INHERITED = {each.name for each in fields(TrainingArguments)}
 # Fields of TrainingArguments that scripts read, and what a command has instead.
 INSTEAD = {
     "do_train": "the command trains",
-    "do_eval": "give --eval_dataset",
+    "do_eval": "pass --eval_dataset",
     "do_predict": "see smt-hf generate and smt-hf evaluate",
-    "resume_from_checkpoint": "give --resume, which finds the newest whole checkpoint",
+    "resume_from_checkpoint": "pass --resume, which finds the newest whole checkpoint",
     "enable_jit_checkpoint": "the command saves a checkpoint when a signal stops it",
 }
 
@@ -47,7 +47,7 @@ class Command:
         description: what the command does.
         example: command lines that work, for the end of `--help`.
         positionals: fields that may be given without their flags, in this order.
-        required: by field that must be given, what to give.
+        required: the fields that must be given, and what to pass.
     """
 
     name: str
@@ -177,7 +177,7 @@ def parse(command: Command, argv: Sequence[str]) -> tuple:
     for name, what in command.required.items():
         if given.get(name) is None:
             how = f"smt-hf {command.name} {name.upper()}" if name in command.positionals else f"--{name}"
-            raise InputError(f"{name} is missing: give {what} ({how})")
+            raise InputError(f"{name} is missing: pass {what} ({how})")
     return tuple(make_options(kind, given) for kind in command.kinds)
 
 

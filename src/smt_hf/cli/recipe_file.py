@@ -9,7 +9,7 @@ from ..errors import InputError, explain, one_line
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """YAML whose words mean what they mean in YAML 1.2: `1:30` is text, `on` is text, and no name stands twice."""
+    """YAML with the scalars of YAML 1.2 (`1:30` and `on` are text), in which no name may appear twice."""
 
     yaml_implicit_resolvers = {}
 
@@ -19,10 +19,10 @@ class RecipeLoader(yaml.SafeLoader):
             name = self.construct_object(key, deep=True)
             if not isinstance(name, str):
                 raise InputError(
-                    f"{name!r} (line {key.start_mark.line + 1}) is no name of a field: write text before the colon"
+                    f"{name!r} (line {key.start_mark.line + 1}) is not a field name: write text before the colon"
                 )
             if name in seen:
-                raise InputError(f"{name!r} stands twice (line {key.start_mark.line + 1}): leave one of the two out")
+                raise InputError(f"{name!r} appears twice (line {key.start_mark.line + 1}): remove one of them")
             seen.add(name)
         return super().construct_mapping(node, deep)
 
@@ -61,9 +61,9 @@ def read_recipe(path: str) -> dict:
             f"{path!r} is nested too deeply to be a recipe: write lines such as 'learning_rate: 1.0e-3'"
         ) from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path!r} is not YAML ({one_line(error)}): correct it there") from error
+        raise InputError(f"{path!r} is not YAML ({one_line(error)}): fix it there") from error
     except OSError as error:
         raise InputError(f"the recipe cannot be read: {explain(error)}") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path!r} holds no fields: write lines such as 'learning_rate: 1.0e-3'")
+        raise InputError(f"{path!r} contains no fields: write lines such as 'learning_rate: 1.0e-3'")
     return values

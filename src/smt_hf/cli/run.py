@@ -1,4 +1,4 @@
-"""What the training commands do alike: the output folder, the threads, resuming, saving, and ending at a signal."""
+"""What the training commands share: the output folder, the threads, resuming, saving, and stopping at a signal."""
 
 import json
 import shlex
@@ -18,7 +18,7 @@ from ..utils.folder_lock import hold_folder
 from .options import RunOptions
 from .signals import StopAtSignal
 
-# What every training must be given.
+# What every training needs.
 REQUIRED = {
     "dataset": "a text file, a folder of them, or a Hub dataset id",
     "output_dir": "a folder for checkpoints and the trained model",
@@ -62,7 +62,7 @@ def train(command: str, options, arguments, starts_from: Sequence[str | None], b
     folder = Path(arguments.output_dir)
     if trainer.is_world_process_zero():
         hold_folder(folder)
-        if not options.resume:  # another run may have come and gone since
+        if not options.resume:  # another run may have finished since
             check_output_dir(str(folder), options.overwrite)
         if options.overwrite:
             remove_earlier_run(folder)
@@ -86,12 +86,12 @@ def prepare(options: RunOptions, arguments, stage: TrainingStage) -> None:
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
     if options.resume and options.overwrite:
-        raise InputError("resume continues a run and overwrite starts over: give one of them")
+        raise InputError("resume continues a run and overwrite starts over: pass one of them")
     stage.read_earlier()
     for place in stage.starts_from:
         if Path(place).expanduser().resolve() == Path(arguments.output_dir).resolve():
             raise InputError(
-                f"output_dir={arguments.output_dir!r} holds the model that this run starts from: give another folder"
+                f"output_dir={arguments.output_dir!r} holds the model that this run starts from: choose another folder"
             )
     if not options.resume:
         check_output_dir(arguments.output_dir, options.overwrite)
@@ -99,7 +99,7 @@ def prepare(options: RunOptions, arguments, stage: TrainingStage) -> None:
         hold_folder(arguments.output_dir)
     if options.resume:
         checkpoint_to_resume(True, arguments.output_dir)
-    if arguments.push_to_hub:  # a refused token is better known before the training than after it
+    if arguments.push_to_hub:  # a refused token should be known before the training, not after it
         make_repository(hub_name(arguments), bool(arguments.hub_private_repo), arguments.hub_token)
 
 
@@ -119,7 +119,7 @@ def save(trainer, metrics: dict, stage: TrainingStage) -> None:
 
 
 def remove_earlier_run(folder: Path) -> None:
-    """Removes what an earlier run left in its output folder: a later --resume, or a reader, would take it for this run's."""
+    """Removes what an earlier run left in its output folder, which --resume or a reader would take for this run's."""
     for checkpoint in numbered_checkpoints(folder):
         shutil.rmtree(checkpoint)
     files = [file for pattern in LEFT_BY_RUNS for file in folder.glob(pattern)]
@@ -130,23 +130,23 @@ def remove_earlier_run(folder: Path) -> None:
 
 
 def what_is_kept(trainer) -> str:
-    """What an interrupted training leaves, and how to go on."""
+    """What an interrupted training saved, and how to continue."""
     kept = numbered_checkpoints(trainer.args.output_dir)
     step = trainer.state.global_step
     if not kept:
-        return f"interrupted at step {step}; no checkpoint was saved, so nothing is kept: start again"
+        return f"interrupted at step {step}; no checkpoint was saved, so there is nothing to resume: start again"
     words = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
     command = shlex.join(["smt-hf", *words, "--resume"])
-    return f"interrupted at step {step}; {kept[0].name} in {trainer.args.output_dir!r} is kept. Go on with: {command}"
+    return f"interrupted at step {step}; {kept[0].name} in {trainer.args.output_dir!r} was saved. Continue with: {command}"
 
 
 def hub_name(arguments) -> str:
-    """The repository that a run is shared in: `hub_model_id`, or the output folder's name."""
+    """The repository that a run is pushed to: `hub_model_id`, or the name of the output folder."""
     return arguments.hub_model_id or Path(arguments.output_dir).resolve().name
 
 
 def leave_process_group(trainer) -> None:
-    """Ends the process group for all processes together: one that leaves early takes the others' connections with it.
+    """Ends the process group for all processes together: one that leaves early would break the others' connections.
 
     DistributedDataParallel goes first. If it held the last reference to the group, its destructor would wait, holding the
     interpreter lock, for a thread of the group that may need that lock.

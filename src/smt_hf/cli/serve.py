@@ -136,14 +136,14 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise InputError(f"host={host!r} is no address ({error.strerror}): give one of this machine") from error
+        raise InputError(f"host={host!r} is not an address ({error.strerror}): pass one of this machine") from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
     except OSError as error:
         listener.close()
         raise InputError(
-            f"cannot listen on host={host!r}, port={port} ({error.strerror}): give another --port or --host"
+            f"cannot listen on host={host!r}, port={port} ({error.strerror}): pass another --port or --host"
         ) from error
     return listener
 
@@ -152,7 +152,7 @@ def load(options: ServeOptions):
     """The student on its device, in evaluation mode, and its tokenizer.
 
     Raises:
-        InputError: if the model is no student, does not fit its tokenizer, or cannot be put on the device.
+        InputError: if the model is not a student, does not fit its tokenizer, or cannot be put on the device.
     """
     student = load_student(options.model, dtype=options.dtype).eval().requires_grad_(False)
     tokenizer = load_tokenizer(options.model)

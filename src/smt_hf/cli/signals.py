@@ -1,4 +1,4 @@
-"""Ending a training at a signal, with a checkpoint of the step that it is in."""
+"""Stopping a training at a signal, with a checkpoint of the current step."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ class StopAtSignal(TrainerCallback):
         return None
 
     def _handle(self, number, frame):
-        if os.getpid() != self._parent:  # a data worker that was forked with this handler; the training ends it
+        if os.getpid() != self._parent:  # a data worker that was forked with this handler; the training will end it
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return

@@ -52,10 +52,10 @@ class TextOptions:
         """The text of `dataset` as tokens, or its images where the tokenizer is a [`SmtImageProcessor`].
 
         Raises:
-            InputError: if no dataset was given, or it cannot be read.
+            InputError: if there is no dataset, or it cannot be read.
         """
         if self.dataset is None:
-            raise InputError("dataset is missing: give --dataset a text file or a Hub dataset id")
+            raise InputError("dataset is missing: pass a text file or a Hub dataset id")
         return self._read(self.dataset, tokenizer, split=self.split, max_documents=self.max_documents)
 
     def tokens_of(self, source: str, split: str, tokenizer) -> TokenCache:
@@ -106,7 +106,7 @@ class DataOptions(TextOptions):
     )
 
     def eval_tokens(self, tokenizer) -> TokenCache | None:
-        """The validation text as tokens, or `None` if none was given.
+        """The validation text as tokens, or `None` if there is none.
 
         A single training file has no splits: `eval_split` alone would measure on the training text.
         """
@@ -141,5 +141,5 @@ class DataOptions(TextOptions):
             spread = [number * len(windows) // num_windows for number in range(num_windows)]
             datasets["eval_dataset"] = Subset(windows, spread)
         elif arguments.eval_strategy != "no":
-            raise InputError(f"eval_strategy={arguments.eval_strategy!s} needs validation text: give --eval_dataset")
+            raise InputError(f"eval_strategy={arguments.eval_strategy!s} needs validation text: pass --eval_dataset")
         return datasets

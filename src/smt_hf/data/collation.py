@@ -1,4 +1,4 @@
-"""From rows of tokens to batches, without a pad token: documents know what is padding."""
+"""From rows of tokens to batches, without a pad token: `document_ids` say what is padding."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import torch
 
 from ..errors import InputError, one_line
 
-# What stands for nothing in the columns that have one item a token, `(T,)` a row.
+# The padding of columns that have one item per token, `(T,)` in each row.
 PADDING = {
     "input_ids": 0,
     "attention_mask": 0,
@@ -40,8 +40,8 @@ def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
     for number, row in enumerate(rows):
         if set(row) != set(names):
             raise InputError(
-                f"row {number} of a batch has the columns {', '.join(row)}, but the first {', '.join(names)}: give all "
-                "rows the same"
+                f"row {number} of a batch has the columns {', '.join(row)}, but the first {', '.join(names)}: all "
+                "rows must have the same"
             )
     columns = {name: [_tensor(row[name], name) for row in rows] for name in names}
     lengths = _lengths({name: values for name, values in columns.items() if name in PADDING})
@@ -56,8 +56,8 @@ def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         else:
             shapes = ", ".join(str(tuple(value.shape)) for value in values[:4])
             raise InputError(
-                f"the rows of column {name!r} have the shapes {shapes}, and it is not known how to pad them: remove the "
-                "column, or give a data_collator"
+                f"the rows of column {name!r} have the shapes {shapes}, and cannot be padded: remove the "
+                "column, or pass a data_collator"
             )
         batch[name] = values
     return batch
@@ -68,7 +68,7 @@ def _tensor(value, name: str) -> torch.Tensor:
         value = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"column {name!r} holds {type(value).__name__}, which is no tensor of numbers ({one_line(error)[:100]}): "
+            f"column {name!r} holds {type(value).__name__}, which is not a tensor of numbers ({one_line(error)[:100]}): "
             "remove the column"
         ) from error
     return value.long() if name in PADDING and not value.is_floating_point() else value
@@ -82,7 +82,7 @@ def _lengths(columns: dict[str, list[torch.Tensor]]) -> list[int]:
         if len(set(shapes.values())) != 1 or values[0].ndim != 1:
             said = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise InputError(
-                f"row {number} of a batch has {said}: give each the same number of items, one a token, as in (T,)"
+                f"row {number} of a batch has {said}: each must have the same number of items, one per token, as in (T,)"
             )
         lengths.append(len(values[0]))
     return lengths

@@ -28,8 +28,8 @@ def iter_documents(
 ) -> Iterator[str]:
     """Return an iterator over the documents of a corpus, in order, without holding the corpus in memory.
 
-    Newlines at either end of a document are stripped, and empty and null documents are dropped; all else is read as it
-    stands, or refused. Only a `.json` file that is no JSON lines is held in memory.
+    Newlines at either end of a document are stripped, and empty and null documents are dropped; everything else is read
+    as it is, or refused. Only a `.json` file that is not JSON lines is held in memory.
 
     Args:
         source: one of
@@ -42,18 +42,18 @@ def iter_documents(
         text_column: the column that holds the text (all but `.txt`), the only one that is looked at.
         config_name: the configuration of a folder or Hub dataset that has several.
         streaming: read a Hub dataset while it downloads instead of downloading it first.
-        separator: what stands between the documents of a `.txt` file; a file without it is one document.
+        separator: the text between the documents of a `.txt` file; a file without it is one document.
         max_documents: stop after this many documents.
 
     Raises:
-        InputError: at the call, for a source, split or column that is not there, a Hub that cannot be reached, and a
-            source without documents; on iteration, for contents that cannot be read, naming the file and the row.
+        InputError: at the call, for a source, split or column that does not exist, a Hub that cannot be reached, and
+            a source without documents; on iteration, for contents that cannot be read, naming the file and the row.
     """
     if not separator:
-        raise InputError("separator is empty: give the text that stands between documents, or leave it out")
+        raise InputError("separator is empty: pass the text between documents, or leave it out")
     if max_documents is not None and (not isinstance(max_documents, int) or max_documents < 1):
         raise InputError(
-            f"max_documents is {max_documents}: give a whole number of 1 or more, or leave it out for all"
+            f"max_documents is {max_documents}: pass a whole number of 1 or more, or leave it out for all"
         )
     found = find_source(source, split, config_name)
     if isinstance(found, str):
@@ -70,12 +70,12 @@ def iter_text_file(path: str | os.PathLike, *, text_column: str = "text", separa
     be text.
 
     Raises:
-        InputError: at the call, for a file that is not there or holds no documents; on iteration, for contents that
+        InputError: at the call, for a file that does not exist or contains no documents; on iteration, for contents that
             cannot be read.
     """
     file = local_path(path)
     if file is None or file.is_dir():
-        raise InputError(f"there is no file {str(path)!r} here: mend the path")
+        raise InputError(f"there is no file {str(path)!r}: check the path")
     return _documents(file_texts(file, text_column, separator, default=TEXT), path)
 
 
@@ -84,7 +84,7 @@ def _documents(texts: Iterable[str | None], source) -> Iterator[str]:
     documents = filter(None, (text.strip("\r\n") for text in texts if text))
     first = next(documents, None)
     if first is None:
-        raise InputError(f"{describe(source)} holds no documents: every text in it is empty")
+        raise InputError(f"{describe(source)} contains no documents: every text in it is empty")
     return itertools.chain([first], documents)
 
 
@@ -99,18 +99,18 @@ def find_source(source, split: str, config_name: str | None) -> list[Path] | dat
     if isinstance(source, DATASETS):
         return source
     if not isinstance(source, (str, os.PathLike)) or not str(source):
-        raise InputError(f"{source!r} is no source: give a path, the id of a Hub dataset, or a Dataset")
+        raise InputError(f"{source!r} is not a source: pass a path, the id of a Hub dataset, or a Dataset")
     path = local_path(source)
     if path is None:
         if isinstance(source, os.PathLike) or _is_path(source):
             raise InputError(
-                f"there is no file or folder {str(source)!r} here: mend the path (a Hub dataset id is 'owner/name')"
+                f"there is no file or folder {str(source)!r}: check the path (a Hub dataset id is 'owner/name')"
             )
         return source
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{str(source)!r} is neither file nor folder: give {EXPECTED}, or a folder of these")
+        raise InputError(f"{str(source)!r} is neither a file nor a folder: pass {EXPECTED}, or a folder of these")
     saves = ("dataset_dict.json",), ("state.json", "dataset_info.json")
     if any(all((path / name).exists() for name in names) for names in saves):
         saved = load_dataset(source, datasets.load_from_disk, str(path))
@@ -119,7 +119,7 @@ def find_source(source, split: str, config_name: str | None) -> list[Path] | dat
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name that is no file or folder here was meant to be one."""
+    """Whether a name that is not a file or folder was meant to be one."""
     return (
         name.startswith(("/", ".", "~"))
         or name.endswith(("/", *FORMATS, *filter(None, OPENERS)))
@@ -129,30 +129,30 @@ def _is_path(name: str) -> bool:
 
 
 def describe(source) -> str:
-    """A source in words for an error: its name in quotes, or its kind."""
+    """A source as errors name it: its name in quotes, or its type."""
     return repr(str(source)) if isinstance(source, (str, os.PathLike)) else f"the given {type(source).__name__}"
 
 
 def split_of(splits: dict, split: str, source):
     """One of several splits; raises as [`iter_documents`] does for one that is not there."""
     if split not in splits:
-        raise InputError(f"{describe(source)} has no split {split!r}: give one of {', '.join(map(str, splits))}")
+        raise InputError(f"{describe(source)} has no split {split!r}: choose one of {', '.join(map(str, splits))}")
     return splits[split]
 
 
 def load_dataset(source, load, *arguments, **options):
-    """What a function of `datasets` returns, with its errors, of whatever kind, in one line."""
+    """What a function of `datasets` returns, with its errors, of any type, in one line."""
     try:
         return load(*arguments, **options)
     except Exception as error:
         reason = one_line(error.__cause__ or error)[:300]
         if isinstance(error, ConnectionError):
-            mend = "the Hub cannot be reached; go online or give a local file or folder"
+            remedy = "the Hub cannot be reached; go online or pass a local file or folder"
         elif not isinstance(source, str) or local_path(source) is not None:
-            mend = "check its contents, split and config_name"
+            remedy = "check its contents, split and config_name"
         else:
-            mend = "check its id, split and config_name, or give the path of a local file or folder"
-        raise InputError(f"cannot load {describe(source)}: {mend} ({reason})") from error
+            remedy = "check its id, split and config_name, or pass the path of a local file or folder"
+        raise InputError(f"cannot load {describe(source)}: {remedy} ({reason})") from error
 
 
 def _column(dataset: datasets.Dataset | datasets.IterableDataset, text_column: str, source) -> Iterator[str | None]:

@@ -16,7 +16,7 @@ _name = re.compile(r"(\..+\.[0-9a-f]{32})(\.old)?")
 
 @contextmanager
 def draft_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path`, hidden and locked; what is not published is removed in the end."""
+    """An empty folder beside `path`, hidden and locked; removed at the end unless it is published."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with FileLock(_lock(draft)):  # held before there is a draft and as long as the writer lives
         try:
@@ -35,7 +35,7 @@ def publish(draft: Path, path: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
-        with suppress(FileNotFoundError):  # another process may have taken it away
+        with suppress(FileNotFoundError):  # another process may have removed it
             path.rename(_old(draft))
             shutil.rmtree(_old(draft), ignore_errors=True)
 

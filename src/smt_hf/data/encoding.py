@@ -16,14 +16,14 @@ def encode_documents(
     """Return the token ids of documents, each with its eos token at the end.
 
     No other special token is added, and the text of one inside a document is encoded as plain text. Lone surrogates,
-    which UTF-8 cannot say, become `?`.
+    which UTF-8 cannot encode, become `?`.
 
     Returns:
         The ids of all documents `(num_tokens,)`, the number of tokens of each `(num_documents,)` int64, and the number
         of bytes: UTF-8 bytes of the text, and one for each eos token.
 
     Raises:
-        InputError: for a tokenizer without an eos token, or one that gives an id beyond its length.
+        InputError: for a tokenizer without an eos token, or one that produces an id beyond its length.
     """
     check_eos_token(tokenizer)
     texts = [document.encode("utf-8", "replace") for document in documents]
@@ -57,7 +57,9 @@ def _encode_bytes(texts: list[bytes], tokenizer: PreTrainedTokenizerBase) -> tup
 
 def _encode(texts: list[bytes], tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
     """The same for any tokenizer."""
-    splits = isinstance(tokenizer, (PreTrainedTokenizer, PreTrainedTokenizerFast))  # Mistral's own has no such option
+    splits = isinstance(
+        tokenizer, (PreTrainedTokenizer, PreTrainedTokenizerFast)
+    )  # Mistral's own class lacks this option
     options = {"split_special_tokens": True} if splits else {}
     strings = [text.decode("utf-8") for text in texts]
     ids = tokenizer(strings, add_special_tokens=False, return_attention_mask=False, verbose=False, **options)[

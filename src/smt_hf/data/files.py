@@ -36,7 +36,7 @@ def local_path(source: str | os.PathLike) -> Path | None:
     """The file or folder of that name, `~` expanded; `None` if there is none.
 
     Raises:
-        InputError: for a name that no file can have, and for a place that may not be looked at.
+        InputError: for a name that no file can have, and for a path without permission to read it.
     """
     try:
         path = Path(source).expanduser()
@@ -64,22 +64,22 @@ def file_format(path: Path) -> tuple[str, str] | None:
 def file_texts(
     path: Path, text_column: str = "text", separator: str = "<|endoftext|>", default: str | None = None
 ) -> Iterator[str | None]:
-    """Return an iterator over the texts of a file, as they stand in it; a text may be empty or null.
+    """Return an iterator over the texts of a file, unchanged; a text may be empty or null.
 
     Args:
-        path: the file. A byte order mark at its beginning is no text; line breaks are kept as they are.
+        path: the file. A byte order mark at its beginning is skipped; line breaks are kept as they are.
         text_column: the column with the text, the only one that is looked at (all formats but `.txt`).
-        separator: what stands between the texts of a `.txt` file.
-        default: the format of a file whose name says none; it is refused when `None`.
+        separator: the text between the documents of a `.txt` file.
+        default: the format of a file whose name does not tell; `None` refuses such a file.
 
     Raises:
         InputError: on iteration, naming the file and the line or row: for a name of no known format, contents that
-            cannot be read, a row without the column, and a text that is no string.
+            cannot be read, a row without the column, and a text that is not a string.
     """
     kind, compression = file_format(path) or (default, path.suffix.lower() if path.suffix.lower() in OPENERS else "")
     if kind is None:
         suffix = "".join(path.suffixes[-2:] if path.suffix.lower() in OPENERS else path.suffixes[-1:])
-        raise InputError(f"{str(path)!r} has the extension {suffix!r}: give {EXPECTED}")
+        raise InputError(f"{str(path)!r} has the extension {suffix!r}: pass {EXPECTED}")
     try:
         if kind == PARQUET:
             yield from row_texts(_parquet_rows(path, text_column), text_column, repr(str(path)))
@@ -98,13 +98,13 @@ def file_texts(
         raise InputError(f"{str(path)!r}, {error}: fix or remove it") from error
     except (OSError, EOFError, KeyError, zlib.error, lzma.LZMAError, pyarrow.ArrowException) as error:
         raise InputError(
-            f"cannot load {str(path)!r}: {_reason(error)}: check that it can be read and is whole"
+            f"cannot load {str(path)!r}: {_reason(error)}: check that it is readable and complete"
         ) from error
 
 
 def _split(file: io.TextIOBase, separator: str) -> Iterator[str]:
     """Split a text at the separator, reading a piece at a time."""
-    pieces, tail = [], ""  # of the document being read: what is done with, and what may hold half a separator
+    pieces, tail = [], ""  # of the current document: what is finished, and what may end in half a separator
     while text := file.read(READ_CHARACTERS):
         *ended, rest = (tail + text).split(separator)
         for last_piece in ended:
@@ -116,7 +116,7 @@ def _split(file: io.TextIOBase, separator: str) -> Iterator[str]:
     yield "".join([*pieces, tail])
 
 
-# ---- rows: where they stand, and what they hold -------------------------------------------------------------------
+# ---- rows: where they are, and what is in them -------------------------------------------------------------------
 
 
 def row_texts(rows: Iterable[tuple[str, object]], text_column: str, name: str) -> Iterator[str | None]:
@@ -136,7 +136,7 @@ def row_texts(rows: Iterable[tuple[str, object]], text_column: str, name: str) -
             text = row[text_column]
         if text is not None and not isinstance(text, str):
             kind = type(text).__name__
-            raise InputError(f"{name}, {place} holds {kind} in column {text_column!r}: give strings")
+            raise InputError(f"{name}, {place} holds {kind} in column {text_column!r}: use strings")
         yield text
 
 
@@ -152,7 +152,7 @@ def _parquet_rows(path: Path, text_column: str) -> Iterator[tuple[str, dict]]:
 
 
 class _JsonError(Exception):
-    """Where a file is no JSON, and why."""
+    """Where a file is not JSON, and why."""
 
 
 _decode = json.JSONDecoder().raw_decode
@@ -204,7 +204,7 @@ def _values(text: str, place: str) -> Iterator[object]:
         start = _blank.match(text, start).end()
 
 
-# ---- words ---------------------------------------------------------------------------------------------------------
+# ---- messages ---------------------------------------------------------------------------------------------------------
 
 
 def _reason(error: Exception) -> str:
@@ -212,13 +212,13 @@ def _reason(error: Exception) -> str:
 
 
 def _encoding_remedy(path: Path) -> str:
-    """What to do about a file that is not UTF-8: some are no text at all."""
+    """What to do about a file that is not UTF-8: some are not text at all."""
     start = b""
-    if path.is_file():  # no pipe, which cannot be read twice
+    if path.is_file():  # not a pipe, which cannot be read twice
         with open(path, "rb") as file:
             start = file.read(6)
     compressed = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK": ".zip"}
     for magic, suffix in compressed.items():
         if start.startswith(magic) and path.suffix.lower() not in OPENERS:
-            return f"it looks like a compressed {suffix} file; unpack it, or give its name the ending {suffix}"
-    return "convert it, for example with iconv, or leave it out if it is no text"
+            return f"it looks like a compressed {suffix} file; unpack it, or add the extension {suffix} to its name"
+    return "convert it, for example with iconv, or leave it out if it is not text"

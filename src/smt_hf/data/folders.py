@@ -15,7 +15,7 @@ from huggingface_hub import DatasetCard
 from ..errors import InputError, one_line
 from .files import EXPECTED, file_format, local_path
 
-NO_DATA = {  # what may lie beside files of documents, in lower case
+NO_DATA = {  # files that may accompany files of documents, in lower case
     "readme", "readme.md", "license", "license.md", "citation.cff", "thumbs.db", "desktop.ini",
     "config.json", "dataset_info.json", "dataset_infos.json",
 }  # fmt: skip
@@ -36,16 +36,16 @@ def folder_files(folder: Path, split: str, config_name: str | None = None) -> li
     caches, and a few such as `README.md` and `LICENSE`. They are one whole, the split `train`, unless the folder is
     laid out by splits as the `datasets` library documents it: by `configs` in the metadata of its `README.md`, or by
     the names of *all* its folders or files, as in `train/` and `test/`, `train.txt` and `valid.txt`, or
-    `my_train_1.jsonl` and `my_test_1.jsonl`. What is left out is said.
+    `my_train_1.jsonl` and `my_test_1.jsonl`. What is left out is logged.
 
     Raises:
-        InputError: for a file of another kind, a folder without files, a split or configuration that is not there, and
-            names of which it cannot be told whether they mean splits.
+        InputError: for a file of another format, a folder without files, a split or configuration that does not exist, and
+            names that may or may not mean splits.
     """
     files = data_files(folder)
     splits = _described_splits(folder, config_name) or _named_splits(folder, files) or {"train": files}
     if split not in splits:
-        raise InputError(f"{str(folder)!r} has no split {split!r}: give one of {', '.join(splits)}")
+        raise InputError(f"{str(folder)!r} has no split {split!r}: choose one of {', '.join(splits)}")
     left_out = sorted(set(files).difference(splits[split]))
     if left_out:
         say_once(
@@ -61,11 +61,11 @@ def data_files(folder: Path) -> list[Path]:
     unknown = [file for file in found if file_format(file) is None or not file.is_file()]
     if unknown:
         raise InputError(
-            f"{str(folder)!r} holds what is not read: {_names(folder, unknown)}; convert it or move it away, a file of "
+            f"{str(folder)!r} contains files that cannot be read: {_names(folder, unknown)}; convert them or move them away, a file of "
             f"documents is {EXPECTED}"
         )
     if not found:
-        raise InputError(f"{str(folder)!r} doesn't contain any data files: give {EXPECTED}")
+        raise InputError(f"{str(folder)!r} contains no data files: add {EXPECTED}")
     return found
 
 
@@ -116,7 +116,7 @@ def _described_splits(folder: Path, config_name: str | None) -> dict[str, list[P
         raise InputError(f"{str(folder)!r} has several configurations: set config_name to one of {', '.join(configs)}")
     if config_name is not None and config_name not in configs:
         there = ", ".join(configs) or "none, for its README.md describes none"
-        raise InputError(f"{str(folder)!r} has no configuration {config_name!r}: give one of {there}")
+        raise InputError(f"{str(folder)!r} has no configuration {config_name!r}: choose one of {there}")
     splits = {split: [Path(file) for file in found] for split, found in files.items()}
     for file in itertools.chain.from_iterable(splits.values()):
         if local_path(file) is None or file_format(file) is None:
@@ -171,5 +171,5 @@ def _unclear(folder: Path, words: list[tuple[str, str] | None], files: list[Path
     said = ", ".join(f"{_names(folder, [file])} of {split}" for split, file in examples.items())
     return InputError(
         f"{str(folder)!r} may be laid out by splits or not ({said}): put the files of each split into a folder of its "
-        "name, as train and test, or give no file the name of one"
+        "name, such as train and test, or name no file after one"
     )

@@ -129,7 +129,7 @@ def write_token_cache(
     """Write documents that are token ids already into a token cache; the rest is as in [`build_token_cache`].
 
     Args:
-        chunks: of documents: their ids one after another, the length of each, and the number of bytes that they stand for.
+        chunks: of documents: their ids one after another, the length of each, and their number of bytes.
         vocab_size: above every token id.
         path: the folder to write.
         fingerprint: JSON-ready values that say what the cache was made from, kept in its `meta.json`.
@@ -141,7 +141,7 @@ def write_token_cache(
     with ExitStack() as stack:
         with _writing(path):
             if not _may_replace(path):
-                raise InputError(f"{str(path)!r} exists and is not a token cache: give another folder")
+                raise InputError(f"{str(path)!r} exists and is not a token cache: choose another folder")
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_drafts(path.parent, FILES)
             folder = stack.enter_context(draft_folder(path))
@@ -218,7 +218,7 @@ def cached(
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock").acquire()
     with lock:
-        if (cache := _open_if_whole(path)) is not None:  # another process has built it meanwhile
+        if (cache := _open_if_whole(path)) is not None:  # another process has built it in the meantime
             return cache
         return build(path)
 
@@ -246,8 +246,8 @@ def _source_state(source, split: str, config_name: str | None) -> list:
     if not isinstance(source, (str, os.PathLike)):
         if isinstance(found, datasets.IterableDataset):
             raise InputError(
-                "an IterableDataset has nothing to know it by: give a Dataset or files, or write a cache of a name of "
-                "your own with build_token_cache(iter_documents(dataset), tokenizer, path)"
+                "an IterableDataset cannot be identified: pass a Dataset or files, or choose a name of your own and write "
+                "a cache with build_token_cache(iter_documents(dataset), tokenizer, path)"
             )
         return [found._fingerprint]
     path = local_path(source)
@@ -269,7 +269,7 @@ def _write_tokens(chunks: Iterable, vocab_size: int, folder: Path, path: Path) -
             num_documents += len(lengths)
             num_bytes += chunk_bytes
     if not num_documents:
-        raise InputError(f"there are no documents to write to {str(path)!r}: give at least one")
+        raise InputError(f"there are no documents to write to {str(path)!r}: pass at least one")
     return {
         "version": FORMAT_VERSION,
         "dtype": dtype.name,
@@ -353,7 +353,7 @@ def _writing(path: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:  # the latter where a file system has no locks
         reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(
-            f"cannot write the token cache {str(path)!r}: {reason}: make room, or choose another folder with cache_dir "
+            f"cannot write the token cache {str(path)!r}: {reason}: free some space, or choose another folder with cache_dir "
             "or SMT_HF_CACHE"
         ) from error
 

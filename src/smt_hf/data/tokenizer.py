@@ -53,21 +53,21 @@ def load_tokenizer(name_or_path: str | os.PathLike) -> PreTrainedTokenizerBase:
     if name_or_path == "byte":
         return byte_tokenizer()
     if not isinstance(name_or_path, (str, os.PathLike)) or not str(name_or_path):
-        raise InputError(f'{name_or_path!r} is no tokenizer: give "byte", a folder or the id of a Hub model')
+        raise InputError(f'{name_or_path!r} is not a tokenizer: pass "byte", a folder or the id of a Hub model')
     folder = local_path(name_or_path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder or name_or_path), trust_remote_code=False)
-    except Exception as error:  # of whatever kind: tokenizers raises bare ones for a damaged tokenizer.json
+    except Exception as error:  # of any type: tokenizers raises bare ones for a damaged tokenizer.json
         reason = one_line(error)[:200]
         if "trust_remote_code" in str(error):
-            mend, reason = "convert it to a tokenizer.json", "it needs code of its own, which is not run"
+            remedy, reason = "convert it to a tokenizer.json", "it needs custom code, which is not run"
         elif folder is None:
-            mend = 'no such folder here; pass "byte", a folder or the id of a reachable Hub model'
+            remedy = 'no such folder here; pass "byte", a folder or the id of a reachable Hub model'
         elif (folder / "preprocessor_config.json").is_file():
-            mend = "it belongs to a model of images, which smt-hf generate draws with"
+            remedy = "it belongs to a model of images, which smt-hf generate draws with"
         else:
-            mend = "save one there with tokenizer.save_pretrained"
-        raise InputError(f"cannot load a tokenizer from {str(name_or_path)!r}: {mend} ({reason})") from error
+            remedy = "save one there with tokenizer.save_pretrained"
+        raise InputError(f"cannot load a tokenizer from {str(name_or_path)!r}: {remedy} ({reason})") from error
     if tokenizer.eos_token_id is None:
         raise InputError(
             f"the tokenizer {str(name_or_path)!r} has no eos token to end documents with: set its eos_token and save it"
@@ -78,7 +78,7 @@ def load_tokenizer(name_or_path: str | os.PathLike) -> PreTrainedTokenizerBase:
 def without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """Return a tokenizer that adds no special tokens to a text, as training reads it, also when saved and loaded again.
 
-    It is the given one if that adds none. Else it is a `PreTrainedTokenizerFast` with the same tokens, chat template and
+    It is the tokenizer itself if that adds none, otherwise a `PreTrainedTokenizerFast` with the same tokens, chat template and
     decoding: many classes, such as Bert's, add theirs again whenever they are loaded.
 
     Raises:
@@ -102,7 +102,7 @@ def without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedToke
     if plain is None or plain.decode(some) != tokenizer.decode(some) or len(plain) != len(tokenizer):
         raise InputError(
             f"the tokenizer {tokenizer.name_or_path!r} ({type(tokenizer).__name__}) adds special tokens to every text, "
-            "which training does not, and cannot be saved without them: use one of another kind"
+            "which training does not, and cannot be saved without them: use another tokenizer"
         )
     return plain
 
@@ -128,7 +128,7 @@ def is_byte_tokenizer(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> dict:
-    """Return, as JSON-ready values, what decides the ids that a tokenizer gives to a text without special tokens."""
+    """Return, as JSON-ready values, what determines the ids of a text without special tokens."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return {"class": type(tokenizer).__name__, "vocab": tokenizer.get_vocab()}
     backend = json.loads(tokenizer.backend_tokenizer.to_str())

@@ -1,4 +1,4 @@
-"""Sharing a trained model: the record of its training, its model card, and the way to the Hub."""
+"""Sharing a trained model: the record of its training, its model card, and the upload to the Hub."""
 
 from .card import CARD, SAMPLES, card_text, is_own_card, weights_digest, write_card
 from .push import check_repo_id, make_repository, share_folder

@@ -1,4 +1,4 @@
-"""The model card of a trained folder, filled from what lies in it."""
+"""The model card of a trained folder, filled from the files in it."""
 
 import html
 import json
@@ -38,13 +38,13 @@ def write_card(folder: str, name: str | None = None, license: str | None = None)
     Args:
         folder: what a training command wrote.
         name: the model's name, a Hub id where it has one; the folder's by default.
-        license: its licence in the Hub's spelling, such as `"apache-2.0"`.
+        license: its license, as the Hub names it, such as `"apache-2.0"`.
 
     Returns:
-        `False` if the folder has a card that somebody wrote by hand, which is left alone.
+        `False` if the folder has a card that somebody has edited, which is left alone.
 
     Raises:
-        InputError: if the folder holds no model of this package.
+        InputError: if the folder has no model of this package.
     """
     folder = Path(folder)
     text = card_text(folder, name, license)
@@ -61,7 +61,7 @@ def card_text(folder: Path, name: str | None = None, license: str | None = None)
 
 
 def is_own_card(card: Path) -> bool:
-    """Whether a card is there that this package wrote and nobody has made their own."""
+    """Whether there is a card that this package wrote and nobody has edited."""
     return card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
 
 
@@ -123,13 +123,13 @@ def find_evaluation(folder: Path) -> tuple[dict | None, str | None]:
                     "nats_per_token"
                 ]
             except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{place}/evaluation.json is no report: run smt-hf evaluate again") from error
+                raise InputError(f"{place}/evaluation.json is not a report: run smt-hf evaluate again") from error
             return report, plot.relative_to(folder).as_posix() if plot.is_file() else None
     return None, None
 
 
 def weights_digest(folder: str | Path) -> str | None:
-    """What tells the weights in a folder from others, `None` where it holds none: an evaluation names those it measured."""
+    """A digest of the weights in a folder, `None` where there are none: an evaluation names those that it measured."""
     digest, files = xxhash.xxh3_128(), sorted(Path(folder).glob("*.safetensors"))
     for file in files:
         digest.update(file_digest(file).encode())
@@ -161,7 +161,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def plain(value) -> str:
-    """What somebody else may have written, as one line of text that Markdown and HTML take for nothing else."""
+    """Text from elsewhere as one line, escaped for Markdown and HTML."""
     return html.escape(" ".join(str(value).split())).replace("`", "'")
 
 
@@ -206,7 +206,7 @@ def evaluation_results(stages: list[dict], report: dict | None) -> list[EvalResu
 def describe_stage(stage: dict) -> str:
     """One stage of the training in Markdown: data, time, the last value of every loss term, the recipe."""
     data, losses = stage.get("data", {}), stage.get("losses", {})
-    source = stage["recipe"].get("dataset", "a data set of the caller's")
+    source = stage["recipe"].get("dataset", "a dataset of the caller's")
     size = ""
     if data:
         windows = stage["steps"] * stage["windows_per_step"]
@@ -230,7 +230,7 @@ def describe_stage(stage: dict) -> str:
         values = " | ".join(f"{float(value):.4g}" for value in shown.values())
         lines.append(f"| {head} |\n|{'---|' * len(shown)}\n| {values} |")
     recipe = yaml.safe_dump(stage["recipe"], sort_keys=True).strip()
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", recipe)), default=0))  # which no text in it can close
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", recipe)), default=0))  # longer than any in the recipe
     lines.append(f"<details><summary>Recipe</summary>\n\n{fence}yaml\n{recipe}\n{fence}\n\n</details>")
     return "\n\n".join(lines)
 
@@ -238,9 +238,9 @@ def describe_stage(stage: dict) -> str:
 def describe_evaluation(report: dict | None, plot: str | None, of_these_weights: bool = True) -> str:
     """The evaluation's table and plot in Markdown."""
     if not of_these_weights:
-        return "The evaluation in this folder is of other weights. `smt-hf evaluate` measures these."
+        return "The evaluation in this folder is of other weights: run `smt-hf evaluate` again."
     if report is None:
-        return "Not measured. `smt-hf evaluate` does it."
+        return "Not measured yet: run `smt-hf evaluate`."
     if "student" in report:
         text = (
             f"{report['num_images']} images of `{plain(report.get('dataset', 'validation images'))}`, the student on its own states "
@@ -261,14 +261,14 @@ def describe_limits(stages: list[dict], report: dict | None, of_images: bool = F
     if of_images:
         numbers = [stage["data"]["documents"] for stage in stages if stage.get("data")]
         if numbers:
-            lines.append(f"It has learnt from {max(numbers):,} images and draws nothing else.")
+            lines.append(f"It has learned from {max(numbers):,} images and draws nothing else.")
         lines.append("It draws images of one size, pixel by pixel from the top; what is drawn stays as it is.")
         return "\n".join(f"* {line}" for line in lines)
     sizes = [stage["data"]["bytes"] for stage in stages if stage.get("data")]
     if sizes:
         lines.append(
-            f"It has learnt from {max(sizes) / 1e6:.1f} MB of text and knows nothing beyond it. Nothing was done to make "
-            "what it writes true, kind or safe."
+            f"It has learned from {max(sizes) / 1e6:.1f} MB of text and knows nothing beyond it. Nothing was done to make "
+            "its output true, kind or safe."
         )
     if report is not None:
         curve = report["student_cold"]["by_position"]
@@ -280,7 +280,7 @@ def describe_limits(stages: list[dict], report: dict | None, of_images: bool = F
         )
         if "cold_minus_warm" in report:
             lines.append(
-                f"Its own reading is {report['cold_minus_warm']:+.3f} nats per token from a start in the teacher's state."
+                f"Reading the text itself, it is {report['cold_minus_warm']:+.3f} nats per token away from a start in the teacher's state."
             )
     lines.append("The memory has a fixed size: details of a long text are lost, however short the question.")
     return "\n".join(f"* {line}" for line in lines)

@@ -1,4 +1,4 @@
-"""Sharing a folder on the Hub, with a clear word when the Hub will not have it."""
+"""Uploading a folder to the Hub, with a clear message when that is refused."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from huggingface_hub.utils import HFValidationError, filter_repo_objects, valida
 
 from ..errors import InputError
 
-# What training leaves beside a model, and hidden files, which no model needs and which may be secrets.
+# What training leaves beside a model, and hidden files, which may be secrets: no model needs them.
 LEFTOVERS = (
     "checkpoint-*/*",
     "runs/*",
@@ -43,7 +43,7 @@ def share_folder(
     commit_message: str | None = None,
     card: str | None = None,
 ) -> RepoUrl:
-    """Uploads a model folder, without what training left in it, to a model repository that is made if need be.
+    """Uploads a model folder, without what training left in it, to a model repository, which is created if it does not exist.
 
     Nothing in the folder changes.
 
@@ -52,7 +52,7 @@ def share_folder(
         repo_id: `user/name`, or `name` for the user of the token.
         private: a new repository is for its owner alone.
         token: with write access; by default the one of `hf auth login` or `$HF_TOKEN`.
-        revision: the branch, made if need be, or the `refs/pr/N` of a pull request.
+        revision: the branch, created if it does not exist, or the `refs/pr/N` of a pull request.
         commit_message: the title of the commit.
         card: the text of `README.md`, in place of the folder's own.
 
@@ -60,7 +60,7 @@ def share_folder(
         The address of the repository, with `repo_id` as an attribute.
 
     Raises:
-        InputError: for a name that cannot be, a token that is missing or refused, a repository that the token may not
+        InputError: for an invalid name, a token that is missing or refused, a repository that the token may not
             write to or that is public against `private`, a Hub that cannot be reached.
     """
     api, url = make_repository(repo_id, private, token)
@@ -77,7 +77,7 @@ def share_folder(
 
 
 def additions(folder: Path, card: str | None) -> list[CommitOperationAdd]:
-    """What is uploaded of a folder: all files but [`LEFTOVERS`], with another card if one is given."""
+    """The files to upload: all but [`LEFTOVERS`], with `card` in place of the folder's own."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     contents = {name: folder / name for name in filter_repo_objects(files, ignore_patterns=list(LEFTOVERS))}
     if card is not None:
@@ -86,17 +86,17 @@ def additions(folder: Path, card: str | None) -> list[CommitOperationAdd]:
 
 
 def make_repository(repo_id: str, private: bool = False, token: str | None = None) -> tuple[HfApi, RepoUrl]:
-    """Makes a model repository if need be; raises as [`share_folder`] does."""
+    """Creates a model repository unless it exists; raises as [`share_folder`] does."""
     check_repo_id(repo_id)
     token = (token or get_token() or "").strip()
     if not token:
-        raise InputError("no token for the Hub was found: run `hf auth login`, set HF_TOKEN or give --token")
+        raise InputError("no token for the Hub was found: run `hf auth login`, set HF_TOKEN or pass --token")
     api = HfApi(token=token, library_name="smt-hf")
     with refusals_in_words(repo_id, api.endpoint):
         url = api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.model_info(url.repo_id).private:
             raise InputError(
-                f"{url.repo_id!r} exists and is public: leave out --private, make it private at {url}/settings, or give "
+                f"{url.repo_id!r} exists and is public: leave out --private, make it private at {url}/settings, or pass "
                 "another --repo_id"
             )
     return api, url
@@ -112,13 +112,13 @@ def check_repo_id(repo_id: str) -> None:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise InputError(
-            f"repo_id={repo_id!r} cannot name a repository: give user/name, of letters, digits, '-', '_' and '.'"
+            f"repo_id={repo_id!r} cannot name a repository: pass user/name, of letters, digits, '-', '_' and '.'"
         ) from error
 
 
 @contextmanager
 def refusals_in_words(repo_id: str, endpoint: str) -> Iterator[None]:
-    """Turns what `huggingface_hub` raises into an [`InputError`] that says what to do."""
+    """Turns errors of `huggingface_hub` into an [`InputError`] that says what to do."""
     try:
         yield
     except InputError:
@@ -128,25 +128,25 @@ def refusals_in_words(repo_id: str, endpoint: str) -> Iterator[None]:
 
 
 def explain(error: Exception, repo_id: str, endpoint: str) -> str:
-    """One line on an error of `huggingface_hub`: who refused what, and the mend."""
+    """One line on an error of `huggingface_hub`: who refused what, and what to do."""
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # a thread of the upload failed
         error = error.__cause__
     response = getattr(error, "response", None)
     said = " ".join((getattr(error, "server_message", None) or str(error)).split())
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, which keeps everything from the Hub: unset it to push"
+        return "HF_HUB_OFFLINE is set, which disables the Hub: unset it to push"
     if response is None and isinstance(error, HTTPError):
         return f"{endpoint} cannot be reached ({said}): check the network, and HF_ENDPOINT if it is set"
     if response is not None and response.status_code == 401:
         return (
             f"{endpoint} refused the token ({said}): make one with write access at {endpoint}/settings/tokens, then run "
-            "`hf auth login` or give it with --token"
+            "`hf auth login` or pass it with --token"
         )
     if response is not None and response.status_code == 403:
         return (
-            f"the token may not write to {repo_id!r} ({said}): give a --repo_id of your own, or a token with write access "
+            f"the token may not write to {repo_id!r} ({said}): pass a --repo_id of your own, or a token with write access "
             "to this one"
         )
     if "xet" in said.lower():
         return f"{repo_id!r} could not be uploaded by Xet ({said}): try again, or set HF_HUB_DISABLE_XET=1 to do without it"
-    return f"{repo_id!r} could not be uploaded ({said}): mend that, or try again; what has arrived is not sent twice"
+    return f"{repo_id!r} could not be uploaded ({said}): fix that, or try again; what has arrived is not sent twice"

@@ -15,7 +15,7 @@ from .._version import __version__
 from ..errors import InputError, one_line
 
 RECORD = "training.json"
-# What says nothing of the model, or nothing that strangers should read.
+# What says nothing about the model, or is private.
 _LEFT_OUT = set(
     "output_dir overwrite resume cache_dir logging_dir run_name hub_token hub_model_id push_to_hub disable_tqdm report_to "
     "save_strategy save_steps save_total_limit logging_steps teacher student model num_threads dataloader_pin_memory".split()
@@ -24,7 +24,7 @@ _LEFT_OUT = set(
 
 @dataclass
 class TrainingStage:
-    """One training command: what it was told, and what it started from.
+    """One training command: its options, and what it started from.
 
     Args:
         command: `"smt"`, `"dmt"`, `"bptt"` or `"finetune"`.
@@ -105,7 +105,7 @@ def public_name(value):
 
 
 def describe_data(dataset) -> dict:
-    """How much text a data set of token windows holds; nothing for others."""
+    """How much text a dataset of token windows contains; nothing for others."""
     cache = getattr(dataset, "cache", None)
     if cache is None:
         return {}
@@ -117,7 +117,7 @@ def describe_data(dataset) -> dict:
     }
 
 
-# What every stage of a record has, and what it may have.
+# The fields that every stage of a record has, and those that it may have.
 _NEEDED = {
     "command": str,
     "recipe": dict,
@@ -131,13 +131,13 @@ _DATA = {"tokens": int, "documents": int, "bytes": int, "window_length": int}
 
 
 def check_stage(stage) -> None:
-    """Checks that a stage of a record has what readers of it take for granted; it may come from anybody.
+    """Checks that a stage of a record has what its readers rely on; it may come from anyone.
 
     Raises:
         ValueError: naming what is missing or of another type.
     """
     if not isinstance(stage, dict):
-        raise ValueError(f"a stage is {stage!r:.40}, no mapping")
+        raise ValueError(f"a stage is {stage!r:.40}, not a mapping")
     parts: list[tuple[dict, dict]] = [
         (stage, _NEEDED),
         (stage, {name: kind for name, kind in _OPTIONAL.items() if name in stage}),

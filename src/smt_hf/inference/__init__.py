@@ -1,6 +1,6 @@
 """One engine for everything that writes: rows of memories stepped together. Pure Python and torch; no server in it."""
 
-from .backends import Backend, TorchBackend
+from .backends import Backend, CudaGraphBackend, TorchBackend, backend_for
 from .engine import Engine
 from .many import write_many
 from .prefixes import PrefixCache
@@ -11,6 +11,7 @@ from .text import TextStream
 __all__ = [
     "Answer",
     "Backend",
+    "CudaGraphBackend",
     "Engine",
     "EngineFull",
     "EngineStopped",
@@ -22,5 +23,6 @@ __all__ = [
     "Ticket",
     "TokenLogprob",
     "TorchBackend",
+    "backend_for",
     "write_many",
 ]

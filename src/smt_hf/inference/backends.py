@@ -27,6 +27,10 @@ class Backend(Protocol):
         ...
 
 
+# From so many rows on, arithmetic takes the time on a CPU and not calls; folded matrices are larger than those of the modules.
+PLAIN_ROWS = 96
+
+
 class TorchBackend:
     """The student itself, as [`LeanStep`] where that gives the same, from its weights as they are now.
 
@@ -35,20 +39,23 @@ class TorchBackend:
     """
 
     def __init__(self, student):
-        step = LeanStep(student) if is_lean(student) else student
-        self._update, self._readout = step.update, step.readout
+        self._plain = student
+        self._step = LeanStep(student) if is_lean(student) else student
         self.initial_memory = student.initial_memory.detach().clone()
         self.vocab_size = student.config.vocab_size
 
     @torch.inference_mode()
     def update(self, memory: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """See [`Backend.update`]."""
-        return self._update(memory, input_ids.to(memory.device))
+        return self._for(memory).update(memory, input_ids.to(memory.device))
 
     @torch.inference_mode()
     def readout(self, memory: torch.Tensor) -> torch.Tensor:
         """See [`Backend.readout`]."""
-        return self._readout(memory).to("cpu", torch.float32)
+        return self._for(memory).readout(memory).to("cpu", torch.float32)
+
+    def _for(self, memory: torch.Tensor):
+        return self._plain if len(memory) >= PLAIN_ROWS and memory.device.type == "cpu" else self._step
 
 
 class CudaGraphBackend:
@@ -63,28 +70,29 @@ class CudaGraphBackend:
     """
 
     def __init__(self, student, buckets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)):
-        self.plain = TorchBackend(student)
-        self.initial_memory, self.vocab_size = self.plain.initial_memory, self.plain.vocab_size
+        self._step = LeanStep(student) if is_lean(student) else student
+        self.initial_memory = student.initial_memory.detach().clone()
+        self.vocab_size = student.config.vocab_size
         self.buckets = buckets
         self._graphs: dict[tuple[str, int], tuple[torch.cuda.CUDAGraph, tuple[torch.Tensor, ...], torch.Tensor]] = {}
 
     @torch.inference_mode()
     def update(self, memory: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """See [`Backend.update`]."""
-        return self._replay("_update", memory, input_ids.to(memory.device, non_blocking=True))
+        return self._replay("update", memory, input_ids.to(memory.device, non_blocking=True))
 
     @torch.inference_mode()
     def readout(self, memory: torch.Tensor) -> torch.Tensor:
         """See [`Backend.readout`]."""
-        return self._replay("_readout", memory).to("cpu", torch.float32)
+        return self._replay("readout", memory).to("cpu", torch.float32)
 
     def _replay(self, name: str, *inputs: torch.Tensor) -> torch.Tensor:
-        rows = len(inputs[0])
+        rows, step = len(inputs[0]), getattr(self._step, name)
         bucket = next((bucket for bucket in self.buckets if bucket >= rows), None)
         if bucket is None:
-            return getattr(self.plain, name)(*inputs)
+            return step(*inputs)
         if (name, bucket) not in self._graphs:
-            self._graphs[name, bucket] = self._capture(getattr(self.plain, name), bucket, inputs)
+            self._graphs[name, bucket] = self._capture(step, bucket, inputs)
         graph, places, output = self._graphs[name, bucket]
         for place, value in zip(places, inputs, strict=True):
             place[:rows].copy_(value)
@@ -103,3 +111,8 @@ class CudaGraphBackend:
         with torch.cuda.graph(graph):
             output = step(*places)
         return graph, places, output
+
+
+def backend_for(student) -> Backend:
+    """The backend that suits a student where it is: CUDA graphs on a GPU of that make, plain torch elsewhere."""
+    return CudaGraphBackend(student) if student.device.type == "cuda" else TorchBackend(student)

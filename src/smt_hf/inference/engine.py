@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from .backends import Backend, TorchBackend
+from .backends import Backend, backend_for
 from .prefixes import PrefixCache
 from .requests import Answer, EngineFull, EngineStopped, FinishReason, Piece, Request, Ticket, check_request
 from .rows import Row
@@ -37,7 +37,7 @@ class Engine:
     Use it from one thread with [`generate`], or start its own thread with [`start`] and [`submit`] from any.
 
     Args:
-        backend: what computes the steps, or a student for [`TorchBackend`].
+        backend: what computes the steps, or a student for [`backend_for`].
         tokenizer: a fast tokenizer for text and stop strings; `None` for tokens only.
         end_ids: tokens that end an answer.
         max_rows: rows that are stepped together.
@@ -59,7 +59,7 @@ class Engine:
         piece_seconds: float = 0.02,
         deliver: Callable[[list[tuple[Ticket, Piece]]], None] | None = None,
     ):
-        self.backend = TorchBackend(backend) if isinstance(backend, torch.nn.Module) else backend
+        self.backend = backend_for(backend) if isinstance(backend, torch.nn.Module) else backend
         self.tokenizer = tokenizer
         self.end_ids = frozenset(end_ids)
         self.max_rows, self.max_waiting = max_rows, max_waiting
@@ -90,7 +90,7 @@ class Engine:
         ends = student.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         options = {"prefixes": PrefixCache(), "end_ids": ends, **options}
-        return cls(backend or TorchBackend(student), tokenizer, **options)
+        return cls(backend or backend_for(student), tokenizer, **options)
 
     # ---- from any thread ----
 

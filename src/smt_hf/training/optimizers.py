@@ -1,13 +1,68 @@
 """Muon for the hidden weight matrices, AdamW for everything else."""
 
+import math
+
 import torch
 from transformers import PreTrainedModel
 
 HEADS = ("lm_head", "stream_head", "score")
 
 
+class Muon(torch.optim.Muon):
+    """`torch.optim.Muon`, whose iteration runs in float32 on a CPU.
+
+    torch orthogonalises in bfloat16. Most CPUs have no instructions for it, and take 12 to 25 times as long for the matrices
+    of a small student: more than all of its forward and backward pass.
+    """
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """As in torch; matrices on another device than the CPU are left to it."""
+        if any(p.device.type != "cpu" for group in self.param_groups for p in group["params"]):
+            return super().step(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    self._step_matrix(matrix, group)
+        return loss
+
+    def _step_matrix(self, matrix: torch.Tensor, group: dict) -> None:
+        gradient, state = matrix.grad, self.state[matrix]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(gradient, memory_format=torch.preserve_format)
+        momentum = state["momentum_buffer"]
+        momentum.lerp_(gradient, 1 - group["momentum"])
+        update = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+        update = orthogonalized(update.float(), group["ns_coefficients"], group["ns_steps"], group["eps"])
+        matrix.mul_(1 - group["lr"] * group["weight_decay"])
+        scale = 0.2 * math.sqrt(max(matrix.shape))  # match_rms_adamw
+        matrix.add_(update.to(matrix.dtype), alpha=-group["lr"] * scale)
+
+
+def orthogonalized(matrix: torch.Tensor, coefficients, num_steps: int, eps: float) -> torch.Tensor:
+    """The nearest half-orthogonal matrix, roughly: the quintic Newton-Schulz iteration of Muon (Jordan et al. 2024).
+
+    Args:
+        matrix: `(M, N)`, in the dtype to iterate in.
+        coefficients: a, b, c of the quintic.
+        num_steps: of the iteration.
+        eps: the least norm to divide by.
+    """
+    a, b, c = coefficients
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / wide.norm().clamp(min=eps)
+    for _ in range(num_steps):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+
+
 class MuonAndAdamW(torch.optim.Optimizer):
-    """`torch.optim.Muon` and `torch.optim.AdamW` as one optimiser.
+    """[`Muon`] and `torch.optim.AdamW` as one optimiser.
 
     Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix; scaled to the size of AdamW's updates
     (`match_rms_adamw`), both share one learning rate and weight decay. It is for hidden matrices, see [`hidden_matrices`].
@@ -22,7 +77,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         trained = [p for p in model.parameters() if p.requires_grad]
         matrices = [p for p in trained if id(p) in hidden]
         others = [p for p in trained if id(p) not in hidden]
-        self.muon = torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        self.muon = Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         self.adamw = torch.optim.AdamW(
             [
                 {"params": [p for p in others if p.dim() > 1]},

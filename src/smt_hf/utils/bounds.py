@@ -1,4 +1,4 @@
-"""Which numbers the options take: the one list that flags, recipes, `--help` and the argument classes go by."""
+"""Which numbers the options take: the one list for flags, recipes, `--help` and the argument classes."""
 
 import math
 from dataclasses import dataclass, fields, is_dataclass
@@ -9,12 +9,12 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Bounds:
-    """A range of finite numbers, and single numbers beside it.
+    """A range of finite numbers, and single numbers outside it.
 
     Args:
         low, high: the ends; infinity itself is never inside.
         open_low, open_high: whether an end is left out.
-        besides: numbers outside the range that mean something of their own.
+        besides: numbers outside the range that have a meaning of their own.
     """
 
     low: float = -math.inf
@@ -173,13 +173,13 @@ def check_bounds(options) -> None:
         values = {field.name: getattr(options, field.name) for field in fields(options)}
     for name, value in values.items():
         if name in NAMES and value == "":
-            raise InputError(f"{name}={value!r} is empty: give a value, or leave it out")
+            raise InputError(f"{name}={value!r} is empty: pass a value, or leave it out")
         if name in BOUNDS:
             check_number(name, value, BOUNDS[name])
 
 
 def check_number(name: str, value, bounds: Bounds) -> None:
-    """Checks a number, or each of a list; what is no number is left to the checks of types.
+    """Checks a number, or each of a list; other values are left to the checks of types.
 
     Raises:
         InputError: naming the value and the bounds.
@@ -192,7 +192,7 @@ def check_number(name: str, value, bounds: Bounds) -> None:
 
 
 def bounds_of(name: str) -> str | None:
-    """The bounds of an option in words, for `--help`; `None` where it has none."""
+    """The bounds of an option as `--help` shows them; `None` where it has none."""
     return str(BOUNDS[name]) if name in BOUNDS else None
 
 

@@ -1,16 +1,16 @@
-"""Where two nested values of JSON differ."""
+"""Where two nested JSON values differ."""
 
 
 def differences(old, new, name: str = "") -> dict[str, tuple]:
-    """The parts in which two values of JSON differ.
+    """The parts in which two JSON values differ.
 
     Args:
-        old, new: values of JSON; mappings are compared entry by entry, an absent one counting as `None`, and lists of one
-            length item by item.
+        old, new: JSON values; mappings are compared entry by entry, a missing one counting as `None`, and lists of the
+            same length item by item.
         name: of the values, for the names of their parts.
 
     Returns:
-        By dotted name what stands in `old` and in `new`; in the order of `new`.
+        The values in `old` and in `new`, by dotted name; in the order of `new`.
     """
     if isinstance(old, dict) and isinstance(new, dict):
         pairs = {key: (old.get(key), new.get(key)) for key in [*new, *old]}

@@ -1,4 +1,4 @@
-"""Digests of files, to notice damage and to tell one from another; they do not resist forgery."""
+"""Digests of files, to detect damage and to identify contents; they do not resist forgery."""
 
 from pathlib import Path
 

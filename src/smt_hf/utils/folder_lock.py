@@ -12,11 +12,11 @@ _held: dict[str, FileLock] = {}
 
 
 def hold_folder(folder: str | Path) -> None:
-    """Makes a folder and keeps other processes out of it until [`release_folders`], or this process's end, however it ends.
+    """Creates a folder and locks other processes out of it until [`release_folders`] or the end of this process.
 
     Raises:
         InputError: if another process holds it.
-        OSError: if it cannot be made or written to.
+        OSError: if it cannot be created or written to.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,15 +28,15 @@ def hold_folder(folder: str | Path) -> None:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise InputError(
-            f"another run is writing to output_dir={str(folder)!r}: wait for its end, or give another folder"
+            f"another run is writing to output_dir={str(folder)!r}: wait until it ends, or choose another folder"
         ) from error
     _held[key] = lock
 
 
 def release_folders() -> None:
-    """Lets other processes into all folders that this one holds."""
+    """Unlocks all folders that this process holds."""
     while _held:
         _, lock = _held.popitem()
         with contextlib.suppress(OSError):
-            Path(lock.lock_file).unlink()  # while it is held: who opens it next makes a new one
+            Path(lock.lock_file).unlink()  # while it is held: the next process creates a new one
         lock.release()

@@ -8,7 +8,7 @@ from ..errors import InputError, one_line
 
 
 def load_module(name: str):
-    """Imports a module, which may stand in the working directory, as with `python -m`.
+    """Imports a module, which may be in the working directory, as with `python -m`.
 
     Only for names that the user has written: a name that came with a download must not decide what is imported.
 
@@ -16,7 +16,7 @@ def load_module(name: str):
         InputError: if there is no such module, or it fails.
     """
     if not name or name.startswith(("-", ".")):
-        raise InputError(f"{name!r} is no module: write its name, such as my_cells")
+        raise InputError(f"{name!r} is not a module: write its name, such as my_cells")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     try:
@@ -29,7 +29,7 @@ def load_object(name: str):
     """What `"module:Name"` names; raises as [`load_module`] does."""
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise InputError(f"{name!r} is no class: write 'module:Class'")
+        raise InputError(f"{name!r} is not a class: write 'module:Class'")
     found = load_module(module)
     if not hasattr(found, attribute):
         raise InputError(f"{name!r}: the module {module!r} has no {attribute!r}: check the name")

@@ -22,14 +22,14 @@ WORDS = {
 
 
 def check_types(kind: type, values: dict) -> dict:
-    """Values that a recipe gives for fields of a dataclass, as the fields have them.
+    """The values of a recipe in the types of a dataclass's fields.
 
     A whole number serves as a `float`, a number written as text (YAML takes `1e-3` for text) too, and JSON text of an object
     as a `dict`. Nothing else is converted.
 
     Args:
         kind: the dataclass.
-        values: by field name; names that are no fields are passed over.
+        values: by field name; names that are not fields are left alone.
 
     Raises:
         InputError: naming the first value of another type.
@@ -47,7 +47,7 @@ def as_type(name: str, value, hint):
         if fits and not (mapping and isinstance(converted, str) and not os.path.isfile(converted)):
             return converted
     if value is None:
-        raise InputError(f"{name}=null is no value of it: leave it out, or give {_words(choices)}")
+        raise InputError(f"{name}=null is not allowed: leave it out, or use {_words(choices)}")
     if mapping and isinstance(value, str):
         raise InputError(f"{name}={value!r} is not JSON of names and values: write it like '{{\"name\": 1}}'")
     if list in map(_plain, choices):
@@ -75,7 +75,7 @@ def _fit(name: str, value, choice) -> tuple[bool, object]:
         return whole, int(value) if whole else None
     if plain is dict and isinstance(value, str):
         value = _json_object(value)
-    if plain is dict and hasattr(value, "to_dict"):  # a mapping that the library has made an object of
+    if plain is dict and hasattr(value, "to_dict"):  # a mapping that transformers has turned into an object
         return True, value
     if plain is list and isinstance(value, list | tuple):
         items = typing.get_args(choice)
