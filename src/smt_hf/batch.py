@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 
 from .errors import InputError
-from .models.documents_smt import check_names, document_starts, separate_padding
+from .models.documents_smt import check_names, columns_on, document_starts, separate_padding
 
 IGNORED = -100  # a target that no loss counts
 
@@ -75,7 +75,7 @@ class Batch:
                     f"{name} hold {int(wrong[0])}, which is neither {IGNORED} nor one of the model's {vocab_size} ids: correct "
                     "the labels"
                 )
-        low, high = (int(value) for value in torch.aminmax(self.input_ids))
+        low, high = torch.stack(torch.aminmax(self.input_ids)).tolist()
         if low < 0 or high >= vocab_size:
             raise InputError(
                 f"token id {low if low < 0 else high} is outside the model's vocabulary of {vocab_size} ids: use the "
@@ -125,8 +125,13 @@ class Batch:
             first &= (first.cumsum(dim=1) > 1) | ~self.continued[:, None]
         return self.labels.masked_fill(~first, IGNORED)
 
+    def targets_of(self, columns: torch.Tensor) -> torch.Tensor:
+        """The targets `(B, ...)` of the states after `columns` `(...)`, -1 for the empty context."""
+        return self.targets[:, columns_on(self.targets.device, columns + 1)]
+
     def counted(self, columns: torch.Tensor) -> torch.Tensor:
         """What stands for a target where memories are compared, `(B, N)`: 0 at `columns` `(N,)`, -100 at padding."""
+        columns = columns_on(self.input_ids.device, columns)
         counted = torch.zeros_like(self.input_ids[:, columns])
         return counted if self.documents is None else counted.masked_fill(self.documents[:, columns] < 0, IGNORED)
 
@@ -142,6 +147,7 @@ class Batch:
             past the document of the context.
         """
         batch_size, length = self.input_ids.shape
+        positions = columns_on(self.input_ids.device, positions)
         states = positions[:, None] + torch.arange(horizon, device=positions.device)  # the state after position t + j
         inside = states < length
         future = self.targets[:, (states + 1).clamp(max=length)]

@@ -52,6 +52,7 @@ EXTRAS = {
     "onnxruntime": "'smt-hf[onnx]'",
     "onnxscript": "'smt-hf[onnx]'",
     "peft": "'smt-hf[peft]'",
+    "prometheus_client": "'smt-hf[serve]'",
     "sklearn": "'smt-hf[pixels]'",
     "trl": "'smt-hf[trl]'",
     "uvicorn": "'smt-hf[serve]'",

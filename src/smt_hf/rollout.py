@@ -76,7 +76,7 @@ def teacher_states(teacher, input_ids, positions, documents=None, chunk_size=64)
 def teacher_rollout(teacher, input_ids, documents=None) -> tuple[torch.Tensor, torch.Tensor]:
     """The teacher's states before and after every token of a window, each `(B, T, K, D)`, as [`rollout`] gives the
     student's; a document begins from the empty context."""
-    positions = torch.arange(-1, input_ids.shape[1], device=input_ids.device)
+    positions = torch.arange(-1, input_ids.shape[1])
     states = teacher_states(teacher, input_ids, positions, documents=documents)
     before = states[:, :-1]
     if documents is not None:

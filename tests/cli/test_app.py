@@ -172,8 +172,9 @@ def test_stopped_while_it_reads(student, engine, tokenizer):
     answers, words = iter([False] * 2), BEGINNING * 2000
     *_, writing = go_on(engine, tokenizer, begin(student), words, is_stopped=lambda: next(answers, True))
     assert 0 < writing.num_tokens < len(words) and writing.unread == words[writing.num_tokens :]
+    # rounding grows over the text, and the engine reads it in other shapes
     torch.testing.assert_close(
-        writing.memory, student.read(torch.tensor([writing.page.ids])).states, rtol=0, atol=1e-9
+        writing.memory, student.read(torch.tensor([writing.page.ids])).states, rtol=0, atol=1e-7
     )
 
 

@@ -30,6 +30,11 @@ def check_attention_mask(attention_mask: torch.Tensor, batch_size: int, length: 
     return attention_mask[:, shape[1] - length :].bool()
 
 
+def columns_on(device: torch.device, columns: torch.Tensor) -> torch.Tensor:
+    """Column indices on another device. Those of a plan lie on the CPU, where reading them waits for no GPU."""
+    return columns.to(device, non_blocking=columns.device.type == "cpu")
+
+
 def check_names(arguments: dict) -> None:
     """Checks further keyword arguments of a forward pass, which would be ignored.
 

@@ -8,7 +8,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_smt import SmtConfig
-from .documents_smt import check_names, document_starts, separate_padding
+from .documents_smt import check_names, columns_on, document_starts, separate_padding
 from .modeling_smt_rnn import SmtRnnForCausalLM
 from .modeling_smt_teacher import SmtTeacherModel
 from .pretrained_smt import SmtPreTrainedModel
@@ -118,7 +118,7 @@ class SmtForPreTraining(SmtPreTrainedModel):
         with_empty = self.config.teacher_config.encoder_attention == "causal"
         if not with_empty and begins is not None:
             columns = segment_starts[:, None] + torch.arange(segment_length, device=segment_starts.device)
-            with_empty = bool(begins[:, columns].any())
+            with_empty = bool(begins[:, columns_on(begins.device, columns)].any())
         return encoded_positions(segment_starts, segment_length, with_empty)
 
     @can_return_tuple
@@ -137,6 +137,8 @@ class SmtForPreTraining(SmtPreTrainedModel):
         **kwargs,
     ) -> SmtForPreTrainingOutput:
         r"""One encoding of the window, and all transitions, futures and readouts that are asked of it.
+
+        Columns and positions may lie on the CPU, whatever the device of the tokens; then nothing waits for a GPU.
 
         Args:
             input_ids: `(B, T)`.
@@ -157,7 +159,7 @@ class SmtForPreTraining(SmtPreTrainedModel):
             See [`SmtForPreTrainingOutput`]; the losses are functions of it, see `smt_hf.training.smt`.
         """
         check_names(kwargs)
-        batch_size = len(input_ids)
+        batch_size, device = len(input_ids), input_ids.device
         documents = separate_padding(input_ids, attention_mask, documents)
         begins = None if documents is None else document_starts(documents)
         if positions is None:
@@ -172,14 +174,19 @@ class SmtForPreTraining(SmtPreTrainedModel):
         memory = teacher_output.memory
         linked = memory.detach() if detach_teacher else memory
 
-        columns = segment_starts[:, None] + torch.arange(segment_length, device=input_ids.device)
-        before = torch.searchsorted(positions, segment_starts - 1).expand(batch_size, -1)
+        starts = columns_on(device, segment_starts)
+        columns = starts[:, None] + torch.arange(segment_length, device=device)
+        before, after, decoded = (
+            columns_on(device, torch.searchsorted(positions, wanted))
+            for wanted in (segment_starts - 1, segment_starts + segment_length - 1, decoded_positions)
+        )
+        before = before.expand(batch_size, -1)
         initial = None
         if begins is not None:
-            before = before.masked_fill(begins[:, segment_starts], 0)  # group 0 is the empty context
+            before = before.masked_fill(begins[:, starts], 0)  # group 0 is the empty context
             initial = linked[:, :1].expand(-1, len(segment_starts), -1, -1).flatten(0, 1)
             begins = begins[:, columns].flatten(0, 1)
-        rows = torch.arange(batch_size, device=input_ids.device)[:, None]
+        rows = torch.arange(batch_size, device=device)[:, None]
         states, last = self.student.model.unroll(
             self.student.model.embed_tokens(input_ids[:, columns].flatten(0, 1)),
             linked[rows, before].flatten(0, 1),
@@ -188,15 +195,15 @@ class SmtForPreTraining(SmtPreTrainedModel):
             initial_memory=initial,
         )
 
-        decoded = memory[:, torch.searchsorted(positions, decoded_positions)]
+        decoded_memory = memory[:, decoded]
         segments = (batch_size, len(segment_starts))
         return SmtForPreTrainingOutput(
             positions=positions,
             memory=memory,
             predicted_memory=last.unflatten(0, segments),
-            target_memory=linked[:, torch.searchsorted(positions, segment_starts + segment_length - 1)],
+            target_memory=linked[:, after],
             student_logits=self.student.readout(states).unflatten(0, segments) if read_student else None,
-            decoding_logits=self._decode_futures(decoded, input_ids, decoded_positions, horizon),
+            decoding_logits=self._decode_futures(decoded_memory, input_ids, decoded_positions, horizon),
             readout_logits=self.teacher.readout(memory),
             stream_logits=None if self.stream_head is None else self.stream_head(teacher_output.last_hidden_state),
         )
@@ -207,9 +214,11 @@ class SmtForPreTraining(SmtPreTrainedModel):
         logits = [None] * len(positions)
         for num_steps in steps.unique().tolist():
             chosen = (steps == num_steps).nonzero()[:, 0]
-            columns = positions[chosen, None] + torch.arange(1, num_steps + 1, device=input_ids.device)
-            future_ids = input_ids[:, columns.clamp(max=input_ids.shape[1] - 1)]  # the last one is no input
-            decoded = self.teacher.decode(memory[:, chosen].flatten(0, 1), future_ids.flatten(0, 1))
+            columns = positions[chosen, None] + torch.arange(1, num_steps + 1, device=positions.device)
+            columns = columns.clamp(max=input_ids.shape[1] - 1)  # the last one is no input
+            future_ids = input_ids[:, columns_on(input_ids.device, columns)]
+            memories = memory[:, columns_on(input_ids.device, chosen)]
+            decoded = self.teacher.decode(memories.flatten(0, 1), future_ids.flatten(0, 1))
             decoded = nn.functional.pad(decoded, (0, 0, 0, horizon - num_steps)).unflatten(0, (len(input_ids), -1))
             for place, part in zip(chosen.tolist(), decoded.unbind(dim=1), strict=True):
                 logits[place] = part
@@ -219,7 +228,7 @@ class SmtForPreTraining(SmtPreTrainedModel):
     def set_initial_memory(self) -> None:
         """Copies the teacher's state of the empty context into the student's initial memory."""
         token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
-        memory = self.teacher.encode(token, torch.tensor([-1], device=self.device))[0, 0]
+        memory = self.teacher.encode(token, torch.tensor([-1]))[0, 0]
         self.student.model.initial_memory.copy_(memory)
 
     def export_student(self) -> SmtRnnForCausalLM:

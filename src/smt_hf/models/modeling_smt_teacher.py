@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_smt_teacher import SmtTeacherConfig
-from .documents_smt import check_names, separate_padding
+from .documents_smt import check_names, columns_on, separate_padding
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 from .pretrained_smt import SmtPreTrainedModel
 
@@ -62,7 +62,8 @@ class SmtTeacherModel(SmtPreTrainedModel):
 
         Args:
             input_ids: `(B, T)`.
-            positions: `(N,)` or `(B, N)`, column indices t: the state after `x_{<=t}`; -1 is the empty context.
+            positions: `(N,)` or `(B, N)`, column indices t: the state after `x_{<=t}`; -1 is the empty context. On the CPU they
+                make no GPU wait.
             attention_mask: `(B, T)`, 0 for padding, which no state sees.
             documents: `(B, T)`; a state sees the tokens of its own document only, and -1 is padding.
 
@@ -85,16 +86,13 @@ class SmtTeacherModel(SmtPreTrainedModel):
     ) -> SmtTeacherOutput:
         """Encodes; see [`encode`] for the arguments. Without `positions`, the state after the last token."""
         check_names(kwargs)
-        batch_size, length = input_ids.shape
+        length = input_ids.shape[1]
         if positions is None:
-            positions = torch.tensor([length - 1], device=input_ids.device)
-        positions = positions.to(input_ids.device)
+            positions = torch.tensor([length - 1])
         if not torch.compiler.is_compiling() and positions.numel():
             low, high = positions.min().item(), positions.max().item()
             if low < -1 or high >= length:
                 raise ValueError(f"positions reach from {low} to {high}: they must lie in -1..{length - 1}")
-        if positions.dim() == 1:
-            positions = positions.expand(batch_size, -1)
         documents = separate_padding(input_ids, attention_mask, documents)
         if documents is None:
             documents = torch.zeros_like(input_ids)
@@ -102,9 +100,10 @@ class SmtTeacherModel(SmtPreTrainedModel):
             return SmtTeacherOutput(memory=self._encode_each(input_ids, positions, documents))
         return self._encode_dense(input_ids, positions, documents)
 
-    def _encode_dense(self, input_ids, positions, documents) -> SmtTeacherOutput:
+    def _encode_dense(self, input_ids, given_positions, documents) -> SmtTeacherOutput:
         """One pass: a causal token stream, and K registers a position that see its prefix and each other."""
-        (batch_size, length), num_positions = input_ids.shape, positions.shape[1]
+        (batch_size, length), num_positions = input_ids.shape, given_positions.shape[-1]
+        positions = columns_on(input_ids.device, given_positions).expand(batch_size, -1)
         num_registers = self.config.num_memory_tokens
         registers = self.memory_registers.repeat(num_positions, 1).expand(batch_size, -1, -1)
         inputs = torch.cat([self.embed_tokens(input_ids), registers], dim=1)
@@ -128,14 +127,15 @@ class SmtTeacherModel(SmtPreTrainedModel):
 
         mask = create_bidirectional_mask(self.config, inputs, None, and_mask_function=sees)
         if isinstance(mask, torch.Tensor) and not torch.compiler.is_exporting():  # a flex mask knows its blocks
-            mask = register_blocks(mask, length, positions, num_registers)
+            mask = register_blocks(mask, length, given_positions.expand(batch_size, -1), num_registers)
         hidden_states = self.encoder(inputs, position_ids, mask)
         memory = hidden_states[:, length:].unflatten(1, (num_positions, num_registers))
         return SmtTeacherOutput(normalize_memory(memory, self.config), hidden_states[:, :length])
 
     def _encode_each(self, input_ids, positions, documents) -> torch.Tensor:
         """The paper's encoder: the context of every position by itself, attending in both directions."""
-        (batch_size, length), num_positions = input_ids.shape, positions.shape[1]
+        (batch_size, length), num_positions = input_ids.shape, positions.shape[-1]
+        positions = columns_on(input_ids.device, positions).expand(batch_size, -1)
         num_registers = self.config.num_memory_tokens
         flat = positions.reshape(-1, 1)
         rows = torch.arange(batch_size, device=input_ids.device).repeat_interleave(num_positions)
@@ -202,7 +202,8 @@ def register_blocks(mask: torch.Tensor, length: int, positions: torch.Tensor, nu
         last = min(first + group_size, len(last_seen))
         rows = slice(length + first * num_registers, length + last * num_registers)
         seen = max(last_seen[first:last]) + 1
-        columns = torch.cat([torch.arange(seen), torch.arange(rows.start, rows.stop)]).to(mask.device)
+        columns = torch.cat([torch.arange(seen), torch.arange(rows.start, rows.stop)])
+        columns = columns_on(mask.device, columns)
         blocks.append((rows, columns, mask[:, :, rows, columns]))
     return blocks
 

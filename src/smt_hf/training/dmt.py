@@ -9,6 +9,7 @@ from ..checkpoints import check_pair
 from ..errors import InputError
 from ..losses import cross_entropy, dynamics
 from ..models.cache_smt_rnn import SmtRnnCache
+from ..models.documents_smt import columns_on
 from ..rollout import sequential_states, sweep_states, teacher_states
 from ..utils.described import described
 from .arguments import TaughtTrainingArguments, check_something_to_train
@@ -22,7 +23,7 @@ class DmtPlan:
     """Which part of a window is rolled out.
 
     Attributes:
-        columns: `(S, J)`, of the segments, one after another.
+        columns: `(S, J)`, of the segments, one after another; on the CPU.
         num_sweeps: segments that a state of a rollout by sweeps lies away from the teacher's.
     """
 
@@ -56,7 +57,7 @@ DMT_TERMS = (
         1.0,
         "Weight of the next-token loss on own states.",
         lambda output, targets: cross_entropy(output.logits, targets),
-        lambda batch, plan: batch.targets[:, plan.columns + 1],
+        lambda batch, plan: batch.targets_of(plan.columns),
     ),
 )
 
@@ -157,7 +158,7 @@ class DmtTrainer(TaughtTrainer):
         return {"teacher": weights_identity(self.accelerator.unwrap_model(self.teacher))}
 
     def draw_plan(self, batch, generator):
-        args, (_, length), device = self.args, batch.input_ids.shape, batch.input_ids.device
+        args, (_, length) = self.args, batch.input_ids.shape
         if length < args.segment_length:
             raise InputError(
                 f"windows of {length} tokens are shorter than segment_length={args.segment_length}: lower it"
@@ -169,17 +170,17 @@ class DmtTrainer(TaughtTrainer):
         first = int(torch.randint(latest + 1, (1,), generator=generator))
         if torch.rand(1, generator=generator).item() < args.cold_start_probability:
             first = 0
-        columns = torch.arange(num_segments * args.segment_length, device=device).view(num_segments, -1)
+        columns = torch.arange(num_segments * args.segment_length).view(num_segments, -1)
         return DmtPlan(columns + first, num_sweeps)
 
     def run(self, model, step: Step) -> DmtOutput:
         batch, columns = step.batch, step.plan.columns
-        starts = columns[:, 0]
-        positions = torch.cat([starts.new_tensor([-1]), starts - 1, columns[-1:, -1]])
+        positions = torch.cat([torch.tensor([-1]), columns[:, 0] - 1, columns[-1:, -1]])
+        columns = columns_on(batch.input_ids.device, columns)
         encoded = teacher_states(self.teacher, batch.input_ids, positions, batch.documents, chunk_size=len(positions))
         before, tokens, begins = encoded[:, 1:-1], batch.input_ids[:, columns], None
         if batch.documents is not None:
-            before = torch.where(batch.begins[:, starts, None, None], encoded[:, :1], before)
+            before = torch.where(batch.begins[:, columns[:, 0], None, None], encoded[:, :1], before)
             begins = batch.begins[:, columns]
         states = self._own_states(model, before, tokens, begins, step.plan.num_sweeps)
         output = model(

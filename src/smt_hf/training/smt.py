@@ -17,7 +17,7 @@ from .trainer import TaughtTrainer
 
 @dataclass(frozen=True, eq=False)
 class SmtPlan:
-    """Which columns a step looks at: what [`SmtForPreTraining`] takes besides the tokens.
+    """Which columns a step looks at: what [`SmtForPreTraining`] takes besides the tokens. All lie on the CPU.
 
     Attributes:
         segment_starts: `(S,)`, the first columns of the student's segments.
@@ -59,7 +59,7 @@ SMT_TERMS = (
         1.0,
         "Weight of the next-token loss of every memory.",
         lambda output, targets: cross_entropy(output.readout_logits, targets),
-        lambda batch, plan: batch.targets[:, plan.positions + 1],
+        lambda batch, plan: batch.targets_of(plan.positions),
     ),
     Term(
         "stream",
@@ -73,7 +73,7 @@ SMT_TERMS = (
         0.0,
         "Weight of the next-token loss of the student's own states in the segments.",
         lambda output, targets: cross_entropy(output.student_logits, targets),
-        lambda batch, plan: batch.targets[:, plan.columns + 1],
+        lambda batch, plan: batch.targets_of(plan.columns),
     ),
     Term(
         "uniformity",
@@ -86,7 +86,7 @@ SMT_TERMS = (
 
 def encoded_states(output) -> torch.Tensor:
     """The teacher's memories `(B, P, K, D)` of an `SmtForPreTrainingOutput`, without that of the empty context."""
-    return output.memory[:, output.positions >= 0]
+    return output.memory[:, int(output.positions[0] < 0) :]
 
 
 @described
@@ -211,7 +211,7 @@ class SmtTrainer(TaughtTrainer):
         return [term for term in self.terms if term.name not in left_out]
 
     def draw_plan(self, batch, generator):
-        args, (_, length), device = self.args, batch.input_ids.shape, batch.input_ids.device
+        args, (_, length) = self.args, batch.input_ids.shape
         if length < args.segment_length:
             raise InputError(
                 f"windows of {length} tokens are shorter than segment_length={args.segment_length}: lower it"
@@ -226,8 +226,7 @@ class SmtTrainer(TaughtTrainer):
             starts = sample_segments(context_length, args.segment_length, num_segments, generator)
             starts = add_pinned(starts, args.pinned_columns, args.segment_length, context_length)
         decodable = encoded_positions(starts, args.segment_length, with_empty=False)
-        decoded = sample_decoded(decodable, args.num_decoded, generator).to(device)
-        starts = starts.to(device)
+        decoded = sample_decoded(decodable, args.num_decoded, generator)
         model = self.accelerator.unwrap_model(self.model)
         positions = model.positions_for(starts, args.segment_length, batch.begins)
         return SmtPlan(starts, args.segment_length, positions, decoded, args.horizon)

@@ -129,8 +129,8 @@ class MemoryTrainer(ResumableTrainer):
         total = torch.stack([sum(count[name] for count in counts) for name in counts[0]]).to(device)
         if self.args.world_size > 1:
             total = self.accelerator.reduce(total, "sum")
-        for name, count in zip(counts[0], total.tolist(), strict=True):
-            self._steps_with[name] += count > 0
+        for name, count in zip(counts[0], total, strict=True):
+            self._steps_with[name] += (count > 0).long()  # read when it is logged: no step waits for it
         return dict(zip(counts[0], total, strict=True))
 
     # ---- the loss --------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ class MemoryTrainer(ResumableTrainer):
             )
             values = self.accelerator.reduce(values, "sum")
             for name, value in zip(names, values[:-1].tolist(), strict=True):
-                counted = self._steps_with.get(name, steps)
+                counted = int(self._steps_with.get(name, steps))
                 if counted:  # a term of few labels may have had none
                     logs[name] = round(value / counted, 6)
             logs[f"{self.counted}_per_second"] = round(values[-1].item() / max(now - self._log_time, 1e-9), 1)
