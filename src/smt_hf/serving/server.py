@@ -16,7 +16,6 @@ from .running import deliver
 
 SECONDS_TO_FINISH = 5  # for requests that run when the signal comes; then they are told that the server stops
 SECONDS_TO_STOP = 15  # then the connections are cut
-SECONDS_TO_KEEP = 75  # a connection without a request
 SWITCH_SECONDS = 0.0005  # the engine's thread and the event loop hand the interpreter on this often
 
 
@@ -69,7 +68,6 @@ def uvicorn_config(app, log_level: str, **more) -> uvicorn.Config:
         app,
         log_level=log_level,
         timeout_graceful_shutdown=SECONDS_TO_STOP,
-        timeout_keep_alive=SECONDS_TO_KEEP,
         lifespan="off",
         server_header=False,
         **more,
@@ -101,13 +99,7 @@ def serve(student, tokenizer, name: str, listener: socket.socket, options: Serve
         options.api_key,
         options.max_body_bytes,
     )
-    config = uvicorn.Config(
-        app,
-        log_level=options.log_level,
-        timeout_graceful_shutdown=SECONDS_TO_STOP,
-        lifespan="off",
-        server_header=False,
-    )
+    config = uvicorn_config(app, options.log_level)
     listener.listen(1024)  # who reads the next line may connect at once
     host, port = listener.getsockname()[:2]
     print(f"{name} answers at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
