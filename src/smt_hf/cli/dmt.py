@@ -41,7 +41,7 @@ its own. The output folder holds the student, an ordinary causal language model.
 def main(argv: Sequence[str]) -> DmtTrainer:
     """Runs the command and returns the trainer."""
     options, arguments = parse(COMMAND, argv)
-    return train("dmt", options, arguments, [options.teacher or options.model, options.model], build)
+    return train("dmt", options, arguments, [options.teacher, options.model], build)
 
 
 def build(options: DmtOptions, arguments: DmtTrainingArguments) -> DmtTrainer:

@@ -45,7 +45,7 @@ def train(command: str, options, arguments, starts_from: Sequence[str | None], b
         command: its name, for the record.
         options: the command's own options, [`RunOptions`] among them.
         arguments: the trainer's arguments.
-        starts_from: folders or Hub ids of the models that the run starts from; `None` for new weights.
+        starts_from: folders or Hub ids of the models that the run starts from; `None` where there is no such model.
         build: makes the trainer from `options` and `arguments`.
 
     Returns:
