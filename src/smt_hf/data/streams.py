@@ -7,13 +7,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ..errors import InputError
+from ..utils.epochs import EpochDataset
 from . import TokenCache
 from .windows import window_at
 
 CARRIED_FILE = "carried_memory.safetensors"
 
 
-class TokenStreams(torch.utils.data.Dataset):
+class TokenStreams(EpochDataset):
     """A corpus read by several readers at once, each going on where it stopped: row r of a step follows row r of the last.
 
     The corpus is a ring of segments, of which every stream reads an equal arc; item i is segment `i // num_streams` of stream
@@ -32,6 +33,7 @@ class TokenStreams(torch.utils.data.Dataset):
     """
 
     def __init__(self, cache: TokenCache, segment_length: int, num_streams: int, seed: int = 0):
+        super().__init__()
         self.cache = cache
         self.window_length = segment_length
         self.num_streams = num_streams
@@ -42,7 +44,6 @@ class TokenStreams(torch.utils.data.Dataset):
                 f"the corpus has {cache.num_tokens} tokens but {num_streams} streams of {segment_length} take "
                 f"{num_streams * segment_length + 1}: give more text, or lower the batch size or bptt_horizon"
             )
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that persistent workers see set_epoch
 
     def identity(self) -> dict:
         """What tells these streams from others, see [`smt_hf.training.resume.data_identity`]."""
@@ -54,16 +55,12 @@ class TokenStreams(torch.utils.data.Dataset):
             "seed": self.seed,
         }
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the beginnings of this epoch."""
-        self._epoch.fill_(epoch)
-
     def __len__(self) -> int:
         return self.num_segments * self.num_streams
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         segment, stream = divmod(range(len(self))[index], self.num_streams)
-        turn, shift = np.random.SeedSequence((self.seed, self._epoch.item())).generate_state(2, np.uint64)
+        turn, shift = np.random.SeedSequence((self.seed, self.epoch)).generate_state(2, np.uint64)
         spare = self.cache.num_tokens - 1 - len(self) * self.window_length
         place = (stream * self.num_segments + segment + int(turn) % len(self)) % len(self)
         first = place * self.window_length + int(shift) % (min(spare, self.window_length - 1) + 1)

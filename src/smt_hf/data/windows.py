@@ -4,10 +4,11 @@ import numpy as np
 import torch
 
 from ..errors import InputError
+from ..utils.epochs import EpochDataset
 from .token_cache import TokenCache
 
 
-class TokenWindows(torch.utils.data.Dataset):
+class TokenWindows(EpochDataset):
     """Windows of `window_length` consecutive tokens, about one epoch of the corpus: `num_tokens // window_length`.
 
     Window `i` starts at token `i * window_length`. With `random_offset` it is moved by up to half a window either
@@ -26,6 +27,7 @@ class TokenWindows(torch.utils.data.Dataset):
     """
 
     def __init__(self, cache: TokenCache, window_length: int, seed: int = 0, random_offset: bool = True):
+        super().__init__()
         _check_window_length(cache, window_length)
         if seed < 0:
             raise InputError(f"seed is {seed}: give 0 or more")
@@ -33,7 +35,6 @@ class TokenWindows(torch.utils.data.Dataset):
         self.window_length = window_length
         self.seed = seed
         self.random_offset = random_offset
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that persistent workers see set_epoch
 
     def identity(self) -> dict:
         """What tells these windows from others, for a resumed training to compare."""
@@ -45,10 +46,6 @@ class TokenWindows(torch.utils.data.Dataset):
             "random_offset": self.random_offset,
         }
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the offsets of this epoch (0 or more), also in data loader workers that are already running."""
-        self._epoch.fill_(epoch)
-
     def __len__(self) -> int:
         return self.cache.num_tokens // self.window_length
 
@@ -56,7 +53,7 @@ class TokenWindows(torch.utils.data.Dataset):
         index = range(len(self))[index]
         start = index * self.window_length
         if self.random_offset:
-            state = np.random.SeedSequence((self.seed, self._epoch.item(), index)).generate_state(1, np.uint64)
+            state = np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(1, np.uint64)
             start += int(state[0]) % self.window_length - self.window_length // 2
             start = min(max(start, 0), self.cache.num_tokens - self.window_length)
         return window_at(self.cache, start, self.window_length)

@@ -6,12 +6,13 @@ import datasets
 import numpy as np
 import torch
 
+from ..utils.epochs import EpochDataset
 from .base import Task, check_integer
 
 BLOCK_ROWS = 256  # rows generated together; what row i is depends on it
 
 
-class TaskDataset(torch.utils.data.Dataset):
+class TaskDataset(EpochDataset):
     """`num_rows` rows of a task, and others of the kind in every epoch.
 
     Row i is one of the rows of block `i // 256`, which depends only on the task, the seed, the epoch and its number: so
@@ -31,22 +32,18 @@ class TaskDataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, task: Task, num_rows: int, seed: int = 0):
+        super().__init__()
         check_integer("num_rows", num_rows, 1)
         check_integer("seed", seed, 0)
         self.task = task
         self.num_rows = num_rows
         self.seed = seed
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that persistent workers see set_epoch
         self._blocks, self._blocks_epoch = {}, 0
 
     def identity(self) -> dict:
         """What tells these rows from others, for a resumed training to compare."""
         task = {"name": type(self.task).__name__, **dataclasses.asdict(self.task)}
         return {"kind": "TaskDataset", "task": task, "num_rows": self.num_rows, "seed": self.seed}
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the rows of this epoch (0 or more), also in data loader workers that are already running."""
-        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return self.num_rows
@@ -56,7 +53,7 @@ class TaskDataset(torch.utils.data.Dataset):
         return {name: rows[place].long() for name, rows in self._block(block).items()}
 
     def _block(self, number: int) -> dict[str, torch.Tensor]:
-        epoch = int(self._epoch)
+        epoch = self.epoch
         if epoch != self._blocks_epoch:
             self._blocks, self._blocks_epoch = {}, epoch
         if number not in self._blocks:
