@@ -10,33 +10,30 @@ import argparse
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 
 import torch
+from training_setup import SIZES, make_model
 
-from smt_hf import SmtConfig, SmtForPreTraining, SmtTeacherConfig
+from smt_hf import SmtForPreTraining
 from smt_hf.losses import dynamics
-from smt_hf.models import student_config_for
 from smt_hf.rollout import teacher_states
 from smt_hf.training import DmtTrainer, DmtTrainingArguments, SmtTrainer, SmtTrainingArguments
 
 CONTEXT, HORIZON, ROLLOUT = 128, 32, 64
+CPU_SIZES = replace(
+    SIZES["small"],
+    hidden_size=128,
+    num_encoder_layers=4,
+    num_decoder_layers=2,
+    num_updater_layers=4,
+    num_attention_heads=4,
+)
 
 
 def build(encoder_attention: str) -> SmtForPreTraining:
     """Teacher and student at the CPU size."""
-    teacher = SmtTeacherConfig(
-        hidden_size=128,
-        num_memory_tokens=4,
-        num_encoder_layers=4,
-        num_decoder_layers=2,
-        num_attention_heads=4,
-        hidden_act="relu2",
-        qk_norm=True,
-        encoder_attention=encoder_attention,
-    )
-    return SmtForPreTraining(
-        SmtConfig(teacher_config=teacher, student_config=student_config_for(teacher, num_updater_layers=4))
-    )
+    return make_model(CPU_SIZES, hidden_act="relu2", qk_norm=True, encoder_attention=encoder_attention)
 
 
 def smt_variant(folder: str, batch_size: int, encoder_attention="causal", **arguments):

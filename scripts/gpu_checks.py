@@ -11,8 +11,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
-from gpu_setup import SIZES, Sizes, corpus, make_model, make_trainer, windows
 from torch.utils._python_dispatch import TorchDispatchMode
+from training_setup import SIZES, Sizes, corpus, make_model, make_trainer, windows
 
 from smt_hf.batch import Batch
 from smt_hf.models.cells_smt_rnn import CELLS

@@ -9,8 +9,8 @@ import tempfile
 import time
 
 import torch
-from gpu_setup import SIZES, Sizes, corpus, make_model, make_trainer, windows
 from gpu_steps import compile_cell
+from training_setup import SIZES, Sizes, corpus, make_model, make_trainer, windows
 from transformers import TrainerCallback
 
 from smt_hf.data import evenly_spaced_windows

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from gpu_setup import Sizes, make_model, make_trainer, methods, windows
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
+from training_setup import Sizes, make_model, make_trainer, methods, windows
 from transformers import TrainerCallback
 
 from smt_hf.data import TokenCache

@@ -23,7 +23,6 @@ import torch  # noqa: E402 - imports count
 import transformers  # noqa: E402
 from gpu_checks import CHECKS, count_waits  # noqa: E402
 from gpu_page import page  # noqa: E402
-from gpu_setup import SIZES, corpus, methods  # noqa: E402
 from gpu_steps import (  # noqa: E402
     compile_cell,
     matrix_flops,
@@ -34,6 +33,7 @@ from gpu_steps import (  # noqa: E402
     time_methods,
     window_flops,
 )
+from training_setup import SIZES, corpus, methods  # noqa: E402
 
 SECTIONS = (
     "environment",

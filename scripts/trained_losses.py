@@ -10,36 +10,22 @@ Every number is printed in full: a change of the code that should not change a t
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 
 import torch
-from transformers import PrinterCallback, set_seed
+from training_setup import SIZES, corpus, make_model, make_trainer, windows
 from transformers.utils import logging
 
-from smt_hf.data import TokenCache, TokenWindows, byte_tokenizer, cached_tokens
-from smt_hf.demo import write_stories
-from smt_hf.models import SmtConfig, SmtForPreTraining, SmtTeacherConfig, student_config_for
-from smt_hf.training import (
-    BpttTrainer,
-    BpttTrainingArguments,
-    DmtTrainer,
-    DmtTrainingArguments,
-    SmtTrainer,
-    SmtTrainingArguments,
-)
+from smt_hf.data import TokenCache
+from smt_hf.models.cells_smt_rnn import CELLS
 
-CELLS = ("transformer", "mlp", "elman", "gru", "lstm")
-COMMON = {
-    "max_steps": 5,
-    "per_device_train_batch_size": 4,
-    "learning_rate": 3e-3,
-    "logging_steps": 1,
-    "save_strategy": "no",
-    "use_cpu": True,
-    "report_to": "none",
-    "disable_tqdm": True,
+MODEL = replace(SIZES["small"], hidden_size=16)
+COMMON = {"max_steps": 5, "per_device_train_batch_size": 4, "learning_rate": 3e-3, "logging_steps": 1}
+METHODS = {
+    "smt": {"context_length": 48, "horizon": 8, "num_transitions": 16, "num_decoded": 2},
+    "dmt": {"context_length": 48, "rollout_length": 32, "num_sweeps": [0, 1, 2]},
+    "bptt": {},
 }
-SMT = {"context_length": 48, "horizon": 8, "num_transitions": 16, "num_decoded": 2, "eval_rollout_steps": 0}
-DMT = {"context_length": 48, "rollout_length": 32, "num_sweeps": [0, 1, 2]}
 VARIANTS = {
     "SMT, one step": ("smt", {}),
     "SMT, segments": ("smt", {"segment_length": 4, "student_weight": 1.0, "gradient_accumulation_steps": 2}),
@@ -52,39 +38,11 @@ VARIANTS = {
 }
 
 
-def make_model(cell_type: str) -> SmtForPreTraining:
-    """A small teacher and student with random weights of seed 0."""
-    teacher = SmtTeacherConfig(
-        hidden_size=16,
-        num_memory_tokens=4,
-        num_encoder_layers=2,
-        num_decoder_layers=1,
-        num_attention_heads=2,
-        initializer_range=0.1,
-    )
-    set_seed(0)
-    student = student_config_for(teacher, cell_type=cell_type, num_updater_layers=2)
-    return SmtForPreTraining(SmtConfig(teacher_config=teacher, student_config=student))
-
-
 def losses(method: str, options: dict, cell_type: str, cache: TokenCache, folder: str) -> list[float]:
     """The loss of every step of a short training, and the sum of the absolute weights after it."""
-    model = make_model(cell_type)
-    kinds = {
-        "smt": (SmtTrainer, SmtTrainingArguments, SMT),
-        "dmt": (DmtTrainer, DmtTrainingArguments, DMT),
-        "bptt": (BpttTrainer, BpttTrainingArguments, {}),
-    }
-    trainer_class, arguments_class, defaults = kinds[method]
-    arguments = arguments_class(output_dir=folder, **{**COMMON, **defaults, **options})
-    windows = TokenWindows(cache, arguments.window_length, seed=0)
-    if method == "smt":
-        trainer = trainer_class(model, arguments, train_dataset=windows)
-    elif method == "dmt":
-        trainer = trainer_class(model.export_student(), arguments, teacher=model.teacher, train_dataset=windows)
-    else:
-        trainer = trainer_class(model.export_student(), arguments, train_dataset=windows)
-    trainer.pop_callback(PrinterCallback)
+    model = make_model(MODEL, cell_type=cell_type, initializer_range=0.1)
+    fields = {**COMMON, **METHODS[method], **options}
+    trainer = make_trainer(method, model, windows(cache), "cpu", folder, **fields)
     trainer.train()
     weights = sum(p.detach().double().abs().sum().item() for p in trainer.model.parameters())
     return [*(float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry), weights]
@@ -99,12 +57,10 @@ def main() -> None:
     logging.set_verbosity_error()
     table = {}
     with tempfile.TemporaryDirectory() as folder:
-        write_stories(f"{folder}/stories.txt", num_stories=200, seed=0)
-        cache = cached_tokens(f"{folder}/stories.txt", byte_tokenizer(), cache_dir=f"{folder}/cache")
         for variant, (method, fields) in VARIANTS.items():
             for cell_type in CELLS:
                 name = f"{variant}, {cell_type}"
-                table[name] = losses(method, fields, cell_type, cache, f"{folder}/run")
+                table[name] = losses(method, fields, cell_type, corpus(None), folder)
                 print(f"{name:28}", " ".join(f"{loss:.8f}" for loss in table[name]), flush=True)
     if options.output:
         with open(options.output, "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Models, text and trainers of the GPU proof, at the paper's size or a small one; see prove_gpu.py."""
+"""Models, text and trainers that several scripts make, at the paper's size or a small one."""
 
 import tempfile
 from dataclasses import dataclass
