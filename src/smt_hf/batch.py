@@ -42,22 +42,14 @@ class Batch:
             TypeError: for a column under a name of 0.1.
         """
         check_names(columns)
-        input_ids, mask, shift_labels = (
-            columns["input_ids"],
-            columns.get("attention_mask"),
-            columns.get("shift_labels"),
-        )
-        labels = columns.get("labels")
-        if shift_labels is None and labels is None:
+        input_ids, mask = columns["input_ids"], columns.get("attention_mask")
+        labels, shift_labels = columns.get("labels"), columns.get("shift_labels")
+        if shift_labels is not None:
+            labels = None
+        elif labels is None:
             labels = input_ids
-        return cls(
-            input_ids,
-            separate_padding(input_ids, mask, columns.get("documents")),
-            None if shift_labels is not None else labels,
-            shift_labels,
-            mask is not None,
-            columns.get("continued"),
-        )
+        documents = separate_padding(input_ids, mask, columns.get("documents"))
+        return cls(input_ids, documents, labels, shift_labels, mask is not None, columns.get("continued"))
 
     def check(self, vocab_size: int) -> None:
         """Checks that every token id has an embedding, and every label a logit.

@@ -88,10 +88,9 @@ def evaluate_models(
 
 def _summary(losses: torch.Tensor, references: torch.Tensor, num_counted: int, bytes_per_token: float) -> dict:
     """The losses `(N, T)` in numbers: the means over the first `num_counted` columns, the curve over all."""
-    counted = losses[:, :num_counted], references[:, :num_counted]
-    scores = loss_scores(*counted)
-    inputs = dict(zip(("predictions", "references"), counted, strict=True))
-    bits = metrics.compute("bits_per_byte", **inputs, bytes_per_token=bytes_per_token)["bits_per_byte"]
+    counted = {"predictions": losses[:, :num_counted], "references": references[:, :num_counted]}
+    scores = loss_scores(*counted.values())
+    bits = metrics.compute("bits_per_byte", **counted, bytes_per_token=bytes_per_token)["bits_per_byte"]
     return {
         "nats_per_token": round(scores["rollout_loss"], 4),
         "standard_error": scores["standard_error"],

@@ -58,7 +58,7 @@ class TorchBackend:
         return self._plain if len(memory) >= PLAIN_ROWS and memory.device.type == "cpu" else self._step
 
 
-class CudaGraphBackend:
+class CudaGraphBackend(TorchBackend):
     """The student on a GPU, each step replayed from a CUDA graph: one launch instead of hundreds.
 
     A graph is captured for each bucket of rows when it is first needed; fewer rows are filled up. More rows than the largest
@@ -70,9 +70,7 @@ class CudaGraphBackend:
     """
 
     def __init__(self, student, buckets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)):
-        self._step = LeanStep(student) if is_lean(student) else student
-        self.initial_memory = student.initial_memory.detach().clone()
-        self.vocab_size = student.config.vocab_size
+        super().__init__(student)
         self.buckets = buckets
         self._graphs: dict[tuple[str, int], tuple[torch.cuda.CUDAGraph, tuple[torch.Tensor, ...], torch.Tensor]] = {}
 

@@ -159,10 +159,7 @@ class DmtTrainer(TaughtTrainer):
 
     def draw_plan(self, batch, generator):
         args, (_, length) = self.args, batch.input_ids.shape
-        if length < args.segment_length:
-            raise InputError(
-                f"windows of {length} tokens are shorter than segment_length={args.segment_length}: lower it"
-            )
+        self.check_length(batch)
         num_sweeps = args.num_sweeps[int(torch.randint(len(args.num_sweeps), (1,), generator=generator))]
         context_length = min(args.context_length, length)
         num_segments = min(args.rollout_length, context_length) // args.segment_length

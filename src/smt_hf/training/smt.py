@@ -212,10 +212,7 @@ class SmtTrainer(TaughtTrainer):
 
     def draw_plan(self, batch, generator):
         args, (_, length) = self.args, batch.input_ids.shape
-        if length < args.segment_length:
-            raise InputError(
-                f"windows of {length} tokens are shorter than segment_length={args.segment_length}: lower it"
-            )
+        self.check_length(batch)
         if self.state.global_step == 0:
             self._check_labels(batch)
         num_segments = max(args.num_transitions // args.segment_length - len(args.pinned_columns), 1)

@@ -1,8 +1,7 @@
 """The terms of a loss, and a training step as a value that they are computed from."""
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 import torch
@@ -57,7 +56,7 @@ def weights_of(terms: tuple[Term, ...]) -> type:
     fields = [
         (f"{term.name}_weight", float, field(default=term.weight, metadata={"help": term.help})) for term in terms
     ]
-    return dataclasses.make_dataclass("Weights", fields)
+    return make_dataclass("Weights", fields)
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -313,6 +313,16 @@ class TaughtTrainer(MemoryTrainer):
         """The teacher, to measure drift against."""
         raise NotImplementedError
 
+    def check_length(self, batch: Batch) -> None:
+        """Checks that a segment fits into a window.
+
+        Raises:
+            InputError: if it is longer.
+        """
+        length, segment_length = batch.input_ids.shape[1], self.args.segment_length
+        if length < segment_length:
+            raise InputError(f"windows of {length} tokens are shorter than segment_length={segment_length}: lower it")
+
     def segment_noise(self, segment_length: int) -> float:
         """NEFTune's alpha for the segments that the student reads.
 
