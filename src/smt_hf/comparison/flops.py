@@ -55,7 +55,7 @@ def sequential_flops(trainer, input_ids: torch.Tensor) -> float:
         horizon = min(args.bptt_horizon or length, length)
         return length * step + 2 * horizon * step + 3 * read
 
-    teacher, positions = trainer.teacher_model(), torch.arange(length, device=input_ids.device)
+    teacher, positions = trainer.teacher_model(), torch.arange(length)
     encode = forward_flops(lambda: teacher.encode(input_ids[:1], positions))
     num_registers = memory.shape[1]
     dense = teacher.config.encoder_attention == "causal"  # one pass for all positions, or a pass for each
