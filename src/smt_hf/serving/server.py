@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import uvicorn
@@ -74,7 +75,21 @@ def uvicorn_config(app, log_level: str, **more) -> uvicorn.Config:
     )
 
 
-def serve(student, tokenizer, name: str, listener: socket.socket, options: ServerOptions, backend=None) -> None:
+def address_of(listener: socket.socket) -> str:
+    """Where clients find what listens on a bound socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+
+def serve(
+    student,
+    tokenizer,
+    name: str,
+    listener: socket.socket,
+    options: ServerOptions,
+    backend=None,
+    ready: Callable[[], None] | None = None,
+) -> None:
     """Answers requests until SIGTERM or SIGINT.
 
     Args:
@@ -84,6 +99,7 @@ def serve(student, tokenizer, name: str, listener: socket.socket, options: Serve
         listener: a bound socket.
         options: how.
         backend: what computes the steps; the student itself when `None`.
+        ready: called when clients may connect; says where by default.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     engine = make_engine(student, tokenizer, options, backend).start()
@@ -101,8 +117,10 @@ def serve(student, tokenizer, name: str, listener: socket.socket, options: Serve
     )
     config = uvicorn_config(app, options.log_level)
     listener.listen(1024)  # who reads the next line may connect at once
-    host, port = listener.getsockname()[:2]
-    print(f"{name} answers at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
+    if ready is None:
+        print(f"{name} answers at {address_of(listener)}", flush=True)
+    else:
+        ready()
     # uvicorn stops at a signal and then raises it again: this handler takes it, so that the process ends as usual.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -149,6 +149,7 @@ BOUNDS = {
     "timeout": POSITIVE,
     "prefix_cache_mb": COUNT,
     "port": Bounds(0, 65535),
+    "workers": SIZE,
     # the demo
     "smt_seconds": POSITIVE,
     "dmt_seconds": POSITIVE,
