@@ -73,16 +73,24 @@ def folder(tmp_path_factory):
 
 
 def test_it_answers_and_finishes_at_a_signal(folder):
-    student, tokenizer = serve.load(serve.ServeOptions(model=str(folder), device="cpu"))
+    settings = {"model": str(folder), "device": "cpu", "teacher": str(folder), "last_tokens": 3}
+    student, tokenizer, _, teacher = serve.load_all(serve.ServeOptions(**settings))
+    assert teacher.context_length == 256
     ids = tokenizer("Once upon a time", return_tensors="pt").input_ids
     written = student.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
     expected = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+    memory = student.read(ids[:, -3:], memory=student.read(ids[:, :-3], teacher=teacher.teacher))
+    taught = student.generate(memory=memory, max_new_tokens=24, do_sample=False)
+    taught = tokenizer.decode(taught[0], skip_special_tokens=True)
     options = ["--device", "cpu", "--dtype", "float32", "--log_level", "warning", "--max_tokens", "10000000"]
+    options += ["--teacher", str(folder), "--last_tokens", "3"]
     server = Server(folder, *options, SMT_HF_API_KEY="secret")
     try:
         headers, body = {"Authorization": "Bearer secret"}, {"prompt": "Once upon a time", "temperature": 0}
         assert httpx.post(f"{server.url}/completions", json=body, timeout=60).status_code == 401
         with httpx.Client(headers=headers, timeout=60) as client:
+            answer = client.post(f"{server.url}/completions", json={**body, "max_tokens": 24, "use_teacher": True})
+            assert answer.json()["choices"][0]["text"] == taught != expected
             answer = client.post(f"{server.url}/completions", json={**body, "max_tokens": 24, "model": str(folder)})
             assert answer.json()["choices"][0]["text"] == expected
             endless = {**body, "max_tokens": 10_000_000, "stream": True}
@@ -191,6 +199,8 @@ def test_bad_options_are_one_line(folder, capsys, monkeypatch, tmp_path):
     fails("--timeout", 0, says="timeout=0")
     fails("--port", 0, model=tmp_path, says="holds no config.json")
     fails("--port", 0, "--onnx", tmp_path, says="export")
+    fails("--port", 0, "--teacher", tmp_path, says="holds no config.json")
+    fails("--port", 0, "--last_tokens", -1, says="last_tokens=-1")
     assert main(["serve"]) == 2
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     fails(says="serving needs uvicorn: pip install 'smt-hf[serve]'")

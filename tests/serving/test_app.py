@@ -172,6 +172,7 @@ REFUSED = [
     ({"response_format": {"type": "json_object"}}, "response_format"),
     ({"generation_config": "{}"}, "generation_config"),
     ({"beams": 3}, "beams"),
+    ({"use_teacher": True}, "use_teacher"),
 ]
 
 

@@ -12,13 +12,16 @@ from typing import Literal
 
 import torch
 
-from ..checkpoints import check_vocabulary, load_student
+from ..checkpoints import check_pair, check_vocabulary, load_student, load_teacher
 from ..data import load_tokenizer
 from ..errors import InputError, one_line
+from ..hub import read_stages
+from ..inference import TeacherReader
 from ..utils.imports import asked_for, load_module
 from .parsing import Command, parse
 
 PACKAGES = ("fastapi", "prometheus_client", "uvicorn")
+TRAINED_CONTEXT = 256  # tokens, of a teacher whose record says nothing else
 SECRETS = {"api_key": "SMT_HF_API_KEY", "memory_key": "SMT_HF_MEMORY_KEY"}  # command lines can be seen by others
 
 
@@ -29,6 +32,18 @@ class ServeOptions:
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
     onnx: str | None = field(
         default=None, metadata={"help": "Folder that `smt-hf export MODEL` wrote: ONNX Runtime computes the steps."}
+    )
+    teacher: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of the student's SMT run or teacher, which reads prompts for requests with use_teacher=true."
+        },
+    )
+    last_tokens: int = field(
+        default=32, metadata={"help": "Tokens at the end of such a prompt that the student reads itself."}
+    )
+    context_length: int | None = field(
+        default=None, metadata={"help": "Tokens that the teacher reads at most; as it was trained by default."}
     )
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on; 0.0.0.0 lets other machines in."})
     port: int = field(default=8000, metadata={"help": "Port to listen on; 0 takes a free one and prints it."})
@@ -95,8 +110,8 @@ def main(argv: Sequence[str]) -> None:
     from ..serving.server import serve
 
     with bind(options.host, options.port) as listener:
-        student, tokenizer, backend = load_all(options)
-        serve(student, tokenizer, options.model, listener, server_options(options), backend)
+        student, tokenizer, backend, teacher = load_all(options)
+        serve(student, tokenizer, options.model, listener, server_options(options), backend, teacher)
 
 
 def serve_together(options: ServeOptions) -> None:
@@ -134,14 +149,28 @@ def serve_as_one(options: ServeOptions, settings, modules: Sequence[str], ready:
         load_module(module)
     torch.set_num_threads(max(1, torch.get_num_threads() // options.workers))
     with bind(options.host, options.port, shared=True) as listener:
-        student, tokenizer, backend = load_all(options)
-        serve(student, tokenizer, options.model, listener, settings, backend, ready)
+        student, tokenizer, backend, teacher = load_all(options)
+        serve(student, tokenizer, options.model, listener, settings, backend, teacher, ready)
 
 
 def load_all(options: ServeOptions):
-    """The student, its tokenizer, and what computes its steps, see [`load`] and [`onnx_backend`]."""
+    """The student, its tokenizer, what computes its steps, and its teacher: see [`load`], [`onnx_backend`], [`teacher_reader`]."""
     student, tokenizer = load(options)
-    return student, tokenizer, None if options.onnx is None else onnx_backend(options.onnx, student)
+    backend = None if options.onnx is None else onnx_backend(options.onnx, student)
+    return student, tokenizer, backend, None if options.teacher is None else teacher_reader(options, student)
+
+
+def teacher_reader(options: ServeOptions, student) -> TeacherReader:
+    """What reads prompts beside the student.
+
+    Raises:
+        InputError: if there is no teacher, or it is not the student's.
+    """
+    teacher = load_teacher(options.teacher, dtype=options.dtype).eval().requires_grad_(False)
+    check_pair(teacher, student)
+    trained = [stage["recipe"].get("context_length") for stage in read_stages(options.teacher)]
+    length = options.context_length or next(filter(None, trained), TRAINED_CONTEXT)
+    return TeacherReader(teacher.to(student.device), options.last_tokens, length)
 
 
 def server_options(options: ServeOptions):

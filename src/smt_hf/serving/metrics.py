@@ -13,6 +13,7 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 COUNTS = {
     "tokens_written": "Tokens of answers.",
     "tokens_read": "Tokens of prompts that were read.",
+    "tokens_taught": "Tokens of prompts that were read by the teacher.",
     "tokens_cached": "Tokens of prompts that were known and not read again.",
     "steps": "Steps of the engine.",
 }

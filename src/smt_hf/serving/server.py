@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import uvicorn
 
-from ..inference import Engine, PrefixCache
+from ..inference import Engine, PrefixCache, TeacherReader
 from ..models.fingerprint_smt_rnn import fingerprint
 from .app import build_app
 from .requests import Limits
@@ -50,7 +50,9 @@ class StudentServer(uvicorn.Server):
         await stops
 
 
-def make_engine(student, tokenizer, options: ServerOptions, backend=None) -> Engine:
+def make_engine(
+    student, tokenizer, options: ServerOptions, backend=None, teacher: TeacherReader | None = None
+) -> Engine:
     """The engine behind a server."""
     return Engine.of(
         student,
@@ -59,6 +61,7 @@ def make_engine(student, tokenizer, options: ServerOptions, backend=None) -> Eng
         max_rows=options.max_rows,
         max_waiting=options.max_waiting,
         prefixes=PrefixCache(options.prefix_cache_bytes) if options.prefix_cache_bytes else None,
+        teacher=teacher,
         deliver=deliver,
     )
 
@@ -88,6 +91,7 @@ def serve(
     listener: socket.socket,
     options: ServerOptions,
     backend=None,
+    teacher: TeacherReader | None = None,
     ready: Callable[[], None] | None = None,
 ) -> None:
     """Answers requests until SIGTERM or SIGINT.
@@ -99,10 +103,11 @@ def serve(
         listener: a bound socket.
         options: how.
         backend: what computes the steps; the student itself when `None`.
+        teacher: reads the beginning of prompts for requests that ask for it.
         ready: called when clients may connect; says where by default.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    engine = make_engine(student, tokenizer, options, backend).start()
+    engine = make_engine(student, tokenizer, options, backend, teacher).start()
     app = build_app(
         engine,
         tokenizer,

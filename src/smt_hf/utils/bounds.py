@@ -150,6 +150,7 @@ BOUNDS = {
     "prefix_cache_mb": COUNT,
     "port": Bounds(0, 65535),
     "workers": SIZE,
+    "last_tokens": COUNT,
     # the demo
     "smt_seconds": POSITIVE,
     "dmt_seconds": POSITIVE,
