@@ -251,6 +251,12 @@ def test_models_health_and_metrics(server):
     assert {"smt_hf_requests", "smt_hf_rows", "smt_hf_waiting", "smt_hf_first_piece_seconds"} <= set(families)
 
 
+def test_connections_outlive_the_patience_of_clients(server):
+    assert (
+        server.server.config.timeout_keep_alive >= 75
+    )  # else it closes one just when a client sends its next request
+
+
 def test_who_leaves_is_not_waited_for(server):
     long = {"prompt": "word " * 9000, "max_tokens": 5000, "temperature": 0}
     with pytest.raises(httpx.ReadTimeout):

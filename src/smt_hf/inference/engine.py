@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 READ_AHEAD = 8  # tokens that waiting prompts are read by between two steps of those that write
 READERS = 8  # rows that are read ahead, those with the least left first
 QUANTUM = 512  # steps that a row takes before it may have to wait for others
+FEW_STREAMS = 32  # answers that are given out as often as asked for; more of them take turns as much longer
 IDLE_SECONDS = 0.5
 
 
@@ -45,7 +46,8 @@ class Engine:
         max_waiting: requests that may wait besides; then [`submit`] refuses.
         prefixes: what was read before; `None` reads every prompt from its beginning.
         teacher: reads the beginning of long prompts, for requests that ask for it.
-        piece_seconds: pieces of an answer are given out together after so many seconds, the first and the last at once.
+        piece_seconds: pieces of an answer are given out together after so many seconds, the first and the last at once; more
+            seldom where many are given out, which costs more than to write them.
         deliver: takes the list of `(ticket, piece)` that a step gives out, on the engine's thread; calls `ticket.on_piece` by
             default.
     """
@@ -396,9 +398,12 @@ class Engine:
     def _give_out(self) -> None:
         """Hands over the pieces that are due: all together, so that whoever takes them is woken once."""
         now = time.monotonic()
-        due = now - self._gave_out >= self.piece_seconds
-        for row in self.rows:
-            if not row.ticket.streams or not (due or row.is_fresh and row.has_news):
+        streams = [row for row in self.rows if row.ticket.streams]
+        due = now - self._gave_out >= self.piece_seconds * max(1.0, len(streams) / FEW_STREAMS)
+        if due:
+            self._gave_out = now
+        for row in streams:
+            if not (due or row.is_fresh and row.has_news):
                 continue
             if row.has_news or row.keeps_memory:
                 piece = row.piece()
@@ -406,7 +411,6 @@ class Engine:
                 self._out.append((row.ticket, piece))
         if not self._out:
             return
-        self._gave_out = now
         out, self._out = self._out, []
         for ticket, piece in out:
             ticket.add(piece)

@@ -17,6 +17,9 @@ from .running import deliver
 
 SECONDS_TO_FINISH = 5  # for requests that run when the signal comes; then they are told that the server stops
 SECONDS_TO_STOP = 15  # then the connections are cut
+SECONDS_OF_SILENCE = (
+    75  # of a connection; clients let go of theirs after 5 or 60, and must not meet a server that just does
+)
 SWITCH_SECONDS = 0.0005  # the engine's thread and the event loop hand the interpreter on this often
 
 
@@ -72,6 +75,7 @@ def uvicorn_config(app, log_level: str, **more) -> uvicorn.Config:
         app,
         log_level=log_level,
         timeout_graceful_shutdown=SECONDS_TO_STOP,
+        timeout_keep_alive=SECONDS_OF_SILENCE,
         lifespan="off",
         server_header=False,
         **more,
