@@ -149,6 +149,8 @@ BOUNDS = {
     "timeout": POSITIVE,
     "prefix_cache_mb": COUNT,
     "port": Bounds(0, 65535),
+    "workers": SIZE,
+    "last_tokens": COUNT,
     # the demo
     "smt_seconds": POSITIVE,
     "dmt_seconds": POSITIVE,
