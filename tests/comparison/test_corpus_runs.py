@@ -13,11 +13,10 @@ from smt_hf.data import ImageRows
 from smt_hf.errors import InputError
 from smt_hf.evaluation import evaluate_models
 from smt_hf.evaluation.images import evaluate_images
-from smt_hf.training.trainer import MemoryTrainer
 from tests.comparison.conftest import tiny
 from tests.comparison.corpora import STAGES, images, text
 from tests.comparison.test_flops import cell, readout
-from tests.comparison.test_runs import untimed
+from tests.comparison.test_runs import MemoryTrainer, untimed
 
 
 @pytest.fixture(scope="module")
