@@ -176,6 +176,15 @@ def test_a_sequential_rollout_is_counted_once(tmp_path, monkeypatch):
     assert step_flops(trainer, batch) == one
 
 
+def test_counting_leaves_no_memory_to_carry_on(tmp_path):
+    comparison = text(tmp_path, only=["carried"])
+    run, stage = Run(comparison, "transformer", 1.0, 0, str(tmp_path)), comparison.chosen_stages()[0]
+    arguments = comparison.arguments(stage, 1.0, 0, str(tmp_path / "carried"))
+    trainer = new_trainer(run, stage, None, args=arguments, **comparison.subject.data(stage, 1.0, 0, arguments))
+    step_flops(trainer, trainer.data_collator([trainer.train_dataset[row] for row in range(4)]))
+    assert trainer.carried.memories == [] and trainer.carried.batch == 0
+
+
 def test_logarithmic_shares():
     shares = logarithmic_shares(4)
     assert shares == pytest.approx([1 / 64, 1 / 16, 1 / 4, 1]) and shares[-1] == 1

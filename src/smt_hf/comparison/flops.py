@@ -44,6 +44,8 @@ def step_flops(trainer, batch: dict) -> tuple[float, float]:
             trainer.mean_loss(trainer.losses(trainer.model, step)[0]).backward()
         trainer.model.zero_grad()
         total += counted.get_total_flops() * trainer.args.gradient_accumulation_steps
+    if getattr(trainer, "carried", None) is not None:
+        trainer.carried = type(trainer.carried)()  # the training begins with no memory
     return total / num_draws, sequential_flops(trainer, step.batch.input_ids[:, : tokens_read(trainer, step)])
 
 
