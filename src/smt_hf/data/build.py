@@ -131,11 +131,10 @@ class DataOptions(TextOptions):
         """
         with arguments.main_process_first(desc="reading the text"):
             train, validation = self.tokens(tokenizer), self.eval_tokens(tokenizer)
-        seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-        whole = isinstance(tokenizer, SmtImageProcessor) and arguments.context_length >= tokenizer.sequence_length
-        rows = ImageRows(train) if whole else TokenWindows(train, window_length, seed=seed)
+        rows = training_rows(train, tokenizer, arguments)
         datasets = {"train_dataset": rows, "eval_dataset": None}
         if validation is not None:
+            whole = isinstance(rows, ImageRows)
             windows = ImageRows(validation) if whole else TokenWindows(validation, window_length, random_offset=False)
             num_windows = min(self.num_eval_windows, len(windows))
             spread = [number * len(windows) // num_windows for number in range(num_windows)]
@@ -143,3 +142,15 @@ class DataOptions(TextOptions):
         elif arguments.eval_strategy != "no":
             raise InputError(f"eval_strategy={arguments.eval_strategy!s} needs validation text: pass --eval_dataset")
         return datasets
+
+
+def training_rows(cache: TokenCache, tokenizer, arguments) -> ImageRows | TokenWindows:
+    """The rows that a trainer takes from a corpus: images where the context is as long as they are, windows otherwise.
+
+    Raises:
+        InputError: if the corpus is shorter than one window.
+    """
+    if isinstance(tokenizer, SmtImageProcessor) and arguments.context_length >= tokenizer.sequence_length:
+        return ImageRows(cache)
+    seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+    return TokenWindows(cache, arguments.window_length, seed=seed)

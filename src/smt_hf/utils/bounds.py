@@ -127,6 +127,8 @@ BOUNDS = {
     "lengths": Bounds(1, 2**20),
     "seeds": SEED,
     "cpu_seconds": POSITIVE,
+    "data_shares": Bounds(0, 1, open_low=True),
+    "target_losses": POSITIVE,
     "eval_rows": SIZE,
     "eval_factors": SIZE,
     "trace_points": SIZE,
