@@ -51,6 +51,23 @@ def test_chunks_do_not_change_the_cache(tmp_path, monkeypatch):
     assert parts.num_bytes == whole.num_bytes
 
 
+def test_several_processes_write_the_same_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_cache, "CHUNK_DOCUMENTS", 3)
+    tokenizer = word_tokenizer({"<eos>": 0, "a": 1, "b": 2})
+    documents = [f"a b {'a ' * number}" for number in range(20)]
+    one = build_token_cache(documents, tokenizer, tmp_path / "one")
+    two = build_token_cache(iter(documents), tokenizer, tmp_path / "two", num_proc=2)
+    assert two.digest == one.digest and two.num_bytes == one.num_bytes
+
+
+def test_an_error_in_another_process_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_cache, "CHUNK_DOCUMENTS", 1)
+    tokenizer = word_tokenizer({"<eos>": 0, "a": 1, "far": 9})
+    with pytest.raises(InputError, match="gives the id 9 but has only 3 tokens"):
+        build_token_cache(["a", "a", "far", "a"], tokenizer, tmp_path / "cache", num_proc=2)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_the_fast_path_equals_the_tokenizer(tmp_path, monkeypatch):
     fast = build_token_cache(DOCUMENTS, byte_tokenizer(), tmp_path / "fast")
     monkeypatch.setattr(encoding, "is_byte_tokenizer", lambda tokenizer: False)

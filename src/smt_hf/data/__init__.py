@@ -7,6 +7,7 @@ from .encoding import encode_documents
 from .image_sources import ImageSource, open_images
 from .images import ImageRows, build_image_cache, cached_images, processor_for
 from .processing import load_processing, load_processor
+from .text_stream import TextStream
 from .token_cache import TokenCache, build_token_cache, cached_tokens
 from .tokenizer import byte_tokenizer, is_byte_tokenizer, load_tokenizer, without_special_tokens
 from .windows import TokenWindows, evenly_spaced_windows
@@ -16,6 +17,7 @@ __all__ = [
     "ImageRows",
     "ImageSource",
     "TextOptions",
+    "TextStream",
     "TokenCache",
     "TokenWindows",
     "build_image_cache",

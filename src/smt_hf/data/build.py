@@ -6,9 +6,11 @@ from torch.utils.data import Subset
 
 from ..errors import InputError
 from ..models.image_processing_smt import SmtImageProcessor
+from .encoding import num_cores
 from .files import local_path
 from .image_sources import ImageSource, open_images
 from .images import ImageRows, cached_images
+from .text_stream import TextStream
 from .token_cache import TokenCache, cached_tokens
 from .windows import TokenWindows
 
@@ -30,7 +32,13 @@ class TextOptions:
     split: str = field(default="train", metadata={"help": "Split of the dataset; a single file has none."})
     text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
     separator: str = field(default="<|endoftext|>", metadata={"help": "Text between the documents of a .txt file."})
-    streaming: bool = field(default=False, metadata={"help": "Read a Hub dataset while it downloads."})
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Train on text that is read as it comes, from the Hub or from files, and never held whole; max_steps or "
+            "max_train_seconds ends it. Validation text and images are still kept whole, read while they download."
+        },
+    )
     max_documents: int | None = field(
         default=None, metadata={"help": "Read at most this many documents, or images, of the dataset."}
     )
@@ -43,6 +51,9 @@ class TextOptions:
     holdout: int | None = field(
         default=None,
         metadata={"help": "Of every n images without splits, make one the split 'validation' and the others 'train'."},
+    )
+    num_proc: int | None = field(
+        default=None, metadata={"help": "Processes that encode a text for its token cache; one a core by default."}
     )
     cache_dir: str | None = field(
         default=None, metadata={"help": "Folder of token caches; $SMT_HF_CACHE or ~/.cache/smt_hf by default."}
@@ -86,6 +97,7 @@ class TextOptions:
             text_column=self.text_column,
             separator=self.separator,
             streaming=self.streaming,
+            num_proc=self.num_proc or num_cores(),
             **options,
         )
 
@@ -103,6 +115,20 @@ class DataOptions(TextOptions):
     eval_split: str | None = field(default=None, metadata={"help": "Split of the validation text."})
     num_eval_windows: int = field(
         default=64, metadata={"help": "Windows of every evaluation during training, spread evenly over the text."}
+    )
+
+    num_readers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Readers that a streamed text is shared out to, a multiple of the processes times their "
+            "dataloader_num_workers, which is the default. A run goes on with as many, whatever runs them."
+        },
+    )
+    shuffle_buffer_size: int = field(
+        default=1024,
+        metadata={
+            "help": "Windows of a streamed text that each reader shuffles, or with carry_memory documents; 1: none."
+        },
     )
 
     def eval_tokens(self, tokenizer) -> TokenCache | None:
@@ -129,9 +155,12 @@ class DataOptions(TextOptions):
         Raises:
             InputError: if the text is missing or too short, or evaluations were asked for without validation text.
         """
+        streams = self.streaming and not isinstance(tokenizer, SmtImageProcessor)
         with arguments.main_process_first(desc="reading the text"):
-            train, validation = self.tokens(tokenizer), self.eval_tokens(tokenizer)
-        rows = training_rows(train, tokenizer, arguments)
+            train, validation = None if streams else self.tokens(tokenizer), self.eval_tokens(tokenizer)
+        rows = (
+            self.stream(tokenizer, window_length, arguments) if streams else training_rows(train, tokenizer, arguments)
+        )
         datasets = {"train_dataset": rows, "eval_dataset": None}
         if validation is not None:
             whole = isinstance(rows, ImageRows)
@@ -142,6 +171,32 @@ class DataOptions(TextOptions):
         elif arguments.eval_strategy != "no":
             raise InputError(f"eval_strategy={arguments.eval_strategy!s} needs validation text: pass --eval_dataset")
         return datasets
+
+    def stream(self, tokenizer, window_length: int, arguments) -> TextStream:
+        """The text of `dataset` to be read as it comes.
+
+        Raises:
+            InputError: if there is none, it cannot be read, or the training would have no end.
+        """
+        if self.dataset is None:
+            raise InputError("dataset is missing: pass a text file or a Hub dataset id")
+        if arguments.max_steps <= 0:
+            raise InputError("streaming has no last window: give max_steps or max_train_seconds")
+        seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+        at_once = arguments.world_size * max(arguments.dataloader_num_workers, 1)
+        return TextStream(
+            self.dataset,
+            tokenizer,
+            window_length,
+            seed=seed,
+            num_readers=self.num_readers or at_once,
+            shuffle_buffer_size=self.shuffle_buffer_size,
+            split=self.split,
+            text_column=self.text_column,
+            config_name=self.dataset_config,
+            separator=self.separator,
+            max_documents=self.max_documents,
+        )
 
 
 def training_rows(cache: TokenCache, tokenizer, arguments) -> ImageRows | TokenWindows:

@@ -1,7 +1,10 @@
 """From documents to token ids, as training reads them."""
 
 import itertools
-from collections.abc import Sequence
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -35,6 +38,50 @@ def encode_documents(
             "whose ids are below its length"
         )
     return ids, lengths, sum(map(len, texts)) + len(texts)
+
+
+def encoded_chunks(
+    chunks: Iterable[Sequence[str]], tokenizer: PreTrainedTokenizerBase, num_proc: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """What [`encode_documents`] makes of each of some lists of documents, in their order.
+
+    Args:
+        chunks: the lists; `2 * num_proc` of them are held at a time.
+        tokenizer: one with an eos token.
+        num_proc: processes; 1 encodes in this one, as do a single chunk and the byte tokenizer.
+    """
+    chunks = iter(chunks)
+    first = list(itertools.islice(chunks, 2))
+    if num_proc == 1 or len(first) < 2 or is_byte_tokenizer(tokenizer):  # bytes are copied faster than they are sent
+        yield from (encode_documents(chunk, tokenizer) for chunk in itertools.chain(first, chunks))
+        return
+    with ProcessPoolExecutor(num_proc, initializer=_keep_tokenizer, initargs=(tokenizer,)) as pool:
+        waiting = deque()
+        try:
+            for chunk in itertools.chain(first, chunks):
+                waiting.append(pool.submit(_encode_with_kept, chunk))
+                if len(waiting) == 2 * num_proc:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_kept: dict[str, PreTrainedTokenizerBase] = {}  # in a process of the pool: its tokenizer
+
+
+def _keep_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    _kept["tokenizer"] = tokenizer
+
+
+def _encode_with_kept(documents: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:
+    return encode_documents(documents, _kept["tokenizer"])
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_eos_token(tokenizer: PreTrainedTokenizerBase) -> None:

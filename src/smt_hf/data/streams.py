@@ -74,9 +74,15 @@ class TokenStreams(EpochDataset):
 
 
 class CarriedMemory:
-    """The memories `(B, K, D)` with which the accumulated batches of one process go on in the next optimiser step."""
+    """The memories `(B, K, D)` with which the accumulated batches of one process go on in the next optimiser step.
 
-    def __init__(self):
+    Args:
+        by_process: whether a step's rows are dealt out process after process, as those of a [`TextStream`] are, each with all of its
+            accumulated batches; otherwise batch after batch, the processes in turn.
+    """
+
+    def __init__(self, by_process: bool = False):
+        self.by_process = by_process
         self.memories = []
         self.batch = 0
 
@@ -99,7 +105,12 @@ class CarriedMemory:
         """Writes the memories of all processes into a checkpoint, in the order of the streams: `(streams, K, D)`."""
         memories = [accelerator.gather(memory) for memory in self.memories]  # batch after batch, the processes in turn
         if memories and accelerator.is_main_process:
-            save_file({"memory": torch.cat(memories).cpu().contiguous()}, Path(folder) / CARRIED_FILE)
+            memory = torch.stack(memories).unflatten(
+                1, (accelerator.num_processes, -1)
+            )  # (batches, processes, B, K, D)
+            if self.by_process:
+                memory = memory.transpose(0, 1)
+            save_file({"memory": memory.flatten(0, 2).cpu().contiguous()}, Path(folder) / CARRIED_FILE)
 
     def load(self, folder: str, args) -> None:
         """Reads those of this process again, however the streams were dealt out before.
@@ -119,4 +130,7 @@ class CarriedMemory:
                 f"{args.per_device_train_batch_size}: resume with as many rows a step"
             )
         own = batches[args.process_index :: args.world_size]
+        if self.by_process:
+            first = args.process_index * args.gradient_accumulation_steps
+            own = batches[first : first + args.gradient_accumulation_steps]
         self.memories = [batch.to(args.device) for batch in own]

@@ -1,6 +1,5 @@
 """A corpus as token ids on disk, built once and memory-mapped from then on."""
 
-import hashlib
 import inspect
 import json
 import logging
@@ -18,10 +17,10 @@ from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import InputError, one_line
-from ..utils.digests import file_digest
+from ..utils.digests import file_digest, value_digest
 from .documents import find_source, iter_documents
 from .drafts import draft_folder, publish, remove_drafts
-from .encoding import check_eos_token, encode_documents
+from .encoding import check_eos_token, encoded_chunks
 from .files import local_path
 from .tokenizer import tokenizer_content
 
@@ -98,6 +97,7 @@ def build_token_cache(
     tokenizer: PreTrainedTokenizerBase,
     path: str | os.PathLike,
     fingerprint: dict | None = None,
+    num_proc: int = 1,
 ) -> TokenCache:
     """Encode documents into a token cache, in one pass and in bounded memory.
 
@@ -110,14 +110,16 @@ def build_token_cache(
         tokenizer: one with an eos token, which ends each document.
         path: the folder to write.
         fingerprint: JSON-ready values that say what the cache was made from, kept in its `meta.json`.
+        num_proc: processes that encode, for texts of more than a few million characters; the cache is the same for any number.
 
     Raises:
         InputError: no documents, no eos token, a token id outside the vocabulary, a `path` that is something else, or
             one that cannot be written.
     """
     check_eos_token(tokenizer)
-    encoded = (encode_documents(chunk, tokenizer) for chunk in _chunks(documents))
-    return write_token_cache(encoded, len(tokenizer), path, fingerprint)
+    return write_token_cache(
+        encoded_chunks(_chunks(documents), tokenizer, num_proc), len(tokenizer), path, fingerprint
+    )
 
 
 def write_token_cache(
@@ -158,6 +160,7 @@ def cached_tokens(
     source: str | os.PathLike | datasets.Dataset | datasets.DatasetDict,
     tokenizer: PreTrainedTokenizerBase,
     cache_dir: str | os.PathLike | None = None,
+    num_proc: int = 1,
     **options,
 ) -> TokenCache:
     """Return the token cache of a corpus, built on the first call and reused while nothing it depends on changes.
@@ -171,6 +174,7 @@ def cached_tokens(
         source: as in `iter_documents`, but an `IterableDataset`.
         tokenizer: one with an eos token.
         cache_dir: the folder of all caches; `$SMT_HF_CACHE`, else `$HF_HOME/smt_hf`, else `~/.cache/smt_hf`.
+        num_proc: as in [`build_token_cache`].
         options: those of `iter_documents`.
 
     Raises:
@@ -182,13 +186,13 @@ def cached_tokens(
     fingerprint = {
         "version": FORMAT_VERSION,
         "source": _source_state(source, named["split"], named["config_name"]),
-        "tokenizer": _digest([tokenizer_content(tokenizer), tokenizer.eos_token_id, len(tokenizer)]),
+        "tokenizer": value_digest([tokenizer_content(tokenizer), tokenizer.eos_token_id, len(tokenizer)]),
         "options": named,
     }
     name = str(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
 
     def build(path: Path) -> TokenCache:
-        return build_token_cache(iter_documents(source, **options), tokenizer, path, fingerprint)
+        return build_token_cache(iter_documents(source, **options), tokenizer, path, fingerprint, num_proc)
 
     return cached(name, fingerprint, build, cache_dir)
 
@@ -211,7 +215,7 @@ def cached(
         InputError: if it cannot be written, or as `build` does.
     """
     name = re.sub(r"[^\w.]+", "_", name)[-40:].lstrip(".")
-    path = Path(cache_dir or default_cache_dir()).expanduser() / f"{name}-{_digest(fingerprint)[:16]}"
+    path = Path(cache_dir or default_cache_dir()).expanduser() / f"{name}-{value_digest(fingerprint)[:16]}"
     if (cache := _open_if_whole(path)) is not None:
         return cache
     with _writing(path):
@@ -356,7 +360,3 @@ def _writing(path: Path) -> Iterator[None]:
             f"cannot write the token cache {str(path)!r}: {reason}: free some space, or choose another folder with cache_dir "
             "or SMT_HF_CACHE"
         ) from error
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import SequentialSampler
 
 from ..batch import IGNORED, Batch
+from ..data import TextStream
 from ..data.streams import CarriedMemory, TokenStreams
 from ..errors import InputError
 from ..losses import LossTerm, cross_entropy
@@ -132,8 +133,8 @@ class BpttTrainer(MemoryTrainer):
     Args:
         model: the student.
         args: [`BpttTrainingArguments`].
-        **kwargs: those of `transformers.Trainer`. With `carry_memory` the training data are `TokenWindows`, whose text is
-            read in streams.
+        **kwargs: those of `transformers.Trainer`. With `carry_memory` the training data are `TokenWindows` or a
+            `TextStream`, whose text is read in streams.
 
     Raises:
         InputError: if the data are not what the arguments need.
@@ -147,7 +148,7 @@ class BpttTrainer(MemoryTrainer):
         self.carried, self._windows = None, kwargs.get("train_dataset")
         if args.carry_memory and self._windows is not None:
             kwargs["train_dataset"] = streams(self._windows, args, args.per_device_train_batch_size)
-            self.carried = CarriedMemory()
+            self.carried = CarriedMemory(by_process=isinstance(self._windows, TextStream))
         super().__init__(model=model, args=args, **kwargs)
 
     def student(self):
@@ -196,7 +197,7 @@ class BpttTrainer(MemoryTrainer):
     # ---- the memory that goes from step to step --------------------------------------------------------------------
 
     def _get_train_sampler(self, train_dataset=None):
-        if self.carried is None:
+        if self.carried is None or isinstance(self.train_dataset, TextStream):
             return super()._get_train_sampler(train_dataset)
         return SequentialSampler(self.train_dataset)
 
@@ -204,7 +205,7 @@ class BpttTrainer(MemoryTrainer):
         super()._update_auto_batch_size(batch_size)
         if self.carried is not None:  # the training begins again, with fewer rows
             self.train_dataset = streams(self._windows, self.args, batch_size)
-            self.carried = CarriedMemory()
+            self.carried = CarriedMemory(self.carried.by_process)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         if self.carried is not None:
@@ -212,6 +213,7 @@ class BpttTrainer(MemoryTrainer):
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def save_further_state(self, output_dir):
+        super().save_further_state(output_dir)
         if self.carried is not None:
             self.carried.save(output_dir, self.accelerator)
 
@@ -221,15 +223,18 @@ class BpttTrainer(MemoryTrainer):
             self.carried.load(checkpoint, self.args)
 
 
-def streams(dataset, args, batch_size: int) -> TokenStreams:
-    """The text of `TokenWindows` in as many streams as an optimiser step has rows, `batch_size` a process and batch.
+def streams(dataset, args, batch_size: int) -> TokenStreams | TextStream:
+    """The text of `TokenWindows` or a `TextStream` in as many streams as an optimiser step has rows, `batch_size` a process and
+    batch.
 
     Raises:
         InputError: if the data are something else, or too short.
     """
+    if isinstance(dataset, TextStream):
+        return dataset.as_running_text(args.bptt_horizon)
     if not hasattr(dataset, "cache"):
         raise InputError(
-            f"carry_memory reads running text, not a {type(dataset).__name__}: give TokenWindows, or leave carry_memory out"
+            f"carry_memory reads running text, not a {type(dataset).__name__}: give TokenWindows or a TextStream, or leave carry_memory out"
         )
     rows = batch_size * args.gradient_accumulation_steps * args.world_size
     seed = args.seed if args.data_seed is None else args.data_seed

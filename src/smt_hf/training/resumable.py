@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 from transformers import Trainer
 
@@ -43,6 +44,7 @@ class ResumableTrainer(Trainer):
             self.changes = [*self.changes, {"step": step, "settings": changed}]
             listed = ", ".join(f"{name}={new!r} (before: {old!r})" for name, (old, new) in changed.items())
             logger.warning("resumed from step %d with %s", step, listed)
+        self.load_further_state(folder, step)
         self._rate_change = self._settings["learning_rate"] / (saved["learning_rate"] or 1.0)
         return super().train(str(folder), *args, **kwargs)
 
@@ -77,6 +79,9 @@ class ResumableTrainer(Trainer):
 
     def save_further_state(self, output_dir: str) -> None:
         """Writes what else a resumed run needs into a checkpoint; called on every process."""
+
+    def load_further_state(self, folder: Path, step: int) -> None:
+        """Reads it again before the training goes on after optimiser step `step`; called on every process."""
 
     def _issue_warnings_after_load(self, load_result):
         """What the library warns of is an error, but for the names of tied weights that stand there under others."""

@@ -7,10 +7,12 @@ from collections import defaultdict
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 from transformers import ProgressCallback, get_scheduler
 
 from ..batch import IGNORED, Batch
-from ..data import TokenCache, collate, without_special_tokens
+from ..data import TextStream, TokenCache, collate, without_special_tokens
+from ..data.stream_loader import StreamBatches
 from ..errors import InputError
 from ..hub import write_card
 from ..losses import LossTerm, cross_entropy, effective_rank, memory_variance
@@ -40,7 +42,9 @@ class MemoryTrainer(ResumableTrainer):
         check_supported(args)
         check_callables(kwargs, args.muon)
         kwargs["data_collator"] = kwargs.get("data_collator") or collate
-        reads_text = isinstance(getattr(kwargs.get("train_dataset"), "cache", None), TokenCache)
+        dataset = kwargs.get("train_dataset")
+        check_endless(dataset, args)
+        reads_text = isinstance(getattr(dataset, "cache", dataset), (TokenCache, TextStream))
         if reads_text and kwargs.get("processing_class") is not None:  # is saved as it was used
             kwargs["processing_class"] = without_special_tokens(kwargs["processing_class"])
         super().__init__(model=model, args=args, **kwargs)
@@ -59,6 +63,7 @@ class MemoryTrainer(ResumableTrainer):
         if self.args.max_train_seconds is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ClockProgress(self.clock))
         self.changes = []
+        self._stream, self._stream_from = None, None  # the batches of a `TextStream`, and the checkpoint to go on from
         self._logged = defaultdict(float)
         self._steps_with = defaultdict(int)  # steps in which a term had anything to average
         self._num_transitions = 0
@@ -100,6 +105,37 @@ class MemoryTrainer(ResumableTrainer):
     def further_logs(self) -> dict[str, float]:
         """What is logged besides the terms, their speed, and the rank and the variance of the memories."""
         return {}
+
+    # ---- a corpus that is read as it comes --------------------------------------------------------------------------
+
+    def get_train_dataloader(self):
+        if not isinstance(self.train_dataset, TextStream):
+            return super().get_train_dataloader()
+        args = self.args
+        loading = {"prefetch_factor": args.dataloader_prefetch_factor} if args.dataloader_num_workers else {}
+        self._stream = StreamBatches(
+            self.train_dataset,
+            self._train_batch_size,
+            args.gradient_accumulation_steps,
+            args.process_index,
+            args.world_size,
+            args.dataloader_num_workers,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            **loading,
+        )
+        if self._stream_from is not None:
+            self._stream.go_on(*self._stream_from)
+        return DataLoader(
+            self._stream, batch_size=None, pin_memory=args.dataloader_pin_memory and args.device.type != "cpu"
+        )
+
+    def save_further_state(self, output_dir):
+        if self._stream is not None:
+            self._stream.save(output_dir, self.accelerator.is_main_process)
+
+    def load_further_state(self, folder, step):
+        if isinstance(self.train_dataset, TextStream):
+            self._stream_from = folder, step
 
     # ---- a step ----------------------------------------------------------------------------------------------------
 
@@ -304,6 +340,23 @@ class MemoryTrainer(ResumableTrainer):
             )
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+
+def check_endless(dataset, args) -> None:
+    """Checks what a training needs whose text has no end.
+
+    Raises:
+        InputError: naming it.
+    """
+    if not isinstance(dataset, TextStream):
+        return
+    if args.max_steps <= 0:
+        raise InputError("a streamed text has no last window: give max_steps or max_train_seconds")
+    for name in ("split_batches", "dispatch_batches"):
+        if getattr(args.accelerator_config, name):
+            raise InputError(
+                f"accelerator_config: {name} cannot be honoured with a streamed text: each process reads its own share"
+            )
 
 
 class TaughtTrainer(MemoryTrainer):

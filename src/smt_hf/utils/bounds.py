@@ -67,6 +67,9 @@ BOUNDS = {
     # data
     "max_documents": SIZE,
     "num_eval_windows": SIZE,
+    "num_proc": SIZE,
+    "num_readers": SIZE,
+    "shuffle_buffer_size": SIZE,
     "holdout": Bounds(2),
     "num_levels": Bounds(2, 256),
     # a training

@@ -1,5 +1,7 @@
-"""Digests of files, to detect damage and to identify contents; they do not resist forgery."""
+"""Digests of files and values, to detect damage and to identify contents; they do not resist forgery."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import xxhash
@@ -18,3 +20,8 @@ def file_digest(path: Path) -> str:
         while piece := file.read(READ_BYTES):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def value_digest(value: object) -> str:
+    """A digest of JSON-ready values, whatever the order of a mapping's names."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
