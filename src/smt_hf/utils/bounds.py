@@ -78,6 +78,8 @@ BOUNDS = {
     "max_train_seconds": POSITIVE,
     "num_threads": SIZE,
     "learning_rate": FACTOR,
+    "backbone_learning_rate": FACTOR,
+    "kd_temperature": POSITIVE,
     "warmup_steps": FACTOR,
     "weight_decay": FACTOR,
     "adam_beta1": Bounds(0, 1, open_high=True),
@@ -111,6 +113,10 @@ BOUNDS = {
     "segment_length": SIZE,
     "num_sweeps": COUNT,
     "cold_start_probability": SHARE,
+    "teacher_forcing_start": SHARE,
+    "teacher_forcing_end": SHARE,
+    "teacher_forcing_decay": SHARE,
+    "teacher_lead": COUNT,
     "bptt_horizon": SIZE,
     "checkpoint_steps": SIZE,
     # losses
@@ -120,6 +126,7 @@ BOUNDS = {
     "readout_weight": FACTOR,
     "stream_weight": FACTOR,
     "student_weight": FACTOR,
+    "kd_weight": FACTOR,
     # evaluation and comparison
     "num_windows": SIZE,
     "rollout_steps": SIZE,
