@@ -89,9 +89,9 @@ def take_over(teacher, backbone: PreTrainedModel, generator: torch.Generator | N
     embeddings = backbone.get_input_embeddings().weight.detach().float().cpu()
     hidden_size = teacher.config.hidden_size
     rank = min(hidden_size, head.shape[1])
-    basis = torch.linalg.svd(head, full_matrices=False).Vh[:rank]  # (rank, D_b): what matters most to the head
-    if len(basis) < rank:  # fewer tokens than dimensions
-        rank = len(basis)
+    basis = torch.linalg.eigh(head.T @ head).eigenvectors.T.flip(0)[
+        :rank
+    ]  # (rank, D_b): what matters most to the head
     turn, _ = torch.linalg.qr(torch.randn(hidden_size, rank, generator=generator))
     projection = turn @ basis  # (D, D_b), with orthonormal rows or columns
     token_ids = torch.randint(len(head), (8, 64), generator=generator).to(backbone.device)

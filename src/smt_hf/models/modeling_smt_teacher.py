@@ -57,8 +57,8 @@ class SmtTeacherModel(SmtPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        init_residual_outputs(module, self.config)
         if isinstance(module, SmtTeacherModel):
+            init_residual_outputs(module, self.config)
             init.normal_(module.memory_registers, std=self.config.initializer_range)
 
     def train(self, mode: bool = True):
