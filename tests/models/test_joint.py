@@ -119,7 +119,7 @@ def test_blocks_that_begin_by_passing_their_input_on(cell_type):
     """Every last matrix of a block is zero, and nothing else is."""
     outputs = ("attention.o_proj.weight", "down_proj.weight")
     for zero in (True, False):
-        config = tiny_config(zero_init_residual=zero)
+        config = tiny_config(zero_init_residual=zero, num_memory_tokens=4)
         student = student_config_for(config.teacher_config, cell_type=cell_type, num_updater_layers=2)
         model = SmtForPreTraining(SmtConfig(teacher_config=config.teacher_config, student_config=student))
         for name, parameter in model.named_parameters():
