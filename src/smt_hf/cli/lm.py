@@ -49,6 +49,11 @@ class LmOptions(RunOptions, DataOptions, ProcessingOptions):
             raise InputError(
                 f"model_type={self.model_type!r} is no causal language model of transformers: choose such as 'llama'"
             )
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise InputError(
+                f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads} into even head "
+                f"sizes: choose a multiple of {2 * self.num_attention_heads}"
+            )
         sizes = {
             "hidden_size": self.hidden_size,
             "num_hidden_layers": self.num_layers,
@@ -73,9 +78,12 @@ COMMAND = Command(
     description="""Train a Transformer language model, on which `smt-hf smt --backbone` builds a teacher. The output folder holds an
 ordinary model of AutoModelForCausalLM.""",
     example=r"""example:
-  smt-hf lm --config configs/tinystories_cpu/lm.yaml --dataset stories.txt --output_dir runs/lm
-  smt-hf smt --backbone runs/lm --config configs/tinystories_cpu/teacher.yaml \
-      --dataset stories.txt --output_dir runs/teacher""",
+  smt-hf lm --config configs/teacher_first/lm.yaml \
+      --dataset stories.txt --output_dir runs/lm
+  smt-hf smt --backbone runs/lm --config configs/teacher_first/teacher.yaml \
+      --dataset stories.txt --output_dir runs/teacher
+  smt-hf dmt runs/teacher --config configs/teacher_first/student.yaml \
+      --dataset stories.txt --output_dir runs/student""",
     positionals=["model"],
     required=REQUIRED,
 )

@@ -56,6 +56,7 @@ BOUNDS = {
     "hidden_size": SIZE,
     "num_memory_tokens": SIZE,
     "num_encoder_layers": SIZE,
+    "num_layers": SIZE,
     "num_readout_layers": COUNT,
     "num_updater_layers": SIZE,
     "num_attention_heads": SIZE,
