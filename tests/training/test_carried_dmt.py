@@ -54,7 +54,7 @@ def test_states_are_those_of_reading_on(make_dmt, forcing):
     trainer = make_dmt(joint, **CARRIED, teacher_forcing_start=forcing, teacher_forcing_end=forcing, kd_weight=1.0)
     student, teacher = trainer.student().double(), joint.teacher
     memory = [None] * 4
-    for number, (step, output) in enumerate(steps_of(trainer, 7)):
+    for step, output in steps_of(trainer, 7):
         for row in range(4):
             ids, documents = step.batch.input_ids[row], step.batch.documents[row]
             columns = step.plan.columns[row, 0]

@@ -48,7 +48,7 @@ class Term:
     name: str
     weight: float
     help: str
-    loss: Callable[[Any, Any], LossTerm | torch.Tensor]
+    loss: Callable[..., LossTerm | torch.Tensor]
     targets: Callable[[Batch, Any], torch.Tensor] | None = None
 
 
