@@ -16,7 +16,7 @@ from smt_hf.evaluation import evaluate_on_task
 from smt_hf.evaluation.tasks import EVALUATION_SEED
 from smt_hf.tasks import TaskDataset
 from smt_hf.training.callbacks import TrainClock
-from smt_hf.training.trainer import MemoryTrainer
+from smt_hf.training.memory_trainer import MemoryTrainer
 from tests.comparison.conftest import TINY, tiny
 
 RUN = ("transformer", 12, 0)

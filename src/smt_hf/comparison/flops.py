@@ -75,8 +75,8 @@ def sequential_flops(trainer, input_ids: torch.Tensor) -> float:
     encode = forward_flops(lambda: teacher.encode(input_ids[:1], positions))
     encode *= num_registers / (length + len(positions) * num_registers)
     if hasattr(args, "num_transitions"):
-        return 3 * (encode + args.segment_length * step + read)
-    num_segments = args.rollout_length // args.segment_length - 1
+        return 3 * (encode + args.segment_length * step * args.runs_student + read)
+    num_segments = 0 if args.rollout == "carried" else args.rollout_length // args.segment_length - 1
     if args.rollout == "sweeps":
         sweeps = [min(sweeps, num_segments) for sweeps in args.num_sweeps]
         num_segments = sum(sweeps) / len(sweeps)
