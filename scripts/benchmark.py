@@ -72,7 +72,7 @@ def step_function(trainer, inputs):
         trainer.optimizer.step()
         trainer.model.zero_grad()
         trainer.state.global_step += 1
-        return trainer.num_transitions(micro_batch["step"])
+        return trainer.num_counted(micro_batch["step"])
 
     return step
 

@@ -4,7 +4,9 @@
     python scripts/benchmark_serving.py http://127.0.0.1:8000 runs/demo/dmt --pid $!
 
 Works with any server of this interface. On a machine that has other things to do, tokens a second of the server's own CPU time
-(`--pid`, Linux) say more than those of the clock: on one free core the two are the same.
+(`--pid`, Linux) say more than those of the clock: on one free core the two are the same. Numbers of clients may be given several
+times. Each has a connection of its own, and reads no more of the answers than it must, so that a client costs little beside the
+server.
 """
 
 import argparse
@@ -13,9 +15,8 @@ import json
 import os
 import statistics
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
-
-import httpx
 
 PROMPT = "Once upon a time, there was a little girl who"
 
@@ -28,32 +29,54 @@ def cpu_seconds(pid: int | None) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def ask(client: httpx.AsyncClient, model: str, prompt: str, num_tokens: int, seed: int) -> tuple[float, int]:
+async def post(url: str, path: str, body: dict) -> AsyncIterator[bytes]:
+    """The lines of an answer, as they come."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port or 80), limit=1 << 26)
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+    )
+    try:
+        writer.write(head.encode() + b"Connection: close\r\n\r\n" + content)
+        header = (await reader.readuntil(b"\r\n\r\n")).lower()
+        if not header.startswith(b"http/1.1 200"):
+            raise RuntimeError(f"{path} answers {header[:100]!r} {await reader.read(2000)!r}")
+        rest = b""
+        while True:
+            if b"transfer-encoding: chunked" in header:
+                size = int(await reader.readline(), 16)
+                part = (await reader.readexactly(size + 2))[:size]
+            else:
+                part = await reader.read(1 << 16)
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                yield line
+            if not part:
+                yield rest
+                return
+    finally:
+        writer.close()
+
+
+async def ask(options, prompt: str, num_tokens: int, seed: int) -> tuple[float, int]:
     """Seconds until the first text, and tokens of the answer: all that were asked for, if the server does not say."""
     began, first, tokens = time.perf_counter(), None, 0
-    body = {
-        "model": model,
-        "prompt": prompt,
-        "max_tokens": num_tokens,
-        "temperature": 0.8,
-        "seed": seed,
-        "stream": True,
-    }
-    body["stream_options"] = {"include_usage": True}
-    async with client.stream("POST", "/v1/completions", json=body) as answer:
-        async for line in answer.aiter_lines():
-            if line.startswith("data: {"):
-                event = json.loads(line[6:])
-                if first is None and event.get("choices") and event["choices"][0].get("text"):
-                    first = time.perf_counter() - began
-                tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
+    body = {"model": options.model, "prompt": prompt, "max_tokens": num_tokens, "temperature": 0.8, "seed": seed}
+    body |= {"stream": True, "stream_options": {"include_usage": True}}
+    async for line in post(options.url, "/v1/completions", body):
+        if line.startswith(b"data: {") and (first is None or b'"usage"' in line):
+            event = json.loads(line[6:])
+            if first is None and event.get("choices") and event["choices"][0].get("text"):
+                first = time.perf_counter() - began
+            tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
     return first if first is not None else float("nan"), tokens or num_tokens
 
 
-async def load(client, options, num_clients: int, num_tokens: int) -> None:
+async def load(options, num_clients: int, num_tokens: int) -> None:
     """Measures so many clients at once, whose prompts differ after a beginning that all share."""
     used, began = cpu_seconds(options.pid), time.perf_counter()
-    asks = [ask(client, options.model, f"{PROMPT} {n} {began}", num_tokens, n) for n in range(num_clients)]
+    asks = [ask(options, f"{PROMPT} {n} {began}", num_tokens, n) for n in range(num_clients)]
     answers = await asyncio.gather(*asks)
     seconds, used = time.perf_counter() - began, cpu_seconds(options.pid) - used
     firsts, tokens = [first for first, _ in answers], sum(count for _, count in answers)
@@ -64,27 +87,69 @@ async def load(client, options, num_clients: int, num_tokens: int) -> None:
     )
 
 
-async def behind(client, options) -> None:
+async def behind(options) -> None:
     """Measures a short request while a long prompt is read."""
-    long = asyncio.create_task(ask(client, options.model, f"{time.time()} " + "word " * (options.long // 5), 2, 0))
+    long = asyncio.create_task(ask(options, f"{time.time()} " + "word " * (options.long // 5), 2, 0))
     await asyncio.sleep(1)
-    first, _ = await ask(client, options.model, PROMPT, 4, 1)
-    print(f"\nA short request behind a prompt of {options.long:,} characters: first token after {1e3 * first:.0f} ms.")
+    firsts = [(await ask(options, f"{PROMPT} {n}", 4, n))[0] for n in range(5)]
+    if long.done():
+        raise RuntimeError(f"the prompt of {options.long} characters was read within seconds: give a larger --long")
     long.cancel()
-
-
-async def chat_turns(client, options) -> None:
-    """Measures what a conversation costs late and early, in the reading that is left to do."""
-    text, costs = PROMPT, []
-    for _ in range(options.turns):
-        body = {"model": options.model, "prompt": text, "max_tokens": 20, "temperature": 0.8, "seed": 1}
-        began = time.perf_counter()
-        answer = (await client.post("/v1/completions", json=body)).json()
-        costs.append(time.perf_counter() - began)
-        text += answer["choices"][0]["text"] + " And then?"
-    early, late = statistics.median(costs[1:11]), statistics.median(costs[-10:])
     print(
-        f"A conversation: turns 2 to 11 take {1e3 * early:.0f} ms, the last ten of {options.turns} {1e3 * late:.0f} ms."
+        f"\nA short request behind a prompt of {options.long:,} characters: first token after "
+        f"{1e3 * statistics.median(firsts):.0f} ms, {1e3 * max(firsts):.0f} ms at worst of five.",
+        flush=True,
+    )
+
+
+async def answer(options, prompt: str, num_tokens: int, **more) -> dict:
+    """A whole answer."""
+    body = {"model": options.model, "prompt": prompt, "max_tokens": num_tokens, "temperature": 0.8, "seed": 1, **more}
+    return json.loads(b"\n".join([line async for line in post(options.url, "/v1/completions", body)]))
+
+
+async def chat_turns(options) -> None:
+    """Measures what a conversation costs late and early, in the reading that is left to do."""
+    text, costs, used = PROMPT, [], []
+    for _ in range(options.turns):
+        began, before = time.perf_counter(), cpu_seconds(options.pid)
+        text += (await answer(options, text, 20))["choices"][0]["text"] + " And then?"
+        costs.append(time.perf_counter() - began)
+        used.append(cpu_seconds(options.pid) - before)
+    early, late = statistics.median(costs[1:21]), statistics.median(costs[-20:])
+    print(
+        f"A conversation of {len(text):,} characters: turns 2 to 21 take {1e3 * early:.0f} ms (CPU {50 * sum(used[1:21]):.0f}), "
+        f"the last twenty of {options.turns} {1e3 * late:.0f} ms (CPU {50 * sum(used[-20:]):.0f}).",
+        flush=True,
+    )
+
+
+def resident_megabytes(pid: int) -> float:
+    """Memory of a process (Linux)."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+async def sleeping(options) -> None:
+    """Begins many conversations, and measures what the server needs to go on with any of them."""
+    before = resident_megabytes(options.pid)
+    room = asyncio.Semaphore(64)
+
+    async def turn(number: int, text: str) -> dict:
+        async with room:
+            return await answer(options, text, 8, logit_bias={options.end_id: -100} if options.end_id else {})
+
+    texts = [f"{number}. {PROMPT}" for number in range(options.sleeping)]
+    answers = await asyncio.gather(*(turn(number, text) for number, text in enumerate(texts)))
+    megabytes = resident_megabytes(options.pid) - before
+    texts = [text + each["choices"][0]["text"] + " And then?" for text, each in zip(texts, answers, strict=True)]
+    some = range(0, options.sleeping, max(1, options.sleeping // 100))
+    woken = await asyncio.gather(*(turn(number, texts[number]) for number in some))
+    known = [each["usage"]["prompt_tokens_details"]["cached_tokens"] for each in woken]
+    lengths = [each["usage"]["prompt_tokens"] for each in woken]
+    print(
+        f"{options.sleeping:,} conversations sleep in {megabytes:.0f} MB of the server's memory; of {len(woken)} that go on, "
+        f"{sum(length - count <= 12 for length, count in zip(lengths, known, strict=True))} read their new words only.",
+        flush=True,
     )
 
 
@@ -98,18 +163,23 @@ async def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--long", type=int, default=100_000, help="characters of the long prompt; 0 leaves it out")
     parser.add_argument("--turns", type=int, default=200, help="of a conversation; 0 leaves it out")
+    parser.add_argument("--sleeping", type=int, default=0, help="conversations to begin; needs --pid")
+    parser.add_argument("--end_id", type=int, help="token that ends a text, which sleeping conversations do not use")
     options = parser.parse_args()
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=options.url, timeout=600, limits=limits) as client:
-        await ask(client, options.model, PROMPT, 64, 0)
+    if options.sleeping and options.pid is None:
+        parser.error("--sleeping needs --pid")
+    await ask(options, PROMPT, 64, 0)
+    if options.clients:
         print("| clients | tokens each | tokens/s | tokens/s of its CPU time | first token, median ms | at worst ms |")
         print("| ---: | ---: | ---: | ---: | ---: | ---: |")
-        for num_clients in options.clients:
-            await load(client, options, num_clients, options.tokens * (4 if num_clients == 1 else 1))
-        if options.long:
-            await behind(client, options)
-        if options.turns:
-            await chat_turns(client, options)
+    for num_clients in options.clients:
+        await load(options, num_clients, options.tokens * (4 if num_clients == 1 else 1))
+    if options.long:
+        await behind(options)
+    if options.turns:
+        await chat_turns(options)
+    if options.sleeping:
+        await sleeping(options)
 
 
 if __name__ == "__main__":

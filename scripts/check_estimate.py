@@ -113,7 +113,9 @@ def warm_up(kind: str) -> None:
     tiny = SIZES["small"]
     more = {"rollout_length": 16, "segment_length": 4} if kind == "dmt" else {}
     more |= {"num_transitions": 8, "horizon": 8} if kind == "smt" else {}
-    trainer = make_trainer(kind, make_model(tiny), windows(corpus(None)), "cpu", tempfile.mkdtemp(), context_length=32, **more)
+    trainer = make_trainer(
+        kind, make_model(tiny), windows(corpus(None)), "cpu", tempfile.mkdtemp(), context_length=32, **more
+    )
     trainer.create_optimizer_and_scheduler(10)
     run(trainer, trainer.data_collator([trainer.train_dataset[number] for number in range(4)]), 0)
 

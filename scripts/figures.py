@@ -1,10 +1,10 @@
 """Draws every plot under docs/images from the results under docs/results.
 
     python scripts/figures.py            # all of them
-    python scripts/figures.py retrieval  # those of one task
+    python scripts/figures.py retrieval  # those of one task or dataset
 
-`docs/results/TASK.csv` and `TASK_curves.json` are the `results.csv` and `curves.json` of an `smt-hf compare`; `long_generation.csv` is what
-`scripts/long_generation.py` measured.
+`docs/results/TASK.csv` and `TASK_curves.json` are the `results.csv` and `curves.json` of an `smt-hf compare` on a task, `DATASET.csv` is the
+`results.csv` of one on a dataset; `long_generation.csv` is what `scripts/long_generation.py` measured.
 """
 
 import argparse
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from smt_hf.comparison.corpus_plots import plot_rows
+from smt_hf.comparison.corpus_report import read_rows
 from smt_hf.comparison.curves import read_curves
 from smt_hf.comparison.plots import plot_accuracy, plot_curves, plot_spending
 from smt_hf.comparison.results import BUDGETS
@@ -28,6 +30,18 @@ MODELS = {
     "student": {"label": "student (fixed-size memory)", "color": "#0072B2"},
     "gpt2": {"label": "GPT-2 (key-value cache)", "color": "#D55E00"},
 }
+
+
+def recipes(folder: str) -> set[str]:
+    """The names of the recipes in a folder of `configs`."""
+    return {file.stem for file in (ROOT / "configs" / folder).glob("*.yaml")}
+
+
+def plot_results(name: str, images: Path) -> list[Path]:
+    """Draws the pictures of one task or dataset."""
+    if name in recipes("compare"):
+        return plot_rows(read_rows(RESULTS / f"{name}.csv"), images, prefix=f"{name}_")
+    return plot_task(name, images)
 
 
 def plot_task(name: str, images: Path) -> list[Path]:
@@ -83,14 +97,14 @@ def turns(axes, rows) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="Tasks; all by default.")
+    parser.add_argument("names", nargs="*", help="Tasks and datasets; all by default.")
     parser.add_argument("--images", type=Path, default=IMAGES, help="Folder of the pictures.")
     options = parser.parse_args()
     (options.images / "results").mkdir(parents=True, exist_ok=True)
-    recipes = {file.stem for file in (ROOT / "configs" / "synthetic").glob("*.yaml")}
-    tasks = [file.stem for file in sorted(RESULTS.glob("*.csv")) if file.stem in recipes]
-    for name in options.names or tasks:
-        for file in plot_task(name, options.images / "results"):
+    known = recipes("synthetic") | recipes("compare")
+    measured = [file.stem for file in sorted(RESULTS.glob("*.csv")) if file.stem in known]
+    for name in options.names or measured:
+        for file in plot_results(name, options.images / "results"):
             print(file)
     if not options.names and (RESULTS / f"{LONG_GENERATION}.csv").is_file():
         print(plot_turns(read_csv(RESULTS / f"{LONG_GENERATION}.csv"), options.images / f"{LONG_GENERATION}.png"))

@@ -118,12 +118,30 @@ class Batch:
         return self.labels.masked_fill(~first, IGNORED)
 
     def targets_of(self, columns: torch.Tensor) -> torch.Tensor:
-        """The targets `(B, ...)` of the states after `columns` `(...)`, -1 for the empty context."""
-        return self.targets[:, columns_on(self.targets.device, columns + 1)]
+        """The targets `(B, ...)` of the states after `columns`, -1 for the empty context.
+
+        Args:
+            columns: `(N,)` or `(S, J)`, of all rows; or `(B, S, J)`, each row's own, of which those past the window have no target.
+        """
+        columns = columns_on(self.targets.device, columns + 1)
+        if columns.dim() == 3:
+            columns = columns.clamp(max=self.targets.shape[1] - 1)
+            return self.targets.gather(1, columns.flatten(1)).view_as(columns)
+        return self.targets[:, columns]
 
     def counted(self, columns: torch.Tensor) -> torch.Tensor:
-        """What stands for a target where memories are compared, `(B, N)`: 0 at `columns` `(N,)`, -100 at padding."""
+        """What stands for a target where memories are compared: 0, or -100 at padding and past the window, `(B, N)`.
+
+        Args:
+            columns: `(N,)`, of all rows; or `(B, N)`, each row's own.
+        """
         columns = columns_on(self.input_ids.device, columns)
+        if columns.dim() == 2:
+            length = self.input_ids.shape[1]
+            beyond = columns >= length
+            if self.documents is not None:
+                beyond = beyond | (self.documents.gather(1, columns.clamp(max=length - 1)) < 0)
+            return torch.zeros_like(columns).masked_fill(beyond, IGNORED)
         counted = torch.zeros_like(self.input_ids[:, columns])
         return counted if self.documents is None else counted.masked_fill(self.documents[:, columns] < 0, IGNORED)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import cached_file, logging
 
 from .errors import InputError, one_line
@@ -45,6 +45,27 @@ def load_student(path: str, **kwargs) -> SmtRnnForCausalLM:
     """The student from its own checkpoint or an SMT run's; raises as [`load_joint`] does."""
     model = load(path, "smt_rnn", "smt", **kwargs)
     return model if isinstance(model, SmtRnnForCausalLM) else model.export_student()
+
+
+def load_backbone(path: str) -> PreTrainedModel:
+    """A causal language model to build a teacher on. Code that lies beside it is never run.
+
+    Raises:
+        InputError: if it cannot be loaded, or is no causal language model of transformers; or if it is a student of ours.
+    """
+    place = os.path.expanduser(path)
+    try:
+        with without_warnings():
+            model = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=False)
+    except Exception as error:  # damaged files raise errors of every kind
+        raise InputError(
+            f"backbone={path[:300]!r} cannot be loaded ({one_line(error)[:300]}): pass the folder or Hub id of a causal language "
+            "model, such as smt-hf lm writes"
+        ) from error
+    if isinstance(model, SmtRnnForCausalLM):
+        raise InputError(f"backbone={path[:300]!r} is {KINDS['smt_rnn']}: pass a Transformer language model")
+    check_finite(model, path)
+    return model.eval()
 
 
 def load(path: str, *wanted: str, **kwargs) -> PreTrainedModel:

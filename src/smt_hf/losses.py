@@ -32,6 +32,22 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> LossTerm:
     return LossTerm(total, (targets != IGNORED).sum())
 
 
+def distillation(logits: torch.Tensor, taught: torch.Tensor, targets: torch.Tensor, temperature: float) -> LossTerm:
+    """Knowledge distillation (Hinton et al., arXiv 1503.02531): `T^2 KL(p_T || q_T)` in nats of softened predictions.
+
+    Args:
+        logits: `(..., V)`, the student's.
+        taught: `(..., V)`, those it should come to; no gradient reaches them.
+        targets: `(...)`, -100 where no prediction counts.
+        temperature: T, by which both logits are divided.
+    """
+    log_q = (logits.float() / temperature).log_softmax(dim=-1)
+    log_p = (taught.detach().float() / temperature).log_softmax(dim=-1)
+    counted = targets != IGNORED
+    divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1)
+    return LossTerm((divergence * counted).sum() * temperature**2, counted.sum())
+
+
 def dynamics(predicted: torch.Tensor, target: torch.Tensor, counted: torch.Tensor) -> LossTerm:
     """Mean squared error of transitions, `L_dyn` (Kumar & Isola), of memories `(..., K, D)`.
 

@@ -9,6 +9,7 @@ import yaml
 from smt_hf.cli import compare
 from smt_hf.cli.main import main
 from tests.comparison.conftest import TINY
+from tests.comparison.corpora import text
 from tests.comparison.handmade import write_results
 
 STAGES = {
@@ -133,6 +134,30 @@ def test_a_loss_that_is_no_number(recipe, tmp_path, capsys):
     assert main(words) == 1
     error = capsys.readouterr().err
     assert "stage 'short' of transformer, every length, seed 0: the loss became nan at step 2" in error
+
+
+def test_a_dataset_in_one_process_and_in_two(tmp_path, capsys):
+    """Over two shares of it, then the report alone."""
+    fields = {name: value for name, value in vars(text(tmp_path)).items() if name not in ("subject", "cpu_seconds")}
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump({k: v for k, v in fields.items() if v is not None}, sort_keys=False)
+    )
+    words = ["compare", str(tmp_path / "recipe.yaml"), "--data_shares", "1", "0.5", "--only", "bptt", "carried"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main([*words, "--output_dir", str(one)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("nats a byte\n") == 4 and (one / "results.md").read_text() in printed
+    assert {file.name for file in one.iterdir()} == {
+        "transformer",
+        "results.csv",
+        "results.md",
+        "budgets.png",
+        "budgets_data_0.5.png",
+    }
+    assert main([*words, "--output_dir", str(two), "--num_processes", "2"]) == 0
+    assert untimed(two) == untimed(one)
+    (tmp_path / "train.txt").unlink()
+    assert main([*words, "--output_dir", str(one), "--report_only"]) == 0
 
 
 class Pool:

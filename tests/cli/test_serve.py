@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
+import psutil
 import pytest
 import torch
 
@@ -71,16 +73,24 @@ def folder(tmp_path_factory):
 
 
 def test_it_answers_and_finishes_at_a_signal(folder):
-    student, tokenizer = serve.load(serve.ServeOptions(model=str(folder), device="cpu"))
+    settings = {"model": str(folder), "device": "cpu", "teacher": str(folder), "last_tokens": 3}
+    student, tokenizer, _, teacher = serve.load_all(serve.ServeOptions(**settings))
+    assert teacher.context_length == 256
     ids = tokenizer("Once upon a time", return_tensors="pt").input_ids
     written = student.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
     expected = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+    memory = student.read(ids[:, -3:], memory=student.read(ids[:, :-3], teacher=teacher.teacher))
+    taught = student.generate(memory=memory, max_new_tokens=24, do_sample=False)
+    taught = tokenizer.decode(taught[0], skip_special_tokens=True)
     options = ["--device", "cpu", "--dtype", "float32", "--log_level", "warning", "--max_tokens", "10000000"]
+    options += ["--teacher", str(folder), "--last_tokens", "3"]
     server = Server(folder, *options, SMT_HF_API_KEY="secret")
     try:
         headers, body = {"Authorization": "Bearer secret"}, {"prompt": "Once upon a time", "temperature": 0}
         assert httpx.post(f"{server.url}/completions", json=body, timeout=60).status_code == 401
         with httpx.Client(headers=headers, timeout=60) as client:
+            answer = client.post(f"{server.url}/completions", json={**body, "max_tokens": 24, "use_teacher": True})
+            assert answer.json()["choices"][0]["text"] == taught != expected
             answer = client.post(f"{server.url}/completions", json={**body, "max_tokens": 24, "model": str(folder)})
             assert answer.json()["choices"][0]["text"] == expected
             endless = {**body, "max_tokens": 10_000_000, "stream": True}
@@ -97,6 +107,76 @@ def test_it_answers_and_finishes_at_a_signal(folder):
     serve.bind("127.0.0.1", server.port).close()  # a new server may have it
 
 
+def workers_of(server):
+    """The processes that answer."""
+    found = []
+    for child in psutil.Process(server.process.pid).children():
+        with suppress(psutil.NoSuchProcess):  # it ends just now
+            found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+    return found
+
+
+def counted(server, name):
+    """A number of `/metrics`, all its samples together."""
+    lines = httpx.get(f"{server.url.removesuffix('/v1')}/metrics", timeout=60).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(rf"smt_hf_{name}[ {{]", line))
+
+
+def until(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="connections are shared out by Linux")
+def test_workers_answer_on_one_port(folder):
+    words = ["--device", "cpu", "--dtype", "float32", "--log_level", "error", "--max_tokens", "10000000"]
+    server = Server(folder, *words, "--workers", "2")
+    try:
+        body = {"temperature": 0, "max_tokens": 8}
+
+        def post(**more):  # a connection of its own
+            return httpx.post(f"{server.url}/completions", json={**body, **more}, timeout=60).json()["choices"][0]
+
+        first = post(prompt="Once upon a time", return_memory=True)
+        further = {post(prompt="", memory=first["memory"])["text"] for _ in range(12)}
+        whole = post(prompt="Once upon a time", max_tokens=16)["text"]
+        assert {first["text"] + text for text in further} == {whole}
+        until(lambda: counted(server, "tokens_written_total") == 13 * 8 + 16)  # whichever worker is asked
+        assert counted(server, "rows") == 0
+
+        victim, survivor = workers_of(server)
+        victim.kill()
+        until(lambda: len(workers_of(server)) == 2 and victim not in workers_of(server))
+        assert survivor in workers_of(server) and post(prompt="", memory=first["memory"])["text"] in further
+
+        client = httpx.Client(timeout=60)
+        with client.stream(
+            "POST", f"{server.url}/completions", json={**body, "prompt": "a", "max_tokens": 10**7, "stream": True}
+        ) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            server.process.send_signal(signal.SIGTERM)
+            *_, error, done = (line for line in lines if line)
+            assert "the server is stopping" in error and done == "data: [DONE]"
+        code, printed = server.process.wait(timeout=60), "".join(server.lines)
+    finally:
+        server.kill()
+    assert code == 0 and "Traceback" not in printed, printed
+    serve.bind("127.0.0.1", server.port).close()
+
+
+def test_a_worker_that_cannot_start_ends_the_command(folder, capsys, tmp_path):
+    for words, says in (
+        (["--model", str(tmp_path)], "holds no config.json"),
+        (["--model", str(folder), "--device", "abacus"], "device='abacus'"),
+    ):
+        assert main(["serve", *words, "--port", "0", "--workers", "2"]) == 2
+        message = capsys.readouterr().err.strip().splitlines()[-1]
+        assert message.startswith("smt-hf serve: error: ") and says in message
+
+
 def test_bad_options_are_one_line(folder, capsys, monkeypatch, tmp_path):
     def fails(*words, says, model=folder):
         capsys.readouterr()
@@ -108,7 +188,9 @@ def test_bad_options_are_one_line(folder, capsys, monkeypatch, tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         fails("--port", taken.getsockname()[1], says=f"port={taken.getsockname()[1]}")
+        fails("--port", taken.getsockname()[1], "--workers", 2, says=f"port={taken.getsockname()[1]}")
     fails("--port", 70000, says="port=70000")
+    fails("--workers", 0, says="workers=0")
     fails("--port", 0, "--host", "nowhere.invalid", says="'nowhere.invalid'")
     fails("--port", 0, "--device", "abacus", says="device='abacus'")
     fails("--dtype", "int3", says="int3")
@@ -117,6 +199,8 @@ def test_bad_options_are_one_line(folder, capsys, monkeypatch, tmp_path):
     fails("--timeout", 0, says="timeout=0")
     fails("--port", 0, model=tmp_path, says="holds no config.json")
     fails("--port", 0, "--onnx", tmp_path, says="export")
+    fails("--port", 0, "--teacher", tmp_path, says="holds no config.json")
+    fails("--port", 0, "--last_tokens", -1, says="last_tokens=-1")
     assert main(["serve"]) == 2
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     fails(says="serving needs uvicorn: pip install 'smt-hf[serve]'")

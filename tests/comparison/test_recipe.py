@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -11,7 +12,9 @@ from smt_hf.comparison.stages import ancestry
 from smt_hf.errors import InputError
 from tests.comparison.conftest import TINY, tiny
 
-RECIPES = sorted((Path(__file__).parents[2] / "configs" / "synthetic").glob("*.yaml"))
+CONFIGS = Path(__file__).parents[2] / "configs"
+RECIPES = sorted((CONFIGS / "synthetic").glob("*.yaml"))
+OF_DATASETS = sorted((CONFIGS / "compare").glob("*.yaml"))
 SMT = {"smt": {}}
 
 
@@ -30,7 +33,33 @@ def test_shipped_recipes(file):
 
 
 def test_there_are_recipes():
-    assert RECIPES
+    assert RECIPES and OF_DATASETS
+
+
+@pytest.mark.parametrize("file", OF_DATASETS, ids=lambda file: file.stem)
+def test_shipped_recipes_of_datasets(file, tmp_path):
+    """They fit small data of the kind, and give every arm the same time."""
+    recipe = read_recipe(str(file))
+    if "image_size" in recipe:
+        pixels = np.zeros((60, 8, 8), dtype=np.uint8)
+        np.savez(tmp_path / "data.npz", x=pixels, y=(np.arange(60) % 10).astype(np.uint8))
+        data = {"dataset": str(tmp_path / "data.npz"), "eval_split": "validation", "holdout": 20}
+        recipe["training"]["per_device_train_batch_size"] = 4
+    else:
+        (tmp_path / "data.txt").write_text("a story of many words " * 1000)
+        data = {
+            "dataset": str(tmp_path / "data.txt"),
+            "eval_dataset": str(tmp_path / "data.txt"),
+            "eval_split": "train",
+        }
+    comparison = Comparison(**{**recipe, **data, "cache_dir": str(tmp_path)})
+    comparison.subject.open()
+    stages = comparison.all_stages()
+    assert {stage.trainer for stage in stages} == {"smt", "dmt", "bptt"}
+    went_on_from = {stage.after for stage in stages}
+    for stage in stages:
+        if stage.name not in went_on_from:
+            assert sum(each.share for each in ancestry(stages, stage.name)) == pytest.approx(1.0), stage
 
 
 @pytest.mark.parametrize(
@@ -82,7 +111,7 @@ def test_there_are_recipes():
         ({"only": []}, "only is empty"),
         ({"model": {"hiden_size": 16}}, "model: unknown field 'hiden_size': did you mean 'hidden_size'"),
         ({"model": {"hidden_size": 15}}, "hidden_size=15 is not divisible"),
-        ({"model": {"vocab_size": 9}}, "model: vocab_size cannot be set here: it is the task's"),
+        ({"model": {"vocab_size": 9}}, "model: vocab_size cannot be set here: it is the data's"),
         ({"student": {"cell_type": "gru"}}, "student: cell_type cannot be set here: list it in cells"),
         ({"student": {"hidden_size": 32}}, "hidden_size=16 but student hidden_size=32"),
         ({"cell_options": {"grru": {}}}, "cell_options of 'grru': cell_type='grru' is unknown: choose one of"),

@@ -9,14 +9,14 @@ from transformers import set_seed
 from smt_hf import SmtForPreTraining
 from smt_hf.checkpoints import load_joint, load_student
 from smt_hf.comparison import run_shared_stages, run_student, runs
-from smt_hf.comparison.runs import row_seed
-from smt_hf.comparison.trace import Trace
+from smt_hf.comparison.task_subject import row_seed
+from smt_hf.comparison.trace import Trace, even_shares
 from smt_hf.errors import InputError
 from smt_hf.evaluation import evaluate_on_task
 from smt_hf.evaluation.tasks import EVALUATION_SEED
 from smt_hf.tasks import TaskDataset
 from smt_hf.training.callbacks import TrainClock
-from smt_hf.training.trainer import MemoryTrainer
+from smt_hf.training.memory_trainer import MemoryTrainer
 from tests.comparison.conftest import TINY, tiny
 
 RUN = ("transformer", 12, 0)
@@ -276,7 +276,7 @@ class Step:
 )
 def test_a_trace_has_even_shares_of_the_time(elapsed, measured):
     clock = TrainClock(10.0)
-    trace = Trace(clock, lambda: {"loss": 1.0}, num_points=4)
+    trace = Trace(clock, lambda: {"loss": 1.0}, even_shares(4))
     trace.on_train_begin(None, None, None)
     for step, clock.elapsed in enumerate(elapsed, start=1):
         state = Step(step, len(elapsed))
@@ -285,7 +285,7 @@ def test_a_trace_has_even_shares_of_the_time(elapsed, measured):
 
 
 def test_a_trace_without_a_limit_has_even_shares_of_the_steps():
-    trace = Trace(TrainClock(), lambda: {"loss": 1.0}, num_points=3)
+    trace = Trace(TrainClock(), lambda: {"loss": 1.0}, even_shares(3))
     trace.on_train_begin(None, None, None)
     for step in range(1, 9):
         trace.on_step_end(None, Step(step, 8), Step(step, 8))

@@ -1,13 +1,16 @@
 """Many requests at once: each gets what it would get alone, and nobody waits longer than he must."""
 
+import itertools
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from smt_hf.errors import InputError
 from smt_hf.inference import Engine, EngineFull, EngineStopped, PrefixCache, Request, SamplingParams, TorchBackend
+from smt_hf.inference import engine as engine_module
 
 from .conftest import alone
 
@@ -191,6 +194,21 @@ def test_pieces_add_up_and_come_on_one_thread(writer, tokenizer):
         assert [score.token for piece in mine for score in piece.logprobs] == answer.ids
         assert [piece.finish_reason is None for piece in mine] == [True] * (len(mine) - 1) + [False]
     engine.stop()
+
+
+@pytest.mark.parametrize("few, least_pieces, most_pieces", [(32, 14, 22), (1, 3, 10)])
+def test_pieces_come_in_time_while_others_arrive(writer, monkeypatch, few, least_pieces, most_pieces):
+    clock = itertools.count(0, 0.005)  # looked at twice a turn
+    monkeypatch.setattr(engine_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(engine_module, "FEW_STREAMS", few)
+    engine, times = Engine.of(writer, end_ids=()), []
+    params = SamplingParams(max_new_tokens=100, temperature=0)
+    first = engine.submit(Request(PROMPTS[1], params), lambda ticket, piece: times.append(len(ticket.answers[0].ids)))
+    for _ in range(40):  # in 0.4 seconds; each newcomer's first piece comes at once
+        engine.submit(Request(PROMPTS[2], SamplingParams(max_new_tokens=4, temperature=0)), lambda ticket, piece: None)
+        engine._turn()
+    assert least_pieces <= len(times) <= most_pieces and not first.done
+    assert times[0] == 1  # the first at once
 
 
 def test_a_row_that_diverges_fails_alone(writer):

@@ -5,7 +5,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForPreTraining
 
-from tests.conftest import tiny_model
+from smt_hf import SmtConfig, SmtForPreTraining
+from smt_hf.models import student_config_for
+from tests.conftest import tiny_config, tiny_model
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 
@@ -110,3 +112,15 @@ def test_futures_past_the_window_cost_nothing_and_change_nothing(joint, tokens):
         alone = joint.teacher.decode(memory, future)
         torch.testing.assert_close(output.decoding_logits[:, place, :steps], alone[:, :steps], **EXACT)
         assert not output.decoding_logits[:, place, steps:].any()
+
+
+@pytest.mark.parametrize("cell_type", ["transformer", "mlp", "elman", "gru", "lstm"])
+def test_blocks_that_begin_by_passing_their_input_on(cell_type):
+    """Every last matrix of a block is zero, and nothing else is."""
+    outputs = ("attention.o_proj.weight", "down_proj.weight")
+    for zero in (True, False):
+        config = tiny_config(zero_init_residual=zero, num_memory_tokens=4)
+        student = student_config_for(config.teacher_config, cell_type=cell_type, num_updater_layers=2)
+        model = SmtForPreTraining(SmtConfig(teacher_config=config.teacher_config, student_config=student))
+        for name, parameter in model.named_parameters():
+            assert bool((parameter == 0).all()) == (zero and name.endswith(outputs)), name

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from transformers import StoppingCriteriaList
 
 from smt_hf import SmtRnnConfig, SmtRnnForCausalLM
+from smt_hf.models import generation_smt_rnn
 from smt_hf.models.cache_smt_rnn import CACHE_NAME
 from smt_hf.models.lean_smt_rnn import LeanStep, is_lean
 
@@ -86,8 +88,9 @@ def test_generation_follows_changed_weights(tokens):
 
 
 @pytest.mark.parametrize("options", [{"do_sample": False}, {"do_sample": True, "top_p": 0.9}])
-def test_generation_equals_the_librarys_loop(options, tokens):
-    student = make()
+@pytest.mark.parametrize("num_rows", [1, 3])
+def test_generation_equals_the_librarys_loop(options, num_rows, tokens):
+    student, tokens = make(), tokens[:num_rows]
     options = {"max_new_tokens": 12, "pad_token_id": 0, "eos_token_id": 3, **options}
     options |= {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
     options["attention_mask"] = torch.ones_like(tokens)
@@ -103,3 +106,27 @@ def test_generation_equals_the_librarys_loop(options, tokens):
     torch.testing.assert_close(mine.memory, theirs.memory, **EXACT)
     assert mine.get_seq_length() == theirs.get_seq_length()
     assert mine.num_tokens.equal(theirs.num_tokens) and mine.ends_in_padding.equal(theirs.ends_in_padding)
+
+
+def test_one_row_ends_where_the_librarys_loop_ends_it(tokens):
+    student, prompt = make(), tokens[:1]
+    mask = {"attention_mask": torch.ones_like(prompt), "do_sample": False}
+    written = student.generate(prompt, max_new_tokens=12, **mask)[0, prompt.shape[1] :].tolist()
+    for end in ({"eos_token_id": written[4]}, {"eos_token_id": [19, written[6]]}, {"max_length": 20}):
+        options = {"pad_token_id": 0, "max_new_tokens": None if "max_length" in end else 12, **end, **mask}
+        mine = student.generate(prompt, **options)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(generation_smt_rnn, "is_lean", lambda student: False)
+            patch.setattr(
+                generation_smt_rnn.FinishedRows,
+                "_of_one_row",
+                lambda rows, ids: StoppingCriteriaList.__call__(rows, ids, None),
+            )
+            assert mine.equal(student.generate(prompt, **options)) and mine.shape[1] < 14 + 12
+
+
+def test_a_memory_that_has_diverged_draws_nothing(tokens):
+    student = make()
+    student.lm_head.weight.data[3] = float("nan")
+    with pytest.raises(RuntimeError, match="not finite"):
+        student.generate(tokens[:1], attention_mask=torch.ones_like(tokens[:1]), do_sample=True, max_new_tokens=3)

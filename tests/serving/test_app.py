@@ -172,6 +172,7 @@ REFUSED = [
     ({"response_format": {"type": "json_object"}}, "response_format"),
     ({"generation_config": "{}"}, "generation_config"),
     ({"beams": 3}, "beams"),
+    ({"use_teacher": True}, "use_teacher"),
 ]
 
 
@@ -248,6 +249,12 @@ def test_models_health_and_metrics(server):
     }
     assert families["smt_hf_tokens_written"].samples[0].value >= 12
     assert {"smt_hf_requests", "smt_hf_rows", "smt_hf_waiting", "smt_hf_first_piece_seconds"} <= set(families)
+
+
+def test_connections_outlive_the_patience_of_clients(server):
+    assert (
+        server.server.config.timeout_keep_alive >= 75
+    )  # else it closes one just when a client sends its next request
 
 
 def test_who_leaves_is_not_waited_for(server):

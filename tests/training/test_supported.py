@@ -142,7 +142,7 @@ def test_what_a_carried_memory_cannot_have(tmp_path, name):
     values = {"train_sampling_strategy": "sequential", "accelerator_config": {"split_batches": True}}
     options = {"use_cpu": True, "bptt_horizon": 4, name: values[name]}
     check_supported(BpttTrainingArguments(str(tmp_path), **options))
-    with pytest.raises(InputError, match=f"{name}.* cannot be honoured with carry_memory"):
+    with pytest.raises(InputError, match=f"{name}.* cannot be honoured with a memory that is carried on"):
         check_supported(BpttTrainingArguments(str(tmp_path), carry_memory=True, **options))
 
 

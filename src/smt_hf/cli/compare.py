@@ -1,4 +1,4 @@
-"""`smt-hf compare`: SMT, DMT and BPTT side by side on a synthetic task."""
+"""`smt-hf compare`: SMT, DMT and BPTT side by side on a synthetic task, or on a dataset of text or images."""
 
 import os
 import threading
@@ -12,7 +12,15 @@ import torch
 from huggingface_hub.utils import disable_progress_bars
 from transformers.utils import logging
 
-from ..comparison import Comparison, run_shared_stages, run_student, write_plots, write_report
+from ..comparison import (
+    Comparison,
+    run_shared_stages,
+    run_student,
+    write_corpus_plots,
+    write_corpus_report,
+    write_plots,
+    write_report,
+)
 from ..errors import InputError
 from ..utils.folder_lock import hold_folder
 from .parsing import Command, parse
@@ -36,16 +44,19 @@ class CompareOptions:
 COMMAND = Command(
     name="compare",
     kinds=[CompareOptions, Comparison],
-    description="""Train the same student in several ways on a synthetic task, over lengths, seeds and cells, and lay the results
-side by side: tables (results.csv, results.md) and plots. A comparison that was stopped continues where it was: finished stages
-are not trained again. The recipe says what is trained; see configs/synthetic/.""",
+    description="""Train the same student in several ways on a synthetic task, or on a dataset of text or images, over lengths
+or shares of the data, seeds and cells, and lay the results side by side: tables (results.csv, results.md) and plots. A
+comparison that was stopped continues where it was: finished stages are not trained again. The recipe says what is trained; see
+configs/synthetic/ for tasks and configs/compare/ for datasets.""",
     example=r"""example:
   smt-hf compare configs/synthetic/retrieval.yaml --num_processes 2 \
       --output_dir runs/synthetic/retrieval
   smt-hf compare configs/synthetic/retrieval.yaml --lengths 32 --seeds 0 \
       --cpu_seconds 60 --output_dir runs/short
   smt-hf compare configs/synthetic/retrieval.yaml --report_only \
-      --output_dir runs/synthetic/retrieval""",
+      --output_dir runs/synthetic/retrieval
+  smt-hf compare configs/compare/mnist.yaml --seeds 0 \
+      --output_dir runs/compare/mnist""",
     positionals=["config"],
 )
 
@@ -56,22 +67,30 @@ def main(argv: Sequence[str]) -> str:
     if Path(options.output_dir).is_file():
         raise InputError(f"output_dir={options.output_dir!r} is a file: pass a folder")
     if not options.report_only:
+        comparison.subject.open()
         hold_folder(options.output_dir)
         shared = [
             (comparison, cell, seed, options.output_dir) for seed in comparison.seeds for cell in comparison.cells
         ]
         runs = [
-            (comparison, cell, length, seed, options.output_dir)
+            (comparison, cell, variant, seed, options.output_dir)
             for seed in comparison.seeds
-            for length in comparison.lengths
+            for variant in comparison.subject.variants
             for cell in comparison.cells
         ]
         train([(run_shared_stages, shared), (run_student, runs)], options.num_processes)
+    if comparison.task is None:
+        text = write_corpus_report(options.output_dir, comparison.reference, comparison.target_losses)
+        return shown(text, write_corpus_plots, options.output_dir)
     chance = comparison.load_task(comparison.lengths[0]).chance
-    text = write_report(options.output_dir, chance)
+    return shown(write_report(options.output_dir, chance), write_plots, options.output_dir, chance)
+
+
+def shown(text: str, draw, *arguments) -> str:
+    """Prints the tables, draws the plots, and returns the tables."""
     print(text)
     try:
-        write_plots(options.output_dir, chance)
+        draw(*arguments)
     except ImportError:
         print("no plot was drawn: pip install 'smt-hf[plot]'")
     return text

@@ -119,18 +119,23 @@ def config_of(method: str, options: EstimateOptions, given):
         InputError: if they are nowhere, or cannot be read.
     """
     if method in ("smt", "bptt") and options.model is None:
-        return given.config(Vocabulary(given)) if method == "smt" else given.student_config(Vocabulary(given))
+        return joint_config(given) if method == "smt" else given.student_config(Vocabulary(given))
     place = options.model or str(Path(options.recipe).with_name("smt.yaml"))
     if not place.endswith((".yaml", ".yml")):
         config = AutoConfig.from_pretrained(place)
     elif Path(place).is_file():
         sizes, _ = training("smt", read_recipe(place))
-        config = sizes.config(Vocabulary(sizes))
+        config = joint_config(sizes)
     else:
         raise InputError(f"{options.recipe!r} gives no sizes of a model and there is no {place!r}: pass --model")
     if method in ("bptt", "finetune") and isinstance(config, SmtConfig):
         return config.student_config
     return config
+
+
+def joint_config(given) -> SmtConfig:
+    """The sizes of teacher and student; the backbone, if there is one, is read from its folder or the Hub."""
+    return given.config(Vocabulary(given), AutoConfig.from_pretrained(given.backbone) if given.backbone else None)
 
 
 class Vocabulary:

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
+from ..checkpoints import load_backbone
 from ..data import load_processing, load_tokenizer, processor_for
 from ..errors import InputError, one_line
-from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig
+from ..models import SmtConfig, SmtForPreTraining, SmtRnnConfig, SmtTeacherConfig
 from ..utils.imports import load_object
 
 # Fields of a configuration that the tokenizer or the training decides.
-DECIDED = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "use_cache", "tie_word_embeddings"}
+DECIDED = set(
+    "vocab_size pad_token_id bos_token_id eos_token_id use_cache tie_word_embeddings backbone_config".split()
+)
 
 
 def own_classes(config: type) -> list[type]:
@@ -57,8 +60,8 @@ StudentSizes = make_dataclass("StudentSizes", as_options(SmtRnnConfig, sizes(Smt
 
 
 @dataclass
-class StudentOptions(StudentSizes):
-    """The sizes of a new student: the fields of [`SmtRnnConfig`], and the tokenizer, or what images become."""
+class ProcessingOptions:
+    """The tokenizer of a new model, or what images become."""
 
     _argument_group_name = "model"
 
@@ -74,22 +77,29 @@ class StudentOptions(StudentSizes):
         metadata={"help": "Begin every image with the token of its class, so that a class can be drawn."},
     )
 
+
+@dataclass
+class StudentOptions(ProcessingOptions, StudentSizes):
+    """The sizes of a new student: the fields of [`SmtRnnConfig`], and the tokenizer, or what images become."""
+
+    _argument_group_name = "model"
+
     def student_config(self, tokenizer) -> SmtRnnConfig:
         """The configuration of a new student for this tokenizer.
 
         Raises:
             InputError: if the sizes cannot work.
         """
-        if ":" in self.cell_type:  # a cell of the user's own, which the configuration then finds
-            load_object(self.cell_type)
         return self._make(SmtRnnConfig, tokenizer)
 
     def _make(self, config: type, tokenizer, **more):
+        if ":" in self.cell_type:  # a cell of the user's own, which the configuration then finds
+            load_object(self.cell_type)
         chosen = {name: getattr(self, name) for name in sizes(config) if hasattr(self, name)}
         ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
         try:
-            return config(**chosen, **ids, vocab_size=len(tokenizer), **more)
-        except StrictDataclassError as error:
+            return config(**{**chosen, **ids, "vocab_size": len(tokenizer), **more})
+        except (StrictDataclassError, ValueError) as error:
             raise InputError(one_line(error)) from error
 
 
@@ -102,14 +112,37 @@ TeacherSizes = make_dataclass("TeacherSizes", as_options(SmtTeacherConfig, TEACH
 class ModelOptions(TeacherSizes, StudentOptions):
     """The sizes of a new teacher and student: those of the student, and the fields of the teacher's own."""
 
-    def config(self, tokenizer) -> SmtConfig:
-        """The configuration of a new model for this tokenizer.
+    backbone: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of a causal language model on which a new teacher is built; its tokenizer is the student's."
+        },
+    )
+
+    def config(self, tokenizer, backbone_config: PreTrainedConfig | None = None) -> SmtConfig:
+        """The configuration of a new teacher and student for this tokenizer.
 
         Raises:
             InputError: if the sizes cannot work.
         """
-        teacher = self._make(SmtTeacherConfig, tokenizer, num_decoder_layers=self.num_readout_layers)
-        return SmtConfig(teacher_config=teacher, student_config=self.student_config(tokenizer))
+        more, built = {}, {}
+        if backbone_config is not None:
+            more = {"vocab_size": backbone_config.get_text_config().vocab_size}
+            built = {"backbone_config": backbone_config}
+        teacher = self._make(SmtTeacherConfig, tokenizer, num_decoder_layers=self.num_readout_layers, **more, **built)
+        return SmtConfig(teacher_config=teacher, student_config=self._make(SmtRnnConfig, tokenizer, **more))
+
+    def new_model(self, tokenizer, seed: int) -> SmtForPreTraining:
+        """A new teacher and student for this tokenizer, built on the backbone if there is one.
+
+        Raises:
+            InputError: if the sizes cannot work, or the backbone cannot be loaded or has other tokens.
+        """
+        lm = None if self.backbone is None else load_backbone(self.backbone)
+        model = SmtForPreTraining(self.config(tokenizer, None if lm is None else lm.config))
+        if lm is not None:
+            model.start_from_backbone(lm, seed)
+        return model
 
 
 @dataclass
@@ -136,6 +169,13 @@ def processing_for(options):
     """
     if options.model is not None:
         return load_processing(options.model)
+    if (backbone := getattr(options, "backbone", None)) is not None:
+        if options.tokenizer not in ("byte", backbone):
+            raise InputError(
+                f"tokenizer={options.tokenizer!r} is not that of backbone={backbone!r}, whose predictions the teacher is built on: "
+                "leave tokenizer out, and the backbone's is used"
+            )
+        return load_processing(backbone)
     if options.image_size is None:
         return load_tokenizer(options.tokenizer)
     sizes = {"size": options.image_size, "num_levels": options.num_levels}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ..checkpoints import check_vocabulary, load_joint
 from ..data import DataOptions
-from ..models import SmtForPreTraining
+from ..errors import InputError
 from ..training import SmtTrainer, SmtTrainingArguments
 from .options import ModelOptions, RunOptions, processing_for
 from .parsing import Command, parse
@@ -42,13 +42,17 @@ recurrent student learns the transitions between them, all time steps in paralle
 def main(argv: Sequence[str]) -> SmtTrainer:
     """Runs the command and returns the trainer."""
     options, arguments = parse(COMMAND, argv)
-    return train("smt", options, arguments, [options.model], build)
+    if options.model is not None and options.backbone is not None:
+        raise InputError(
+            f"backbone={options.backbone!r} is for a new teacher, and model={options.model!r} has one: leave one out"
+        )
+    return train("smt", options, arguments, [options.model or options.backbone], build)
 
 
 def build(options: SmtOptions, arguments: SmtTrainingArguments) -> SmtTrainer:
     """The trainer of an SMT run, with its model and its data."""
     tokenizer = processing_for(options)
-    model = load_joint(options.model) if options.model else SmtForPreTraining(options.config(tokenizer))
+    model = load_joint(options.model) if options.model else options.new_model(tokenizer, arguments.seed)
     check_vocabulary(model.teacher, tokenizer)
     datasets = options.datasets(tokenizer, arguments.window_length, arguments)
     return SmtTrainer(model=model, args=arguments, processing_class=tokenizer, **datasets)

@@ -6,6 +6,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..training.bptt import BpttPlan
+
 NUM_DRAWS = 8  # a step's cost depends on what it draws
 
 
@@ -34,7 +36,7 @@ def step_flops(trainer, batch: dict) -> tuple[float, float]:
         Both numbers.
     """
     trainer.model.train()
-    num_draws = NUM_DRAWS if hasattr(trainer, "teacher_model") else 1  # BPTT draws nothing
+    num_draws = NUM_DRAWS if draws_cost(trainer) else 1
     total = 0
     for draw in range(num_draws):
         step = trainer.make_step(batch, (0, draw))
@@ -42,11 +44,23 @@ def step_flops(trainer, batch: dict) -> tuple[float, float]:
             trainer.mean_loss(trainer.losses(trainer.model, step)[0]).backward()
         trainer.model.zero_grad()
         total += counted.get_total_flops() * trainer.args.gradient_accumulation_steps
-    return total / num_draws, sequential_flops(trainer, step.batch.input_ids)
+    if getattr(trainer, "carried", None) is not None:
+        trainer.carried = type(trainer.carried)()  # the training begins with no memory
+    return total / num_draws, sequential_flops(trainer, step.batch.input_ids[:, : tokens_read(trainer, step)])
+
+
+def draws_cost(trainer) -> bool:
+    """Whether what a step draws decides what it costs: not where the whole rollout is gone through, nor where nothing is drawn."""
+    return hasattr(trainer, "teacher_model") and getattr(trainer.args, "rollout", None) != "sequential"
+
+
+def tokens_read(trainer, step) -> int:
+    """Tokens of a row that a step reads; what follows them are targets only."""
+    return step.plan.length if isinstance(step.plan, BpttPlan) else trainer.args.context_length
 
 
 def sequential_flops(trainer, input_ids: torch.Tensor) -> float:
-    """The second number of [`step_flops`] for a batch `(B, T)`."""
+    """The second number of [`step_flops`] for the tokens `(B, T)` that a batch's step reads."""
     args, student, length = trainer.args, trainer.student(), input_ids.shape[1]
     memory = student.model.start_memory(1).detach()
     step = forward_flops(lambda: student.update(memory, input_ids[:1, 0]))
@@ -55,14 +69,14 @@ def sequential_flops(trainer, input_ids: torch.Tensor) -> float:
         horizon = min(args.bptt_horizon or length, length)
         return length * step + 2 * horizon * step + 3 * read
 
-    teacher, positions = trainer.teacher_model(), torch.arange(length)
-    encode = forward_flops(lambda: teacher.encode(input_ids[:1], positions))
-    num_registers = memory.shape[1]
+    teacher, num_registers = trainer.teacher_model(), memory.shape[1]
     dense = teacher.config.encoder_attention == "causal"  # one pass for all positions, or a pass for each
-    encode *= num_registers / (length + length * num_registers if dense else length * (length + num_registers))
+    positions = torch.arange(length) if dense else torch.tensor([length - 1])
+    encode = forward_flops(lambda: teacher.encode(input_ids[:1], positions))
+    encode *= num_registers / (length + len(positions) * num_registers)
     if hasattr(args, "num_transitions"):
-        return 3 * (encode + args.segment_length * step + read)
-    num_segments = args.rollout_length // args.segment_length - 1
+        return 3 * (encode + args.segment_length * step * args.runs_student + read)
+    num_segments = 0 if args.rollout == "carried" else args.rollout_length // args.segment_length - 1
     if args.rollout == "sweeps":
         sweeps = [min(sweeps, num_segments) for sweeps in args.num_sweeps]
         num_segments = sum(sweeps) / len(sweeps)

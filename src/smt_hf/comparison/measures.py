@@ -13,12 +13,11 @@ from ..evaluation import (
 )
 from ..evaluation.tasks import EVALUATION_SEED
 from ..losses import IGNORED, effective_rank, uniformity
-from .recipe import Comparison
 
 GRADIENT_ROWS = 8
 
 
-def measured(comparison: Comparison, student, teacher, length: int, is_smt: bool) -> dict:
+def measured(comparison, student, teacher, length: int, is_smt: bool) -> dict:
     """All that is said of a trained student."""
     rows = comparison.eval_rows
     lengths = [length * factor for factor in comparison.eval_factors]
@@ -40,7 +39,7 @@ def measured(comparison: Comparison, student, teacher, length: int, is_smt: bool
     return result
 
 
-def gradient_norms(comparison: Comparison, student) -> list[float]:
+def gradient_norms(comparison, student) -> list[float]:
     """See [`bptt_gradient_norms`], over rows of `gradient_length` tokens."""
     rows = comparison.load_task(comparison.gradient_length).sample(GRADIENT_ROWS, EVALUATION_SEED)
     return bptt_gradient_norms(student, rows["input_ids"], rows["shift_labels"]).tolist()

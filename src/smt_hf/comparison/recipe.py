@@ -1,11 +1,13 @@
-"""What a comparison trains: a task, its lengths, seeds and cells, and the stages that every student goes through."""
+"""What a comparison trains: a task or a corpus, seeds and cells, and the stages that every student goes through."""
 
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from huggingface_hub.errors import StrictDataclassError
 
+from ..data import DataOptions
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig, student_config_for
 from ..models.cells_smt_rnn import cell_class
@@ -15,9 +17,11 @@ from ..utils.bounds import check_bounds
 from ..utils.imports import load_object
 from ..utils.typed import check_types
 from .checks import check_fields, check_list, is_number, mapping
-from .stages import TRAINERS, Stage, ancestry, read_stages
+from .corpus_subject import CorpusSubject
+from .stages import TRAINERS, Stage, ancestry, read_stages, trains_cell
+from .task_subject import TaskSubject
 
-# Fields of the trainers' arguments that a comparison decides itself, and where to say it instead.
+# Fields that a comparison decides itself, and where to say it instead.
 DECIDED = {
     "output_dir": "give --output_dir to the command",
     "seed": "list the comparison's seeds",
@@ -25,13 +29,20 @@ DECIDED = {
     "num_train_epochs": "give cpu_seconds and share, max_train_seconds, or max_steps",
     "use_cpu": "every run is one thread on a CPU",
     "eval_strategy": "trace_points says how often a student is measured",
-    "carry_memory": "the rows of a task are no running text",
 }
+OF_DATA = {"vocab_size": "it is the data's"}
+# Fields that are of comparisons on tasks, and on corpora.
+OF_TASKS = ("task_options", "lengths", "eval_factors", "gradient_length")
+OF_CORPORA = (
+    *(each.name for each in dataclasses.fields(DataOptions)),
+    *("tokenizer", "image_size", "num_levels", "class_conditional", "data_shares"),
+    *("context_length", "rollout_steps", "reference", "target_losses"),
+)
 
 
 @dataclass
-class Comparison:
-    """The fields of a comparison's recipe."""
+class Comparison(DataOptions):
+    """The fields of a comparison's recipe: on a `task`, or on a `dataset` of text or images."""
 
     _argument_group_name = "comparison"
 
@@ -41,6 +52,20 @@ class Comparison:
         default_factory=dict, metadata={"help": "Options of the task, length left out."}
     )
     lengths: list[int] = field(default_factory=lambda: [32], metadata={"help": "Tokens a row; every one is a run."})
+    tokenizer: str = field(
+        default="byte", metadata={"help": "Of a dataset of text: 'byte', or a tokenizer's folder or Hub id."}
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "The dataset is one of images, of which this becomes the height and width."}
+    )
+    num_levels: int = field(default=8, metadata={"help": "Grey levels of a pixel."})
+    class_conditional: bool = field(
+        default=False, metadata={"help": "Begin every image with the token of its class, which is not scored."}
+    )
+    data_shares: list[float] = field(
+        default_factory=lambda: [1.0],
+        metadata={"help": "Shares of the dataset to train on, as many epochs as the time allows; every one is a run."},
+    )
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Seeds; every one is a run."})
     cells: list[str] = field(
         default_factory=lambda: ["transformer"], metadata={"help": "Updaters of the student; every one is a run."}
@@ -49,7 +74,8 @@ class Comparison:
         default_factory=dict,
         metadata={
             "help": "Trainings in order, by name: 'trainer' (smt, dmt or bptt), 'after' (the stage to go on from), 'share' of "
-            "the budget, 'label', 'length', and fields of the trainer's arguments."
+            "the budget, 'label', 'cells' and 'model' (fields of SmtTeacherConfig) where they are its own, 'length' and "
+            "'task_options' of a task, and fields of the trainer's arguments."
         },
     )
     only: list[str] | None = field(
@@ -57,7 +83,9 @@ class Comparison:
     )
     cpu_seconds: list[float] = field(
         default_factory=lambda: [60.0],
-        metadata={"help": "Budget: CPU seconds of share 1, for each length, or one number for all of them."},
+        metadata={
+            "help": "Budget: CPU seconds of share 1, for each of lengths or data_shares, or one number for all."
+        },
     )
     model: dict | str | None = field(
         default_factory=dict, metadata={"help": "Fields of SmtTeacherConfig, vocabulary left out."}
@@ -71,11 +99,35 @@ class Comparison:
     training: dict | str | None = field(
         default_factory=dict, metadata={"help": "Training arguments that all stages share."}
     )
-    eval_rows: int = field(default=256, metadata={"help": "Rows, never trained on, that accuracy is measured on."})
+    eval_rows: int = field(
+        default=256,
+        metadata={"help": "Rows, windows or images, never trained on, that a trained student is measured on."},
+    )
     eval_factors: list[int] = field(
         default_factory=lambda: [1, 2, 4], metadata={"help": "Lengths of evaluation, in training lengths."}
     )
-    trace_points: int = field(default=6, metadata={"help": "Times that a stage is measured on its way."})
+    context_length: int = field(
+        default=128, metadata={"help": "Tokens before those that a held-out window is scored on, as in evaluate."}
+    )
+    rollout_steps: int = field(
+        default=256, metadata={"help": "Tokens that a held-out window is scored on, the student on its own states."}
+    )
+    reference: str = field(
+        default="BPTT", metadata={"help": "The method that others' budgets are divided by, as tables call it."}
+    )
+    target_losses: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Losses whose budgets are told, in nats a byte or pixel; the reference's own at its end, and 10 and 25 % "
+            "above it by default."
+        },
+    )
+    trace_points: int = field(
+        default=6,
+        metadata={
+            "help": "Times that a stage is measured on its way: on a task at even distances, on a dataset at logarithmic ones."
+        },
+    )
     gradient_length: int = field(
         default=512, metadata={"help": "Tokens of the row over which the gradient norms of the memories are measured."}
     )
@@ -83,59 +135,86 @@ class Comparison:
     def __post_init__(self):
         for name in ("task_options", "stages", "model", "student", "cell_options", "training"):
             setattr(self, name, mapping(name, getattr(self, name)))
-        if self.task is None:
-            raise InputError("task is missing: give --task, such as retrieval, or --config a recipe")
-        for name, kind in (("lengths", int), ("seeds", int), ("cells", str), ("eval_factors", int)):
-            check_list(name, getattr(self, name), kind)
+        self._check_kind()
+        for name, kind in (
+            *(("lengths", int), ("seeds", int), ("cells", str), ("eval_factors", int)),
+            *(("data_shares", (int, float)), ("target_losses", (int, float)), ("only", str)),
+        ):
+            if getattr(self, name) is not None or name not in ("target_losses", "only"):
+                check_list(name, getattr(self, name), kind)
         check_list("cpu_seconds", self.cpu_seconds, (int, float), distinct=False)
-        if self.only is not None:
-            check_list("only", self.only, str)
         if 1 not in self.eval_factors:
             raise InputError(f"eval_factors={self.eval_factors} leaves out 1, the training length: add it")
-        for name in ("eval_rows", "trace_points", "gradient_length"):
+        for name in ("eval_rows", "trace_points", "gradient_length", "context_length", "rollout_steps"):
             if not is_number(getattr(self, name), int):
                 raise InputError(f"{name}={getattr(self, name)!r} must be a whole number")
         check_bounds(self)
+        variants = self.subject.variants
         if len(self.cpu_seconds) == 1:
-            self.cpu_seconds = self.cpu_seconds * len(self.lengths)
-        if len(self.cpu_seconds) != len(self.lengths) or not all(0 < number < math.inf for number in self.cpu_seconds):
+            self.cpu_seconds = self.cpu_seconds * len(variants)
+        if len(self.cpu_seconds) != len(variants) or not all(0 < number < math.inf for number in self.cpu_seconds):
             raise InputError(
-                f"cpu_seconds={self.cpu_seconds} must be one positive number, or one for each of lengths={self.lengths}"
+                f"cpu_seconds={self.cpu_seconds} must be one positive number, or one for each of "
+                f"{self.subject.variant_name}s={variants}"
             )
         self._check()
 
+    def _check_kind(self) -> None:
+        """Checks that the comparison is on a task or on a dataset, and that no field is of the other."""
+        if self.task is None and self.dataset is None:
+            raise InputError(
+                "task is missing: give --task, such as retrieval, or --dataset, a text or images, or --config a recipe"
+            )
+        if self.task is not None and self.dataset is not None:
+            raise InputError(f"task={self.task!r} and dataset={self.dataset!r} are both given: leave one out")
+        kind, others = ("a task", OF_CORPORA) if self.dataset is None else ("a dataset", OF_TASKS)
+        defaults = {
+            each.name: each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+            for each in dataclasses.fields(self)
+        }
+        for name in others:
+            if getattr(self, name) != defaults[name]:
+                raise InputError(f"{name}={getattr(self, name)!r} is not for comparisons on {kind}: leave it out")
+
+    @cached_property
+    def subject(self) -> TaskSubject | CorpusSubject:
+        """What students train on and are measured on."""
+        return TaskSubject(self) if self.dataset is None else CorpusSubject(self)
+
     def _check(self) -> None:
         """Makes everything that a run will make, so that what cannot work is said before anything is trained."""
-        check_fields("model", self.model, SmtTeacherConfig, elsewhere={"vocab_size": "it is the task's"})
+        check_fields("model", self.model, SmtTeacherConfig, elsewhere=OF_DATA)
         students = {"student": self.student}
         for cell in self.cell_options:
             where = f"cell_options of {cell!r}"
-            try:
-                self._import_cell(cell)
-                cell_class(cell)
-            except ValueError as error:
-                raise InputError(f"{where}: {error}") from error
+            self._check_cell(where, cell)
             self.cell_options[cell] = students[where] = mapping(where, self.cell_options[cell])
         for where, values in students.items():
             check_fields(where, values, SmtRnnConfig, elsewhere={"cell_type": "list it in cells"})
         stages = self.chosen_stages()
-        for length in self.lengths:
-            self.load_task(length)
-        self._task("gradient_length", self.gradient_length)
-        for length in self.lengths:
-            for factor in self.eval_factors:
-                self._task(f"eval_factors: {factor} times length {length}", length * factor)
-            for cell in self.cells:
-                self.model_config(cell, length)
+        for stage in stages:
+            check_fields(f"{stage}: model", stage.model, SmtTeacherConfig, elsewhere=OF_DATA)
+            for cell in stage.cells or ():
+                self._check_cell(f"{stage}: cells", cell)
+        for cell in self.cells:
+            if not self.stages_of(cell):
+                raise InputError(
+                    f"cells={self.cells}: no stage trains {cell!r}: leave it out, or add it to a stage's cells"
+                )
+        self.subject.check(stages)
+        for variant in self.subject.variants:
             for stage in stages:
-                self.stage_task(stage, length)
-                self.arguments(stage, length, self.seeds[0], "unused")
+                self.arguments(stage, variant, self.seeds[0], "unused")
+            if self.task is not None:  # for data, the ids are known when they are read
+                for cell in self.cells:
+                    for stage in self.stages_of(cell):
+                        self.model_config(cell, variant, stage)
 
-    def _task(self, where: str, length: int) -> None:
-        """Checks that the task can be made so long; the words of an error begin with where the length comes from."""
+    def _check_cell(self, where: str, cell: str) -> None:
         try:
-            self.load_task(length)
-        except InputError as error:
+            self._import_cell(cell)
+            cell_class(cell)
+        except ValueError as error:
             raise InputError(f"{where}: {error}") from error
 
     def all_stages(self) -> list[Stage]:
@@ -155,6 +234,11 @@ class Comparison:
         wanted = {stage.name for name in self.only for stage in ancestry(stages, name)}
         return [stage for stage in stages if stage.name in wanted]
 
+    def stages_of(self, cell: str) -> list[Stage]:
+        """The stages to train that students with this cell go through."""
+        every = self.all_stages()
+        return [stage for stage in self.chosen_stages() if trains_cell(ancestry(every, stage.name), cell)]
+
     def is_shared(self, stage: Stage) -> bool:
         """Whether a stage is the same for all of `lengths`: it and those before it have rows and a budget of their own."""
 
@@ -164,7 +248,7 @@ class Comparison:
                 bool(chosen.get("max_train_seconds")) or chosen.get("max_steps", -1) > 0
             )
 
-        return all(map(is_own, ancestry(self.all_stages(), stage.name)))
+        return self.task is not None and all(map(is_own, ancestry(self.all_stages(), stage.name)))
 
     def load_task(self, length: int) -> Task:
         """The task with rows of this length; raises as [`smt_hf.tasks.load_task`] does."""
@@ -198,21 +282,28 @@ class Comparison:
         if ":" in cell:
             load_object(cell)
 
-    def model_config(self, cell: str, length: int) -> SmtConfig:
+    def model_config(self, cell: str, variant: float, stage: Stage | None = None) -> SmtConfig:
         """Teacher and student of a run.
+
+        Args:
+            cell: the student's updater.
+            variant: tokens a row of a task, or the share of a dataset.
+            stage: the stage that they are trained in, for what its chain has otherwise.
 
         Raises:
             InputError: if the sizes cannot work.
         """
         self._import_cell(cell)
+        first = ancestry(self.all_stages(), stage.name)[0].model if stage else {}
         student = {**self.student, **self.cell_options.get(cell, {}), "cell_type": cell}
+        ids = self.subject.token_ids(variant)
         try:
-            teacher = SmtTeacherConfig(**self.model, vocab_size=self.load_task(length).vocab_size)
+            teacher = SmtTeacherConfig(**{**self.model, **first}, **ids)
             return SmtConfig(teacher_config=teacher, student_config=student_config_for(teacher, **student))
         except (StrictDataclassError, TypeError, ValueError) as error:
             raise InputError(one_line(error)) from error
 
-    def arguments(self, stage: Stage, length: int, seed: int, output_dir: str):
+    def arguments(self, stage: Stage, variant: float, seed: int, output_dir: str):
         """The training arguments of a stage.
 
         Its budget is its share of `cpu_seconds`, or its own `max_train_seconds`, or its `max_steps`; the schedule of the learning
@@ -221,34 +312,30 @@ class Comparison:
         Raises:
             InputError: naming the stage, if it has a field that its trainer does not know, or one that cannot work.
         """
-        kind, rows = TRAINERS[stage.trainer], stage.length or length
-        check_fields("training", self.training, *TRAINERS.values(), elsewhere=DECIDED)
-        check_fields(str(stage), stage.arguments, kind, elsewhere=DECIDED)
+        kind, elsewhere = TRAINERS[stage.trainer], DECIDED | self.subject.decided
+        check_fields("training", self.training, *TRAINERS.values(), elsewhere=elsewhere)
+        check_fields(str(stage), stage.arguments, kind, elsewhere=elsewhere)
         known = {field.name: field.default for field in dataclasses.fields(kind)}
         chosen = {name: value for name, value in self.training.items() if name in known} | stage.arguments
-        lengths = {"context_length": rows}
-        if stage.trainer == "smt":
-            lengths |= {"horizon": rows}
-        if stage.trainer == "dmt":
-            segment = chosen.get("segment_length", 1)
-            fits = is_number(segment, int) and 1 <= segment <= rows
-            lengths |= {"rollout_length": rows - rows % segment if fits else rows}
         fixed = {
             "output_dir": output_dir,
             "seed": seed,
-            "max_train_seconds": stage.share * self.cpu_seconds[self.lengths.index(length)],
+            "max_train_seconds": stage.share * self.cpu_seconds[self.subject.variants.index(variant)],
             "train_clock": "cpu",
             "use_cpu": True,
             "report_to": "none",
             "save_strategy": "no",
             "disable_tqdm": True,
             "logging_steps": 50,
+            **self.subject.fixed(stage, seed),
+            **self.subject.lengths(stage, variant, chosen),
         }
         try:
             if chosen.get("max_steps", -1) > 0:
                 fixed["max_train_seconds"] = None
-            arguments = kind(**check_types(kind, {**fixed, **lengths, **chosen}))
+            arguments = kind(**check_types(kind, {**fixed, **chosen}))
             check_supported(arguments)
             return arguments
         except (InputError, StrictDataclassError, TypeError, ValueError) as error:
-            raise InputError(f"{stage} at length {length}: {one_line(error)}") from error
+            where = f" at length {variant}" if self.task is not None else ""
+            raise InputError(f"{stage}{where}: {one_line(error)}") from error

@@ -1,11 +1,11 @@
-"""The results of a comparison as tables (a CSV file with a row a stage, and Markdown), and its curves in one file."""
+"""The results of a comparison on a task as tables (a CSV file with a row a stage, and Markdown), and its curves in one file."""
 
-import csv
 from pathlib import Path
 from statistics import mean, median, median_low
 
 from .curves import write_curves
 from .results import BUDGETS, chosen, methods, read_results
+from .tables import markdown, write_csv
 
 
 def write_report(output_dir: str, chance: float) -> str:
@@ -23,12 +23,7 @@ def write_report(output_dir: str, chance: float) -> str:
     """
     results = read_results(output_dir)
     folder = Path(output_dir)
-    with open(folder / "results.csv", "w", newline="", encoding="utf-8") as file:
-        rows = [csv_row(result) for result in results]
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(folder / "results.csv", [csv_row(result) for result in results])
     parts = [
         "Accuracy in % at the training length, mean over n seeds (lowest–highest; one seed where there is no range); "
         f"chance is {100 * chance:.1f}. The student starts from its initial memory and goes on its own states.",
@@ -62,12 +57,6 @@ def csv_row(result: dict) -> dict:
     if "drift" in result:
         row |= {"drift_first": result["drift"][0], "drift_last": result["drift"][-1]}
     return row | {name: result["path"][-1][name] for name in ("steps", *BUDGETS)}
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def spread(values: list[float]) -> str:

@@ -25,26 +25,29 @@ def read_results(output_dir: str) -> list[dict]:
     files = sorted(Path(output_dir).glob(f"*/*/seed-*/*/{RESULT}"))
     results = [load_result(file) for file in files]
     for result in results:
-        result |= {name: result["settings"][name] for name in ("cell", "length", "seed")}
-        result["stages"] = [stage["name"] for stage in result["settings"]["stages"]]
-        labels = [stage["label"] for stage in result["settings"]["stages"]]
+        settings = result["settings"]
+        result |= {name: settings[name] for name in ("cell", "length", "data_share", "seed") if name in settings}
+        result["stages"] = [stage["name"] for stage in settings["stages"]]
+        labels = [stage["label"] for stage in settings["stages"]]
         result["shown"] = labels[-1] is not None
         result["method"] = " → ".join(label for label in labels if label is not None)
-        if result["shown"]:
+        result["after"] = " → ".join(label for label in labels[:-1] if label is not None)
+        if result["shown"] and "length" in result:
             result["accuracy"] = result["student"][str(result["length"])]["accuracy"]
-    tasks = sorted({f"{result['settings']['task']} {result['settings']['task_options']}" for result in results})
-    if len(tasks) > 1:
+    subjects = sorted({subject_of(result["settings"]) for result in results})
+    if len(subjects) > 1:
         raise InputError(
-            f"{output_dir!r} holds results of several tasks, {', '.join(tasks)}: give each a folder of its own"
+            f"{output_dir!r} holds results of several tasks, {', '.join(subjects)}: give each a folder of its own"
         )
     by_run = {(*run_of(result), result["stages"][-1]): result for result in results}
     whole = []
     for result in results:
         if not result["shown"]:
             continue
-        cell, length, seed = run_of(result)  # no length: a stage that runs of every length share
+        cell, variant, seed = run_of(result)  # no length: a stage that runs of every length share
         chain = [
-            by_run.get((cell, length, seed, name)) or by_run.get((cell, None, seed, name)) for name in result["stages"]
+            by_run.get((cell, variant, seed, name)) or by_run.get((cell, None, seed, name))
+            for name in result["stages"]
         ]
         if None not in chain:
             whole.append({**result, "path": whole_path(chain)})
@@ -53,9 +56,16 @@ def read_results(output_dir: str) -> list[dict]:
     return whole
 
 
+def subject_of(settings: dict) -> str:
+    """What a result's student was measured on, in words."""
+    if "task" in settings:
+        return f"{settings['task']} {settings['task_options']}"
+    return f"held-out {settings['unit']}s {settings['corpus']['held_out']}"
+
+
 def run_of(result: dict) -> tuple:
     """What all stages of one run have in common."""
-    return result["cell"], result["length"], result["seed"]
+    return result["cell"], result.get("length", result.get("data_share")), result["seed"]
 
 
 def whole_path(chain: list[dict]) -> list[dict]:

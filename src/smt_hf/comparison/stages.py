@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from ..errors import InputError
 from ..training import BpttTrainingArguments, DmtTrainingArguments, SmtTrainingArguments
-from .checks import is_number
+from .checks import check_list, is_number
 
 TRAINERS = {"smt": SmtTrainingArguments, "dmt": DmtTrainingArguments, "bptt": BpttTrainingArguments}
-STAGE_FIELDS = ("trainer", "after", "share", "label", "length", "task_options")
+STAGE_FIELDS = ("trainer", "after", "share", "label", "cells", "model", "length", "task_options")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Stage:
         after: the stage whose student it goes on with; a new student when `None`.
         share: its part of the budget; `max_train_seconds` or `max_steps` among its arguments is one of its own.
         label: what tables call it; its name when empty.
+        cells: the cells whose students it trains, among the comparison's; all of those that `after` trains when `None`.
+        model: fields of the teacher's that the models of this stage and of those after it have otherwise.
         length: tokens a row it trains on; the comparison's own length when `None`.
         task_options: options of the task that it has otherwise. With rows of its own, by these or by the length, it is a step
             of a curriculum, on the way to the stages after it, and stands in no table. With a budget of its own besides, it is
@@ -37,6 +39,8 @@ class Stage:
     after: str | None = None
     share: float = 1.0
     label: str = ""
+    cells: list[str] | None = None
+    model: dict = field(default_factory=dict)
     length: int | None = None
     task_options: dict = field(default_factory=dict)
     arguments: dict = field(default_factory=dict)
@@ -52,8 +56,13 @@ class Stage:
             raise InputError(f"{self}: label={self.label!r} must be text: put it in quotes")
         if self.length is not None and (not is_number(self.length, int) or self.length < 1):
             raise InputError(f"{self}: length={self.length!r} must be a whole number of at least 1")
-        if not isinstance(self.task_options, dict):
-            raise InputError(f"{self}: task_options={self.task_options!r} must be a mapping of names to values")
+        for name in ("model", "task_options"):
+            if not isinstance(getattr(self, name), dict):
+                raise InputError(f"{self}: {name}={getattr(self, name)!r} must be a mapping of names to values")
+        if self.model and self.after is not None:
+            raise InputError(f"{self}: its model is that of {self.after!r}: set `model` where that one begins")
+        if self.cells is not None:
+            check_list(f"{self}: cells", self.cells, str)
 
     @property
     def shown_label(self) -> str | None:
@@ -107,6 +116,11 @@ def ancestry(stages: list[Stage], name: str) -> list[Stage]:
     while chain[0].after is not None:
         chain.insert(0, by_name[chain[0].after])
     return chain
+
+
+def trains_cell(chain: list[Stage], cell: str) -> bool:
+    """Whether students with this cell go through a chain of stages."""
+    return all(stage.cells is None or cell in stage.cells for stage in chain)
 
 
 def method_of(chain: list[Stage]) -> str:

@@ -1,28 +1,42 @@
 """Measuring a student on the way through its training."""
 
 import time
+from bisect import bisect_right
+from collections.abc import Sequence
 
 from transformers import TrainerCallback
 
+FIRST_SHARE = 1 / 64  # where logarithmic distances begin
+
+
+def even_shares(num_points: int) -> list[float]:
+    """Shares of a training at even distances, the last of them its end."""
+    return [point / num_points for point in range(1, num_points + 1)]
+
+
+def logarithmic_shares(num_points: int) -> list[float]:
+    """Shares of a training, each the same number of times the one before, from `FIRST_SHARE` to its end."""
+    return [FIRST_SHARE ** (point / max(num_points - 1, 1)) for point in reversed(range(num_points))]
+
 
 class Trace(TrainerCallback):
-    """Measures the student at even shares of a training's time, which does not count the measuring.
+    """Measures the student at shares of a training's time, which does not count the measuring.
 
-    A training without a time limit is measured at even shares of its steps.
+    A training without a time limit is measured at these shares of its steps.
 
     Args:
         clock: the trainer's [`TrainClock`].
         measure: a function without arguments that returns a dictionary of numbers.
-        num_points: measurements, the last of them at the end.
+        shares: when to measure, rising to 1. The end is measured in any case.
     """
 
-    def __init__(self, clock, measure, num_points: int):
+    def __init__(self, clock, measure, shares: Sequence[float]):
         self.clock = clock
         self.measure = measure
-        self.num_points = num_points
+        self.shares = shares
         self.points = []
         self.wall_seconds = 0.0
-        self._shares = 0
+        self._reached = 0
         self._since = None
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -33,9 +47,9 @@ class Trace(TrainerCallback):
         self.wall_seconds += now - self._since
         timed = self.clock.max_seconds is not None
         progress = self.clock.progress() if timed else state.global_step / state.max_steps
-        shares = int(progress * self.num_points)
-        if shares > self._shares or control.should_training_stop:
-            self._shares = shares
+        reached = bisect_right(self.shares, progress)
+        if reached > self._reached or control.should_training_stop:
+            self._reached = reached
             self.points.append(
                 {
                     "steps": state.global_step,

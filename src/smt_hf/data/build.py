@@ -155,18 +155,15 @@ class DataOptions(TextOptions):
         Raises:
             InputError: if the text is missing or too short, or evaluations were asked for without validation text.
         """
-        images = isinstance(tokenizer, SmtImageProcessor)
-        streams = self.streaming and not images
+        streams = self.streaming and not isinstance(tokenizer, SmtImageProcessor)
         with arguments.main_process_first(desc="reading the text"):
             train, validation = None if streams else self.tokens(tokenizer), self.eval_tokens(tokenizer)
-        seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-        whole = images and arguments.context_length >= tokenizer.sequence_length
-        if streams:
-            rows = self.stream(tokenizer, window_length, arguments, seed)
-        else:
-            rows = ImageRows(train) if whole else TokenWindows(train, window_length, seed=seed)
+        rows = (
+            self.stream(tokenizer, window_length, arguments) if streams else training_rows(train, tokenizer, arguments)
+        )
         datasets = {"train_dataset": rows, "eval_dataset": None}
         if validation is not None:
+            whole = isinstance(rows, ImageRows)
             windows = ImageRows(validation) if whole else TokenWindows(validation, window_length, random_offset=False)
             num_windows = min(self.num_eval_windows, len(windows))
             spread = [number * len(windows) // num_windows for number in range(num_windows)]
@@ -175,7 +172,7 @@ class DataOptions(TextOptions):
             raise InputError(f"eval_strategy={arguments.eval_strategy!s} needs validation text: pass --eval_dataset")
         return datasets
 
-    def stream(self, tokenizer, window_length: int, arguments, seed: int) -> TextStream:
+    def stream(self, tokenizer, window_length: int, arguments) -> TextStream:
         """The text of `dataset` to be read as it comes.
 
         Raises:
@@ -185,6 +182,7 @@ class DataOptions(TextOptions):
             raise InputError("dataset is missing: pass a text file or a Hub dataset id")
         if arguments.max_steps <= 0:
             raise InputError("streaming has no last window: give max_steps or max_train_seconds")
+        seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
         at_once = arguments.world_size * max(arguments.dataloader_num_workers, 1)
         return TextStream(
             self.dataset,
@@ -199,3 +197,15 @@ class DataOptions(TextOptions):
             separator=self.separator,
             max_documents=self.max_documents,
         )
+
+
+def training_rows(cache: TokenCache, tokenizer, arguments) -> ImageRows | TokenWindows:
+    """The rows that a trainer takes from a corpus: images where the context is as long as they are, windows otherwise.
+
+    Raises:
+        InputError: if the corpus is shorter than one window.
+    """
+    if isinstance(tokenizer, SmtImageProcessor) and arguments.context_length >= tokenizer.sequence_length:
+        return ImageRows(cache)
+    seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+    return TokenWindows(cache, arguments.window_length, seed=seed)

@@ -92,7 +92,9 @@ def measure_cpu() -> Hardware:
 
 BACKWARD = 3.0  # starting a kernel of a layer takes Python so many times as long as of a bare addition: modules, and the graph
 
-GRAPH_BYTES = 700  # roughly, as measured over the grid of scripts/check_estimate.py; on a GPU they lie in the host's memory
+GRAPH_BYTES = (
+    700  # roughly, as measured over the grid of scripts/check_estimate.py; on a GPU they lie in the host's memory
+)
 
 
 def fastest(run, repetitions: int) -> float:

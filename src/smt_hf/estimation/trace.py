@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..batch import Batch
 from ..comparison.flops import sequential_flops
+from ..errors import InputError
 from ..models import SmtForPreTraining, SmtRnnForCausalLM, layers_smt
 from ..training import BpttTrainer, DmtTrainer, SmtTrainer
 from ..training.bptt import BpttTrainingArguments
@@ -67,7 +68,14 @@ def trace_step(config, arguments, on_cpu: bool = False, draw: tuple[int, int] = 
         arguments: a trainer's; the method is theirs.
         on_cpu: whether kernels are those of a CPU, which differ for attention over a handful of positions.
         draw: the seed and the step that the plan is drawn from.
+
+    Raises:
+        InputError: for DMT with the memory carried on.
     """
+    if getattr(arguments, "rollout", None) == "carried":
+        raise InputError(
+            "rollout=carried cannot be estimated: its steps depend on which windows begin; estimate sweeps, or BPTT with carry_memory"
+        )
     torch.manual_seed(0)
     with kernels_of_cpu(on_cpu):
         trainer = meta_trainer(config, arguments)
@@ -115,12 +123,17 @@ def make_step(trainer, batch: Batch, draw: tuple[int, int]) -> Step:
 
 def tokens_read(arguments) -> int:
     """Tokens of a window, or of a segment where the memory is carried on."""
-    return arguments.bptt_horizon if getattr(arguments, "carry_memory", False) else arguments.context_length
+    return arguments.bptt_horizon if carries(arguments) else arguments.context_length
+
+
+def carries(arguments) -> bool:
+    """Whether a step of BPTT reads one segment of every row."""
+    return hasattr(arguments, "bptt_horizon") and arguments.carry_memory
 
 
 def meta_batch(arguments) -> Batch:
     """A micro-batch of one process, as the data of text are."""
-    rows, carried = arguments.per_device_train_batch_size, getattr(arguments, "carry_memory", False)
+    rows, carried = arguments.per_device_train_batch_size, carries(arguments)
     length = arguments.bptt_horizon + 1 if carried else arguments.window_length
     columns = {name: torch.zeros(rows, length, dtype=torch.long, device="meta") for name in ("input_ids", "documents")}
     if carried:

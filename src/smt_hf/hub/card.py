@@ -23,7 +23,11 @@ CARD = "README.md"
 SAMPLES = "samples.png"  # images that the student drew
 MARK = "<!-- Written by smt-hf from the files beside it and written anew with them. Delete this line to keep your edits. -->"
 TEMPLATES = {"smt_rnn": "student.md", "smt_teacher": "teacher.md", "smt": "joint.md"}
-PIPELINES = {"student.md": "text-generation", "image_student.md": "unconditional-image-generation"}
+PIPELINES = {
+    "student.md": "text-generation",
+    "language_model.md": "text-generation",
+    "image_student.md": "unconditional-image-generation",
+}
 LOSS_TERMS = (
     "loss decoding dynamics readout stream uniformity student grad_norm effective_rank memory_variance drift".split()
 )
@@ -67,16 +71,18 @@ def is_own_card(card: Path) -> bool:
 
 def make_card(folder: Path, name: str | None = None, license: str | None = None) -> ModelCard:
     """The card of a folder, see [`write_card`]."""
-    check_kind(str(folder), *TEMPLATES)
+    stages = read_stages(str(folder))
+    is_lm = bool(stages) and stages[-1]["command"] == "lm"
+    if not is_lm:
+        check_kind(str(folder), *TEMPLATES)
     config = AutoConfig.from_pretrained(folder)
     name = name or folder.resolve().name
     sizes = config if config.model_type != "smt" else config.teacher_config
     student = {"smt_rnn": config, "smt": getattr(config, "student_config", None)}.get(config.model_type)
     processor = load_processor(str(folder))
-    template = TEMPLATES[config.model_type]
+    template = "language_model.md" if is_lm else TEMPLATES[config.model_type]
     if processor is not None and config.model_type == "smt_rnn":
         template = f"image_{template}"
-    stages = read_stages(str(folder))
     report, plot = find_evaluation(folder)
     of_these_weights = report is None or report.get("weights") == weights_digest(folder)
     report, plot = (report, plot) if of_these_weights else (None, None)
@@ -85,7 +91,7 @@ def make_card(folder: Path, name: str | None = None, license: str | None = None)
         pipeline_tag=PIPELINES.get(template),
         license=license,
         datasets=hub_datasets(stages) or None,
-        tags=["smt", "supervised-memory-training", "recurrent", "constant-memory"],
+        tags=["smt", "supervised-memory-training", *([] if is_lm else ["recurrent", "constant-memory"])],
         model_name=name,
         eval_results=evaluation_results(stages, report) or None,
     )
@@ -100,10 +106,10 @@ def make_card(folder: Path, name: str | None = None, license: str | None = None)
         config=sizes,
         student=student,
         num_parameters=count_parameters(folder),
-        memory_numbers=sizes.num_memory_tokens * sizes.hidden_size,
+        memory_numbers=0 if is_lm else sizes.num_memory_tokens * sizes.hidden_size,
         training="\n\n".join(describe_stage(stage) for stage in stages) or "No record of the training was kept.",
         evaluation=describe_evaluation(report, plot, of_these_weights),
-        limits=describe_limits(stages, report, of_images=processor is not None),
+        limits=describe_limits(stages, report, of_images=processor is not None, has_memory=not is_lm),
     )
     return card
 
@@ -255,7 +261,7 @@ def describe_evaluation(report: dict | None, plot: str | None, of_these_weights:
     return text + (f"\n\n![Loss by position and drift]({plot})" if plot else "")
 
 
-def describe_limits(stages: list[dict], report: dict | None, of_images: bool = False) -> str:
+def describe_limits(stages: list[dict], report: dict | None, of_images: bool = False, has_memory: bool = True) -> str:
     """What a reader should not expect, as far as the record and the evaluation tell."""
     lines = []
     if of_images:
@@ -282,5 +288,6 @@ def describe_limits(stages: list[dict], report: dict | None, of_images: bool = F
             lines.append(
                 f"Reading the text itself, it is {report['cold_minus_warm']:+.3f} nats per token away from a start in the teacher's state."
             )
-    lines.append("The memory has a fixed size: details of a long text are lost, however short the question.")
+    if has_memory:
+        lines.append("The memory has a fixed size: details of a long text are lost, however short the question.")
     return "\n".join(f"* {line}" for line in lines)

@@ -6,6 +6,7 @@ from .many import write_many
 from .prefixes import PrefixCache
 from .requests import Answer, EngineFull, EngineStopped, Piece, Request, Ticket
 from .sampling import SamplingParams, TokenLogprob
+from .teachers import TeacherReader
 from .text import TextStream
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "PrefixCache",
     "Request",
     "SamplingParams",
+    "TeacherReader",
     "TextStream",
     "Ticket",
     "TokenLogprob",

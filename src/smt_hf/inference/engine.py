@@ -18,12 +18,14 @@ from .prefixes import PrefixCache
 from .requests import Answer, EngineFull, EngineStopped, FinishReason, Piece, Request, Ticket, check_request
 from .rows import Row
 from .sampling import Sampler, token_logprobs
+from .teachers import MOST_TOKENS, TeacherReader
 
 logger = logging.getLogger(__name__)
 
 READ_AHEAD = 8  # tokens that waiting prompts are read by between two steps of those that write
 READERS = 8  # rows that are read ahead, those with the least left first
 QUANTUM = 512  # steps that a row takes before it may have to wait for others
+FEW_STREAMS = 32  # answers that are given out as often as asked for; more of them take turns as much longer
 IDLE_SECONDS = 0.5
 
 
@@ -43,7 +45,9 @@ class Engine:
         max_rows: rows that are stepped together.
         max_waiting: requests that may wait besides; then [`submit`] refuses.
         prefixes: what was read before; `None` reads every prompt from its beginning.
-        piece_seconds: pieces of an answer are given out together after so many seconds, the first and the last at once.
+        teacher: reads the beginning of long prompts, for requests that ask for it.
+        piece_seconds: pieces of an answer are given out together after so many seconds, the first and the last at once; more
+            seldom where many are given out, which costs more than to write them.
         deliver: takes the list of `(ticket, piece)` that a step gives out, on the engine's thread; calls `ticket.on_piece` by
             default.
     """
@@ -56,6 +60,7 @@ class Engine:
         max_rows: int = 256,
         max_waiting: int = 1024,
         prefixes: PrefixCache | None = None,
+        teacher: TeacherReader | None = None,
         piece_seconds: float = 0.02,
         deliver: Callable[[list[tuple[Ticket, Piece]]], None] | None = None,
     ):
@@ -63,9 +68,9 @@ class Engine:
         self.tokenizer = tokenizer
         self.end_ids = frozenset(end_ids)
         self.max_rows, self.max_waiting = max_rows, max_waiting
-        self.prefixes, self.piece_seconds = prefixes, piece_seconds
+        self.prefixes, self.teacher, self.piece_seconds = prefixes, teacher, piece_seconds
         self.deliver = deliver or _call_each
-        self.counts = Counter(steps=0, tokens_read=0, tokens_written=0, tokens_cached=0, requests=0)
+        self.counts = Counter(steps=0, tokens_read=0, tokens_taught=0, tokens_written=0, tokens_cached=0, requests=0)
         self.rows: list[Row] = []
         self.memory = self.backend.initial_memory[:0, None].reshape(0, *self.backend.initial_memory.shape)
         self.waiting: deque[Row] = deque()
@@ -110,7 +115,7 @@ class Engine:
             EngineStopped: if the engine stops.
         """
         shape = tuple(self.backend.initial_memory.shape)
-        check_request(request, self.backend.vocab_size, shape, self.max_rows)
+        check_request(request, self.backend.vocab_size, shape, self.max_rows, self.teacher is not None)
         ticket = Ticket(request, on_piece, stream)
         row = Row(ticket, self.tokenizer, self.backend.vocab_size)
         with self._lock:
@@ -218,24 +223,39 @@ class Engine:
             waiting = list(self.waiting)
         crowd = len(self.rows) + sum(row.num_rows for row in waiting) - self.max_rows
         aside = self._stand_aside(crowd) if crowd > 0 else []
-        joined, memories, room = [], [], self.max_rows - len(self.rows)
+        joined, memories, room, taught = [], [], self.max_rows - len(self.rows), 0
         for row in waiting:
             room -= row.num_rows
-            if room < 0:
+            taught += self.teacher.num_given(row.num_left) if row.may_use_teacher else 0
+            if room < 0 or joined and taught > MOST_TOKENS:
                 break
             joined.append(row)
         with self._lock:
             for _ in joined:
                 self.waiting.popleft()
             self.waiting.extend(aside)
+        before = [row.position for row in joined]
         for row in joined:
-            row.num_steps, before = 0, row.position
+            row.num_steps = 0
             memories.append(row.recall(self.backend.initial_memory, self.prefixes))
-            self.counts["tokens_cached"] += row.position - before
         if joined:
+            self._teach(joined, memories)
+            known = [row.position - start for row, start in zip(joined, before, strict=True) if not row.was_taught]
+            self.counts["tokens_cached"] += sum(known)
             self.rows = self.rows + joined
             self.memory = torch.cat([self.memory, torch.stack(memories)])
             self._write([row for row in joined if not row.is_reading and row.last is None])  # nothing to read
+
+    def _teach(self, rows: list[Row], memories: list[torch.Tensor]) -> None:
+        """Lets the teacher read where it is asked for and more is left to read than the student would read after it."""
+        asks = [number for number, row in enumerate(rows) if row.may_use_teacher]
+        asks = [number for number in asks if rows[number].num_left > self.teacher.last_tokens]
+        if not asks:
+            return
+        states = self.teacher.read([rows[number].prompt for number in asks]).to(self.memory)
+        for number, state in zip(asks, states, strict=True):
+            memories[number] = state
+            self.counts["tokens_taught"] += rows[number].take_over(self.teacher.last_tokens)
 
     def _stand_aside(self, count: int) -> list[Row]:
         """Takes up to so many rows out, those that have been at it longest."""
@@ -378,9 +398,12 @@ class Engine:
     def _give_out(self) -> None:
         """Hands over the pieces that are due: all together, so that whoever takes them is woken once."""
         now = time.monotonic()
-        due = now - self._gave_out >= self.piece_seconds
-        for row in self.rows:
-            if not row.ticket.streams or not (due or row.is_fresh and row.has_news):
+        streams = [row for row in self.rows if row.ticket.streams]
+        due = now - self._gave_out >= self.piece_seconds * max(1.0, len(streams) / FEW_STREAMS)
+        if due:
+            self._gave_out = now
+        for row in streams:
+            if not (due or row.is_fresh and row.has_news):
                 continue
             if row.has_news or row.keeps_memory:
                 piece = row.piece()
@@ -388,7 +411,6 @@ class Engine:
                 self._out.append((row.ticket, piece))
         if not self._out:
             return
-        self._gave_out = now
         out, self._out = self._out, []
         for ticket, piece in out:
             ticket.add(piece)

@@ -33,6 +33,8 @@ class Request:
             it. The whole prompt is then read.
         keep_memory: Return the memory after the last token of each answer, which is then read as well, and with every piece the
             memory as it is.
+        use_teacher: Let the engine's teacher read the prompt in one pass, all but its last tokens; see [`TeacherReader`]. The
+            memory is then not quite the student's own, and what is read is not kept for other prompts.
         random_state: Where the draws of an earlier answer had come to, instead of at the seed's beginning.
         timeout: Seconds after which the request ends, with what has been written.
     """
@@ -42,6 +44,7 @@ class Request:
     memory: torch.Tensor | None = None
     prompt_logprobs: bool = False
     keep_memory: bool = False
+    use_teacher: bool = False
     random_state: torch.Tensor | None = None
     timeout: float | None = None
 
@@ -140,11 +143,14 @@ class Ticket:
             self._done.set()
 
 
-def check_request(request: Request, vocab_size: int, memory_shape: tuple[int, ...], max_rows: int) -> None:
+def check_request(
+    request: Request, vocab_size: int, memory_shape: tuple[int, ...], max_rows: int, has_teacher: bool = False
+) -> None:
     """Checks what only the engine can.
 
     Raises:
-        InputError: for token ids outside the vocabulary, a memory of another shape, or more answers than rows.
+        InputError: for token ids outside the vocabulary, a memory of another shape, more answers than rows, or a teacher that is
+            not there or cannot help.
     """
     for name, ids in (("prompt", request.prompt_ids), ("logit_bias", request.params.logit_bias)):
         if len(ids) and not 0 <= min(ids) <= max(ids) < vocab_size:
@@ -154,3 +160,11 @@ def check_request(request: Request, vocab_size: int, memory_shape: tuple[int, ..
         raise InputError(f"the memory is {tuple(request.memory.shape)}: the student's is {memory_shape}")
     if request.params.n > max_rows:
         raise InputError(f"n={request.params.n} must be at most {max_rows}")
+    if request.use_teacher:
+        if not has_teacher:
+            raise InputError("use_teacher=true has no teacher here: leave it out")
+        for name, given in (("a memory", request.memory is not None), ("echo with logprobs", request.prompt_logprobs)):
+            if given:
+                raise InputError(
+                    f"use_teacher=true reads a prompt from its beginning in one pass: leave it out, or {name}"
+                )

@@ -31,6 +31,8 @@ class Row:
         self.last: int | None = None  # the token that was written and is read next
         self.num_steps = 0  # since it joined
         self.num_rows = request.params.n if index == 0 else 1  # that it stands for
+        self.may_use_teacher = request.use_teacher  # until it has begun to read
+        self.was_taught = False
         self.deadline = np.inf if request.timeout is None else time.monotonic() + request.timeout
         self.written: list[int] = []
         self.ending: FinishReason | None = None  # the last token is only read for the memory
@@ -65,18 +67,26 @@ class Row:
     @property
     def uses_prefixes(self) -> bool:
         """Whether its tokens are all that its memory has read, and need not be read again one by one."""
-        return self.ticket.request.memory is None
+        return self.ticket.request.memory is None and not self.was_taught
+
+    def take_over(self, last_tokens: int) -> int:
+        """Goes on from where the teacher leaves it, before the last tokens of its prompt; returns how many it has read."""
+        self.ticket.num_cached = 0
+        self.position = self.ticket.num_read = len(self.prompt) - last_tokens
+        self.was_taught = True
+        return self.position
 
     def fork(self, index: int) -> "Row":
         """The row of another answer to the same prompt, which has been read."""
         row = Row(self.ticket, self.tokenizer, self.vocab_size, index)
         row.position, row.num_steps, row.deadline = self.position, self.num_steps, self.deadline
+        row.may_use_teacher, row.was_taught = False, self.was_taught
         return row
 
     def recall(self, initial_memory: torch.Tensor, prefixes: PrefixCache | None) -> torch.Tensor:
         """The memory to begin with; moves the position behind what is known of the prompt."""
         if self.memory is not None:  # it had to wait in between
-            memory, self.memory = self.memory, None
+            memory, self.memory, self.may_use_teacher = self.memory, None, False
             return memory
         request = self.ticket.request
         if request.memory is not None:

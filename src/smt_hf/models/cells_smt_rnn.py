@@ -227,13 +227,14 @@ def cell_class(cell_type: str) -> type[Cell]:
     return found
 
 
-def init_cell(module: nn.Module, config) -> None:
-    """Initial weights of what the library's `_init_weights` does not know: torch's own for its cells."""
-    if isinstance(module, Cell):
-        module.init_parameters()
-    if isinstance(module, nn.RNNCellBase):
-        for parameter in module.parameters():
-            bound = module.hidden_size**-0.5
-            init.uniform_(parameter, -bound, bound)
-    if config.zero_init_residual and isinstance(module, MlpBlock | InputBlock):
-        init.zeros_(module.down_proj.weight)
+def init_cells(model: nn.Module, config) -> None:
+    """Initial weights of what the library's `_init_weights` does not know, torch's own for its cells; for a model's."""
+    for module in model.modules():
+        if isinstance(module, Cell):
+            module.init_parameters()
+        if isinstance(module, nn.RNNCellBase):
+            for parameter in module.parameters():
+                bound = module.hidden_size**-0.5
+                init.uniform_(parameter, -bound, bound)
+        if config.zero_init_residual and isinstance(module, MlpBlock | InputBlock):
+            init.zeros_(module.down_proj.weight)

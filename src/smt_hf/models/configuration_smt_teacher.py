@@ -1,8 +1,10 @@
 """Configuration of the Transformer teacher."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from .configuration_smt_shared import SmtSharedConfig
 
@@ -18,6 +20,11 @@ class SmtTeacherConfig(SmtSharedConfig):
         num_decoder_layers: Layers of the decoder (memory and future inputs -> future).
         encoder_attention: `"causal"` (dense SMT: one pass encodes any number of positions) or `"bidirectional"`
             (the paper's encoder: the context of every position is encoded by itself).
+        backbone_config: A causal language model whose hidden states the encoder reads instead of token embeddings: the
+            configuration of any class of `AutoModelForCausalLM` that takes masks and positions, or its dictionary. `None` is the
+            paper's teacher.
+        carry_hidden_state: Put the backbone's last hidden state into the last memory token, so that the readout begins
+            where the backbone is; without a backbone it has no effect.
         tie_word_embeddings: `False`: the teacher's head is not its embedding.
 
     Raises:
@@ -25,12 +32,26 @@ class SmtTeacherConfig(SmtSharedConfig):
     """
 
     model_type = "smt_teacher"
+    sub_configs = {"backbone_config": AutoConfig}
     attribute_map = {"num_hidden_layers": "num_encoder_layers"}
 
     num_encoder_layers: int = 8
     num_decoder_layers: int = 4
     encoder_attention: Literal["causal", "bidirectional"] = "causal"
+    backbone_config: Any = None
+    carry_hidden_state: bool = True
     tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        backbone = self.backbone_config
+        if isinstance(backbone, dict):
+            model_type = backbone.get("model_type")
+            if model_type not in CONFIG_MAPPING:
+                raise ValueError(f"backbone_config: model_type={model_type!r} is no model that transformers knows")
+            self.backbone_config = CONFIG_MAPPING[model_type].from_dict(backbone)
+        elif not (backbone is None or isinstance(backbone, PreTrainedConfig)):
+            raise TypeError(f"backbone_config={backbone!r} is neither a configuration nor its dictionary")
+        super().__post_init__(**kwargs)
 
     def validate_layers(self):
         """There must be an encoder, and a head of its own."""
@@ -41,3 +62,18 @@ class SmtTeacherConfig(SmtSharedConfig):
             )
         if self.tie_word_embeddings:
             raise ValueError("tie_word_embeddings=True: the teacher's head is not its embedding, leave it at False")
+
+    def validate_backbone(self):
+        """A backbone must have the teacher's tokens, and be read in one direction."""
+        backbone = self.backbone_config
+        if backbone is None:
+            return
+        if self.encoder_attention != "causal":
+            raise ValueError(
+                f"encoder_attention={self.encoder_attention!r} cannot read a backbone, whose states are causal: set it to 'causal'"
+            )
+        vocab_size = backbone.get_text_config().vocab_size
+        if vocab_size != self.vocab_size:
+            raise ValueError(
+                f"vocab_size={self.vocab_size} is not the backbone's {vocab_size}: use the backbone's own tokenizer and vocabulary"
+            )

@@ -147,11 +147,17 @@ class SmtBlock(GradientCheckpointingLayer):
         return hidden_states + self.mlp(self.mlp_norm(hidden_states))
 
 
-def init_residual_outputs(module: nn.Module, config) -> None:
-    """Zeroes the last matrices of a block if the configuration asks for it; for `_init_weights`."""
-    if config.zero_init_residual and isinstance(module, SmtBlock):
-        init.zeros_(module.attention.o_proj.weight)
-        init.zeros_(module.mlp.down_proj.weight)
+def init_residual_outputs(model: nn.Module, config) -> None:
+    """Zeroes the last matrices of all blocks of a model if the configuration asks for it; for its `_init_weights`.
+
+    It is the model that is told, since the library hands no module to `_init_weights` that has no weights of its own, such as a
+    block, unless the code is the library's.
+    """
+    if config.zero_init_residual:
+        for module in model.modules():
+            if isinstance(module, SmtBlock):
+                init.zeros_(module.attention.o_proj.weight)
+                init.zeros_(module.mlp.down_proj.weight)
 
 
 class SmtTransformer(nn.Module):

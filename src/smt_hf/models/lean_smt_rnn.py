@@ -7,6 +7,7 @@ keys are folded into one matrix a layer, the rotary tables are kept, and no modu
 import torch
 from torch import nn
 from torch.nn.functional import embedding, scaled_dot_product_attention
+from transformers.activations import ReLUSquaredActivation
 
 from .cells_smt_rnn import TransformerCell
 from .layers_smt import SmtAttention, SmtBlock, SmtMLP, SmtTransformer, rotary_embedding
@@ -90,7 +91,8 @@ class _LeanLayer:
         self.output = _transposed(attention.o_proj.weight)
         self.up = _transposed(block.mlp.up_proj.weight * block.mlp_norm.weight)
         self.down = _transposed(block.mlp.down_proj.weight)
-        self.act_fn = block.mlp.act_fn
+        is_relu2 = type(block.mlp.act_fn) is ReLUSquaredActivation
+        self.act_fn = _squared_relu if is_relu2 else block.mlp.act_fn
 
     def _turned(self, weight: torch.Tensor) -> torch.Tensor:
         """The projection whose output is multiplied by the sine."""
@@ -156,6 +158,10 @@ def _rms_norm(states: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
     """`torch.nn.functional.rms_norm` without a scale, in half its time for a few rows on a CPU."""
     length = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
     return states * torch.addcmul(eps, length, length, value=1 / states.shape[-1]).rsqrt_()
+
+
+def _squared_relu(states: torch.Tensor) -> torch.Tensor:
+    return torch.relu(states).square_()
 
 
 def _transposed(weight: torch.Tensor) -> torch.Tensor:

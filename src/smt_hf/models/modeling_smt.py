@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .backbone_smt import take_over
 from .configuration_smt import SmtConfig
 from .documents_smt import check_names, columns_on, document_starts, separate_padding
 from .modeling_smt_rnn import SmtRnnForCausalLM
@@ -20,12 +22,14 @@ class SmtForPreTrainingOutput(ModelOutput):
 
     positions: `(P,)`, the encoded positions in rising order; -1 is the empty context.
     memory: `(B, P, K, D)`, the teacher's states after them.
-    predicted_memory: `(B, S, K, D)`, the student's states after the segments.
+    predicted_memory: `(B, S, K, D)`, the student's states after the segments; `None` where the student did not run.
     target_memory: `(B, S, K, D)`, the teacher's states that they should equal.
     student_logits: `(B, S, J, V)`, the next token read from the student's state after every token of the segments.
     decoding_logits: `(B, M, T_f, V)`, the future decoded from the decoded positions.
     readout_logits: `(B, P, V)`, the next token read from every teacher state alone.
-    stream_logits: `(B, T, V)`, the next token from the encoder's token stream; `None` for a bidirectional encoder.
+    stream_logits: `(B, T, V)`, the next token from the encoder's token stream, or from the teacher's backbone; `None` for a
+        bidirectional encoder.
+    backbone_logits: `(B, S, J, V)`, the backbone's own beside `student_logits`, if they were asked for.
     """
 
     positions: torch.LongTensor | None = None
@@ -36,6 +40,7 @@ class SmtForPreTrainingOutput(ModelOutput):
     decoding_logits: torch.FloatTensor | None = None
     readout_logits: torch.FloatTensor | None = None
     stream_logits: torch.FloatTensor | None = None
+    backbone_logits: torch.FloatTensor | None = None
 
 
 def encoded_positions(segment_starts: torch.Tensor, segment_length: int, with_empty: bool) -> torch.Tensor:
@@ -59,7 +64,7 @@ class SmtForPreTraining(SmtPreTrainedModel):
         # reads the next token from the causal stream: a help in training, no part of teacher or student
         self.stream_head = (
             nn.Linear(teacher_config.hidden_size, teacher_config.vocab_size, bias=False)
-            if teacher_config.encoder_attention == "causal"
+            if teacher_config.encoder_attention == "causal" and teacher_config.backbone_config is None
             else None
         )
         self.post_init()
@@ -74,6 +79,22 @@ class SmtForPreTraining(SmtPreTrainedModel):
         if self.device.type != "meta" and self.all_tied_weights_keys.keys() == wanted.keys():
             self.student.model.decoder = self.teacher.decoder
             self.student.lm_head = self.teacher.lm_head
+
+    @torch.no_grad()
+    def start_from_backbone(self, backbone: PreTrainedModel, seed: int = 0) -> None:
+        """Begins teacher and student from a causal language model, see [`take_over`].
+
+        Args:
+            backbone: of the class and sizes that the teacher's `backbone_config` names.
+            seed: of the projection's directions.
+
+        Raises:
+            ValueError: if the teacher has no backbone, or another one.
+        """
+        if self.teacher.backbone is None:
+            raise ValueError("the teacher has no backbone: give its configuration a backbone_config")
+        take_over(self.teacher, backbone, torch.Generator().manual_seed(seed))
+        self.student.model.embed_tokens.weight.copy_(self.teacher.embed_tokens.weight)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The teacher's token embedding: it is the teacher that reads the text. The student's is its own."""
@@ -134,6 +155,9 @@ class SmtForPreTraining(SmtPreTrainedModel):
         documents: torch.LongTensor | None = None,
         detach_teacher: bool = False,
         read_student: bool = False,
+        read_stream: bool = True,
+        read_backbone: bool = False,
+        run_student: bool = True,
         **kwargs,
     ) -> SmtForPreTrainingOutput:
         r"""One encoding of the window, and all transitions, futures and readouts that are asked of it.
@@ -154,6 +178,9 @@ class SmtForPreTraining(SmtPreTrainedModel):
             documents: `(B, T)`; nothing crosses from one document into the next, and -1 is padding.
             detach_teacher: stop the gradient of the predicted and target memories at the teacher.
             read_student: also read the next token from the student's own states.
+            read_stream: also read the next token from the encoder's stream.
+            read_backbone: also return the backbone's predictions after every token of the segments.
+            run_student: `False` leaves out all that is the student's, to train the teacher alone.
 
         Returns:
             See [`SmtForPreTrainingOutput`]; the losses are functions of it, see `smt_hf.training.smt`.
@@ -169,16 +196,30 @@ class SmtForPreTraining(SmtPreTrainedModel):
             input_ids[:, context],
             positions,
             documents=None if documents is None else documents[:, context],
+            output_backbone_logits=read_backbone or (read_stream and self.teacher.backbone is not None),
             return_dict=True,
         )
         memory = teacher_output.memory
+        decoded = columns_on(device, torch.searchsorted(positions, decoded_positions))
+        output = SmtForPreTrainingOutput(
+            positions=positions,
+            memory=memory,
+            decoding_logits=self._decode_futures(memory[:, decoded], input_ids, decoded_positions, horizon),
+            readout_logits=self.teacher.readout(memory),
+        )
+        if read_stream and self.teacher.backbone is not None:
+            output.stream_logits = teacher_output.backbone_logits
+        elif read_stream and self.stream_head is not None:
+            output.stream_logits = self.stream_head(teacher_output.last_hidden_state)
+        if not run_student:
+            return output
         linked = memory.detach() if detach_teacher else memory
 
         starts = columns_on(device, segment_starts)
         columns = starts[:, None] + torch.arange(segment_length, device=device)
-        before, after, decoded = (
+        before, after = (
             columns_on(device, torch.searchsorted(positions, wanted))
-            for wanted in (segment_starts - 1, segment_starts + segment_length - 1, decoded_positions)
+            for wanted in (segment_starts - 1, segment_starts + segment_length - 1)
         )
         before = before.expand(batch_size, -1)
         initial = None
@@ -195,18 +236,14 @@ class SmtForPreTraining(SmtPreTrainedModel):
             initial_memory=initial,
         )
 
-        decoded_memory = memory[:, decoded]
         segments = (batch_size, len(segment_starts))
-        return SmtForPreTrainingOutput(
-            positions=positions,
-            memory=memory,
-            predicted_memory=last.unflatten(0, segments),
-            target_memory=linked[:, after],
-            student_logits=self.student.readout(states).unflatten(0, segments) if read_student else None,
-            decoding_logits=self._decode_futures(decoded_memory, input_ids, decoded_positions, horizon),
-            readout_logits=self.teacher.readout(memory),
-            stream_logits=None if self.stream_head is None else self.stream_head(teacher_output.last_hidden_state),
-        )
+        output.predicted_memory = last.unflatten(0, segments)
+        output.target_memory = linked[:, after]
+        if read_student:
+            output.student_logits = self.student.readout(states).unflatten(0, segments)
+        if read_backbone:
+            output.backbone_logits = teacher_output.backbone_logits[:, columns]
+        return output
 
     def _decode_futures(self, memory, input_ids, positions, horizon) -> torch.Tensor:
         """Logits `(B, M, T_f, V)` of the futures of memories `(B, M, K, D)`, those that end alike together."""

@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils.generic import can_return_tuple
 
 from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
-from .cells_smt_rnn import cell_class, init_cell
+from .cells_smt_rnn import cell_class, init_cells
 from .configuration_smt_rnn import SmtRnnConfig
 from .documents_smt import (
     check_attention_mask,
@@ -67,9 +67,9 @@ class SmtRnnPreTrainedModel(SmtPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        init_residual_outputs(module, self.config)
-        init_cell(module, self.config)
         if isinstance(module, SmtRnnModel):
+            init_residual_outputs(module, self.config)
+            init_cells(module, self.config)
             init.normal_(module.initial_memory)
 
     def save_pretrained(self, save_directory, **kwargs):

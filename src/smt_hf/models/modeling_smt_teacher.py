@@ -9,6 +9,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .backbone_smt import make_backbone, read_backbone
 from .configuration_smt_teacher import SmtTeacherConfig
 from .documents_smt import check_names, columns_on, separate_padding
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
@@ -21,10 +22,14 @@ class SmtTeacherOutput(ModelOutput):
 
     memory: `(B, N, K, D)`, the memory state after each asked position.
     last_hidden_state: `(B, T, D)`, the causal token stream; `None` for a bidirectional encoder.
+    backbone_logits: `(B, T, V)`, the backbone's own of the next token, if they were asked for.
+    backbone_start_logits: `(B, V)`, those of the first token of a document, if the backbone has a bos token.
     """
 
     memory: torch.FloatTensor | None = None
     last_hidden_state: torch.FloatTensor | None = None
+    backbone_logits: torch.FloatTensor | None = None
+    backbone_start_logits: torch.FloatTensor | None = None
 
 
 class SmtTeacherModel(SmtPreTrainedModel):
@@ -37,6 +42,11 @@ class SmtTeacherModel(SmtPreTrainedModel):
     def __init__(self, config: SmtTeacherConfig):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.backbone = self.backbone_projection = None
+        if config.backbone_config is not None:
+            self.backbone = make_backbone(config.backbone_config)
+            width = config.backbone_config.get_text_config().hidden_size
+            self.backbone_projection = nn.Linear(width, config.hidden_size, bias=False)
         self.memory_registers = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
         self.encoder = SmtTransformer(config, config.num_encoder_layers)
         self.decoder = SmtTransformer(config, config.num_decoder_layers)
@@ -47,9 +57,16 @@ class SmtTeacherModel(SmtPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        init_residual_outputs(module, self.config)
         if isinstance(module, SmtTeacherModel):
+            init_residual_outputs(module, self.config)
             init.normal_(module.memory_registers, std=self.config.initializer_range)
+
+    def train(self, mode: bool = True):
+        """As in torch; a frozen backbone stays as it is read, without dropout."""
+        super().train(mode)
+        if self.backbone is not None and not any(p.requires_grad for p in self.backbone.parameters()):
+            self.backbone.eval()
+        return self
 
     def encode(
         self,
@@ -82,9 +99,13 @@ class SmtTeacherModel(SmtPreTrainedModel):
         positions: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         documents: torch.LongTensor | None = None,
+        output_backbone_logits: bool = False,
         **kwargs,
     ) -> SmtTeacherOutput:
-        """Encodes; see [`encode`] for the arguments. Without `positions`, the state after the last token."""
+        """Encodes; see [`encode`] for the arguments. Without `positions`, the state after the last token.
+
+        With `output_backbone_logits` the backbone's own predictions are returned too.
+        """
         check_names(kwargs)
         length = input_ids.shape[1]
         if positions is None:
@@ -98,15 +119,36 @@ class SmtTeacherModel(SmtPreTrainedModel):
             documents = torch.zeros_like(input_ids)
         if self.config.encoder_attention == "bidirectional":
             return SmtTeacherOutput(memory=self._encode_each(input_ids, positions, documents))
-        return self._encode_dense(input_ids, positions, documents)
+        if self.backbone is None:
+            if output_backbone_logits:
+                raise ValueError("output_backbone_logits: this teacher has no backbone, leave it out")
+            return self._encode_dense(input_ids, self.embed_tokens(input_ids), None, positions, documents)
+        hidden, start, logits, start_logits = read_backbone(
+            self.backbone, input_ids, documents, output_backbone_logits
+        )
+        stream = self.backbone_projection(hidden)
+        start = torch.zeros_like(stream[:, 0]) if start is None else self.backbone_projection(start)
+        output = self._encode_dense(input_ids, stream, start, positions, documents)
+        output.backbone_logits, output.backbone_start_logits = logits, start_logits
+        return output
 
-    def _encode_dense(self, input_ids, given_positions, documents) -> SmtTeacherOutput:
-        """One pass: a causal token stream, and K registers a position that see its prefix and each other."""
+    def _encode_dense(self, input_ids, tokens, start, given_positions, documents) -> SmtTeacherOutput:
+        """One pass: a causal token stream, and K registers a position that see its prefix and each other.
+
+        `tokens` `(B, T, D)` stand for the ids; those of a backbone, its projected hidden states, go into the last register of
+        their position too, and `start` `(B, D)` into that of the empty context.
+        """
         (batch_size, length), num_positions = input_ids.shape, given_positions.shape[-1]
         positions = columns_on(input_ids.device, given_positions).expand(batch_size, -1)
         num_registers = self.config.num_memory_tokens
         registers = self.memory_registers.repeat(num_positions, 1).expand(batch_size, -1, -1)
-        inputs = torch.cat([self.embed_tokens(input_ids), registers], dim=1)
+        if start is not None and self.config.carry_hidden_state:
+            at = torch.cat([start[:, None], tokens], dim=1)
+            at = at.gather(1, (positions + 1)[..., None].expand(-1, -1, at.shape[-1]))
+            at = nn.functional.rms_norm(at, at.shape[-1:], eps=self.config.rms_norm_eps)
+            at = nn.functional.pad(at[:, :, None], (0, 0, num_registers - 1, 0))
+            registers = registers + at.flatten(1, 2)
+        inputs = torch.cat([tokens, registers], dim=1)
         offsets = torch.arange(num_registers, device=input_ids.device)
         stream = torch.arange(length, device=input_ids.device).expand(batch_size, -1)
         position_ids = torch.cat([stream, (positions[..., None] + 1 + offsets).flatten(1)], dim=1)

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from ..inference import Answer, Piece, Ticket, TokenLogprob
 
+# json.dumps would make an encoder for every event.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 class Form:
     """The JSON of one request's answer, whole or piece by piece.
@@ -155,7 +158,7 @@ def usage(tickets: Sequence[Ticket]) -> dict:
 
 def event(content: dict) -> bytes:
     """A server-sent event."""
-    return b"data: " + json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return f"data: {_encode(content)}\n\n".encode()
 
 
 DONE = b"data: [DONE]\n\n"

@@ -52,6 +52,7 @@ class Api:
                 memory=start,
                 prompt_logprobs=asked.echo and asked.params.logprobs is not None,
                 keep_memory=asked.return_memory,
+                use_teacher=asked.use_teacher,
                 timeout=self.limits.timeout,
             )
             for prompt in asked.prompts

@@ -1,22 +1,36 @@
 """What the server does, in numbers for Prometheus."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
+import os
+import threading
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from ..inference import Engine
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+COUNTS = {
+    "tokens_written": "Tokens of answers.",
+    "tokens_read": "Tokens of prompts that were read.",
+    "tokens_taught": "Tokens of prompts that were read by the teacher.",
+    "tokens_cached": "Tokens of prompts that were known and not read again.",
+    "steps": "Steps of the engine.",
+}
+FRESH_SECONDS = 1.0  # after which a worker's numbers are there for the others to tell
 
 
 class Metrics:
     """Counters of requests and times, and the engine's own.
+
+    In a process of several that share `PROMETHEUS_MULTIPROC_DIR`, every one of them tells the sums over all.
 
     Args:
         engine: the engine.
     """
 
     def __init__(self, engine: Engine):
+        self.engine = engine
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "smt_hf_requests",
@@ -24,38 +38,50 @@ class Metrics:
             ["path", "status"],
             registry=self.registry,
         )
-        self.first = Histogram(
-            "smt_hf_first_piece_seconds",
-            "Until the first piece of an answer.",
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self.whole = Histogram(
-            "smt_hf_answer_seconds", "Until the end of an answer.", buckets=SECONDS, registry=self.registry
-        )
-        self.registry.register(_EngineCollector(engine))
+        self.first = self._histogram("first_piece_seconds", "Until the first piece of an answer.")
+        self.whole = self._histogram("answer_seconds", "Until the end of an answer.")
+        self._counters = {
+            name: Counter(f"smt_hf_{name}", text, registry=self.registry) for name, text in COUNTS.items()
+        }
+        self._told = dict.fromkeys(COUNTS, 0)
+        self._rows = self._gauge("rows", "Answers that are stepped together.")
+        self._waiting = self._gauge("waiting", "Requests that wait for a row.")
+        self._cache_bytes = None
+        if engine.prefixes is not None:
+            self._cache_bytes = self._gauge("prefix_cache_bytes", "Bytes of memories of known prefixes.")
+        self._lock = threading.Lock()
+        self.is_shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        if self.is_shared:
+            threading.Thread(target=self._keep_fresh, daemon=True).start()
 
     def text(self) -> bytes:
         """All of it as Prometheus reads it."""
-        return generate_latest(self.registry)
+        self.refresh()
+        if not self.is_shared:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)
+        return generate_latest(together)
 
+    def refresh(self) -> None:
+        """Takes the engine's numbers as they are now."""
+        with self._lock:
+            for name, counter in self._counters.items():
+                now = self.engine.counts[name]
+                counter.inc(now - self._told[name])
+                self._told[name] = now
+            self._rows.set(len(self.engine.rows))
+            self._waiting.set(len(self.engine.waiting))
+            if self._cache_bytes is not None:
+                self._cache_bytes.set(self.engine.prefixes.num_bytes)
 
-class _EngineCollector(Collector):
-    def __init__(self, engine: Engine):
-        self.engine = engine
+    def _keep_fresh(self) -> None:
+        while True:
+            time.sleep(FRESH_SECONDS)
+            self.refresh()
 
-    def collect(self):
-        """The engine's numbers as they are now."""
-        names = {
-            "tokens_written": "Tokens of answers.",
-            "tokens_read": "Tokens of prompts that were read.",
-            "tokens_cached": "Tokens of prompts that were known and not read again.",
-            "steps": "Steps of the engine.",
-        }
-        for name, text in names.items():
-            yield CounterMetricFamily(f"smt_hf_{name}", text, value=self.engine.counts[name])
-        yield GaugeMetricFamily("smt_hf_rows", "Answers that are stepped together.", value=len(self.engine.rows))
-        yield GaugeMetricFamily("smt_hf_waiting", "Requests that wait for a row.", value=len(self.engine.waiting))
-        if self.engine.prefixes is not None:
-            size = self.engine.prefixes.num_bytes
-            yield GaugeMetricFamily("smt_hf_prefix_cache_bytes", "Bytes of memories of known prefixes.", value=size)
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(f"smt_hf_{name}", text, buckets=SECONDS, registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"smt_hf_{name}", text, registry=self.registry, multiprocess_mode="livesum")

@@ -60,6 +60,7 @@ COMMON = {
     "logprobs",
     "memory",
     "return_memory",
+    "use_teacher",
     *NUMBERS,
 }
 COMPLETION = COMMON | {"prompt", "echo", "best_of"}
@@ -94,7 +95,7 @@ class Asked:
         prompts: token ids of each prompt.
         params: how to write.
         texts: the prompts as text, for `echo`.
-        stream, include_usage, echo, return_memory: as in the body.
+        stream, include_usage, echo, return_memory, use_teacher: as in the body.
         memory: the field of that name, not checked yet.
     """
 
@@ -105,6 +106,7 @@ class Asked:
     include_usage: bool = False
     echo: bool = False
     return_memory: bool = False
+    use_teacher: bool = False
     memory: str | None = None
 
 
@@ -202,6 +204,7 @@ def _asked(body: dict, ids: list[list[int]], params: SamplingParams, limits: Lim
         stream=stream,
         include_usage=usage,
         return_memory=_flag(body, "return_memory"),
+        use_teacher=_flag(body, "use_teacher"),
         memory=memory,
         **more,
     )

@@ -4,11 +4,12 @@ import asyncio
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import uvicorn
 
-from ..inference import Engine, PrefixCache
+from ..inference import Engine, PrefixCache, TeacherReader
 from ..models.fingerprint_smt_rnn import fingerprint
 from .app import build_app
 from .requests import Limits
@@ -16,6 +17,9 @@ from .running import deliver
 
 SECONDS_TO_FINISH = 5  # for requests that run when the signal comes; then they are told that the server stops
 SECONDS_TO_STOP = 15  # then the connections are cut
+SECONDS_OF_SILENCE = (
+    75  # of a connection; clients let go of theirs after 5 or 60, and must not meet a server that just does
+)
 SWITCH_SECONDS = 0.0005  # the engine's thread and the event loop hand the interpreter on this often
 
 
@@ -49,7 +53,9 @@ class StudentServer(uvicorn.Server):
         await stops
 
 
-def make_engine(student, tokenizer, options: ServerOptions, backend=None) -> Engine:
+def make_engine(
+    student, tokenizer, options: ServerOptions, backend=None, teacher: TeacherReader | None = None
+) -> Engine:
     """The engine behind a server."""
     return Engine.of(
         student,
@@ -58,6 +64,7 @@ def make_engine(student, tokenizer, options: ServerOptions, backend=None) -> Eng
         max_rows=options.max_rows,
         max_waiting=options.max_waiting,
         prefixes=PrefixCache(options.prefix_cache_bytes) if options.prefix_cache_bytes else None,
+        teacher=teacher,
         deliver=deliver,
     )
 
@@ -68,13 +75,29 @@ def uvicorn_config(app, log_level: str, **more) -> uvicorn.Config:
         app,
         log_level=log_level,
         timeout_graceful_shutdown=SECONDS_TO_STOP,
+        timeout_keep_alive=SECONDS_OF_SILENCE,
         lifespan="off",
         server_header=False,
         **more,
     )
 
 
-def serve(student, tokenizer, name: str, listener: socket.socket, options: ServerOptions, backend=None) -> None:
+def address_of(listener: socket.socket) -> str:
+    """Where clients find what listens on a bound socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+
+def serve(
+    student,
+    tokenizer,
+    name: str,
+    listener: socket.socket,
+    options: ServerOptions,
+    backend=None,
+    teacher: TeacherReader | None = None,
+    ready: Callable[[], None] | None = None,
+) -> None:
     """Answers requests until SIGTERM or SIGINT.
 
     Args:
@@ -84,9 +107,11 @@ def serve(student, tokenizer, name: str, listener: socket.socket, options: Serve
         listener: a bound socket.
         options: how.
         backend: what computes the steps; the student itself when `None`.
+        teacher: reads the beginning of prompts for requests that ask for it.
+        ready: called when clients may connect; says where by default.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    engine = make_engine(student, tokenizer, options, backend).start()
+    engine = make_engine(student, tokenizer, options, backend, teacher).start()
     app = build_app(
         engine,
         tokenizer,
@@ -101,8 +126,10 @@ def serve(student, tokenizer, name: str, listener: socket.socket, options: Serve
     )
     config = uvicorn_config(app, options.log_level)
     listener.listen(1024)  # who reads the next line may connect at once
-    host, port = listener.getsockname()[:2]
-    print(f"{name} answers at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
+    if ready is None:
+        print(f"{name} answers at {address_of(listener)}", flush=True)
+    else:
+        ready()
     # uvicorn stops at a signal and then raises it again: this handler takes it, so that the process ends as usual.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

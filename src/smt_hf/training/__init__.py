@@ -2,6 +2,7 @@
 
 from .bptt import BpttTrainer, BpttTrainingArguments
 from .dmt import DmtTrainer, DmtTrainingArguments
+from .lm import LmTrainer, LmTrainingArguments
 from .smt import SmtTrainer, SmtTrainingArguments
 
 __all__ = [
@@ -9,6 +10,8 @@ __all__ = [
     "BpttTrainingArguments",
     "DmtTrainer",
     "DmtTrainingArguments",
+    "LmTrainer",
+    "LmTrainingArguments",
     "SmtTrainer",
     "SmtTrainingArguments",
 ]

@@ -14,9 +14,8 @@ from .supported import check_sharding
 
 @described
 @dataclass
-class MemoryTrainingArguments(TrainingArguments):
-    """`TrainingArguments` with the defaults of the paper's recipes, a time limit, rollouts during evaluation, and a
-    warning when the memories collapse."""
+class TimedTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults of the paper's recipes and a time limit."""
 
     _argument_group_name = "training"
 
@@ -47,20 +46,6 @@ class MemoryTrainingArguments(TrainingArguments):
         default="wall",
         metadata={"help": "What max_train_seconds counts: 'wall' seconds or the 'cpu' seconds of the process."},
     )
-    eval_rollout_steps: int = field(
-        default=128, metadata={"help": "Steps of the student's cold-start rollout at every evaluation; 0: none."}
-    )
-    eval_rollout_batches: int = field(default=2, metadata={"help": "Evaluation batches that are rolled out."})
-    collapse_variance: float = field(
-        default=1e-3,
-        metadata={
-            "help": "Warn when memory_variance, the variance of memories over contexts as a share of their mean square, "
-            "stays below this; 0: never."
-        },
-    )
-    collapse_rank: float = field(
-        default=1.2, metadata={"help": "Warn when the effective_rank of the memories stays below this; 0: never."}
-    )
     accept_changes: list[str] = field(
         default_factory=list,
         metadata={
@@ -89,12 +74,36 @@ class MemoryTrainingArguments(TrainingArguments):
 
 @described
 @dataclass
+class MemoryTrainingArguments(TimedTrainingArguments):
+    """[`TimedTrainingArguments`] of a student: rollouts during evaluation, and a warning when the memories collapse."""
+
+    eval_rollout_steps: int = field(
+        default=128, metadata={"help": "Steps of the student's cold-start rollout at every evaluation; 0: none."}
+    )
+    eval_rollout_batches: int = field(default=2, metadata={"help": "Evaluation batches that are rolled out."})
+    collapse_variance: float = field(
+        default=1e-3,
+        metadata={
+            "help": "Warn when memory_variance, the variance of memories over contexts as a share of their mean square, "
+            "stays below this; 0: never."
+        },
+    )
+    collapse_rank: float = field(
+        default=1.2, metadata={"help": "Warn when the effective_rank of the memories stays below this; 0: never."}
+    )
+
+
+@described
+@dataclass
 class TaughtTrainingArguments(MemoryTrainingArguments):
     """[`MemoryTrainingArguments`] of a student that has a teacher."""
 
     drift_steps: int = field(
         default=16,
         metadata={"help": "Steps of the cold-start rollout whose drift is logged during training; 0: none."},
+    )
+    kd_temperature: float = field(
+        default=1.0, metadata={"help": "Temperature by which both predictions are softened before kd compares them."}
     )
 
 

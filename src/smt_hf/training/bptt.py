@@ -14,8 +14,8 @@ from ..losses import LossTerm, cross_entropy
 from ..models.cache_smt_rnn import SmtRnnCache
 from ..utils.described import described
 from .arguments import MemoryTrainingArguments
+from .memory_trainer import MemoryTrainer
 from .terms import Step, Term
-from .trainer import MemoryTrainer
 
 
 @described
@@ -190,7 +190,7 @@ class BpttTrainer(MemoryTrainer):
                 start_logits = student.readout(student.initial_memory).float()
         return BpttOutput(output.logits, start_logits, output.memory)
 
-    def num_transitions(self, step):
+    def num_counted(self, step):
         batch = step.batch.first(step.plan.length)
         return (batch.documents >= 0).sum() if batch.padded else batch.input_ids.numel()
 

@@ -4,18 +4,22 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
+from torch.utils.data import SequentialSampler
 
+from ..batch import Batch
 from ..checkpoints import check_pair
+from ..data.row_windows import RowWindows
 from ..errors import InputError
 from ..losses import cross_entropy, dynamics
 from ..models.cache_smt_rnn import SmtRnnCache
 from ..models.documents_smt import columns_on
-from ..rollout import sequential_states, sweep_states, teacher_states
+from ..rollout import sequential_states, sweep_states
 from ..utils.described import described
 from .arguments import TaughtTrainingArguments, check_something_to_train
+from .carried_rows import CarriedRows, Rows
+from .memory_trainer import TaughtTrainer
 from .resume import weights_identity
-from .terms import Step, Term, weights_of
-from .trainer import TaughtTrainer
+from .terms import Step, Term, kd_term, step_generator, weights_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,17 +35,40 @@ class DmtPlan:
     num_sweeps: int
 
 
+@dataclass(frozen=True, eq=False)
+class CarriedPlan:
+    """Which segment every row reads of its window, and from which memory.
+
+    Attributes:
+        columns: `(B, 1, J)`, each row's own.
+        segment: `(B,)`, the number of the segment in the window.
+        window: `(B,)`, the number of the window.
+        continued: bool `(B,)`, the memory after the step before goes on.
+        forced: bool `(B,)`, a window that begins now is put on the teacher's states.
+        cold: bool `(B,)`, a window that begins now starts from the empty context.
+    """
+
+    columns: torch.Tensor
+    segment: torch.Tensor
+    window: torch.Tensor
+    continued: torch.Tensor
+    forced: torch.Tensor
+    cold: torch.Tensor
+
+
 class DmtOutput(NamedTuple):
     """What the losses compare.
 
     memory: `(B, S, K, D)`, the student's states after the segments.
     target_memory: `(B, S, K, D)`, the teacher's.
     logits: `(B, S, J, V)`, the next token read from the student's state after every token.
+    backbone_logits: `(B, S, J, V)`, the predictions of the teacher's backbone there, if they are learned.
     """
 
     memory: torch.Tensor
     target_memory: torch.Tensor
     logits: torch.Tensor
+    backbone_logits: torch.Tensor | None = None
 
 
 DMT_TERMS = (
@@ -59,6 +86,7 @@ DMT_TERMS = (
         lambda output, targets: cross_entropy(output.logits, targets),
         lambda batch, plan: batch.targets_of(plan.columns),
     ),
+    kd_term(lambda output: output.logits, lambda batch, plan: batch.targets_of(plan.columns)),
 )
 
 
@@ -74,11 +102,12 @@ class DmtTrainingArguments(weights_of(DMT_TERMS), TaughtTrainingArguments):
 
     context_length: int = field(default=256, metadata={"help": "Tokens of a window."})
     rollout_length: int = field(default=64, metadata={"help": "Tokens of the window that are rolled out and trained."})
-    rollout: Literal["sweeps", "sequential"] = field(
+    rollout: Literal["sweeps", "sequential", "carried"] = field(
         default="sweeps",
         metadata={
             "help": "How the student reaches its own states: 'sweeps' (all segments at once, from the teacher's states, "
-            "a bounded number of segments deep) or 'sequential' (one after another over the whole rollout, the paper)."
+            "a bounded number of segments deep), 'sequential' (one after another over the whole rollout, the paper) or "
+            "'carried' (a step is one segment of every row, whose memory goes on in the next step)."
         },
     )
     num_sweeps: list[int] = field(
@@ -89,7 +118,22 @@ class DmtTrainingArguments(weights_of(DMT_TERMS), TaughtTrainingArguments):
         default=1, metadata={"help": "Tokens of a segment, the steps that the gradient goes back; 1: detached."}
     )
     cold_start_probability: float = field(
-        default=0.25, metadata={"help": "Share of the steps whose rollout begins at the window's empty context."}
+        default=0.25,
+        metadata={
+            "help": "Share of the steps whose rollout begins at the window's empty context; of 'carried', share of the windows."
+        },
+    )
+    teacher_forcing_start: float = field(
+        default=1.0, metadata={"help": "Of 'carried': share of the windows put on the teacher's states, at first."}
+    )
+    teacher_forcing_end: float = field(
+        default=0.0, metadata={"help": "The same at the end: others are left to the student's own states."}
+    )
+    teacher_forcing_decay: float = field(
+        default=0.5, metadata={"help": "Share of the training over which the one becomes the other."}
+    )
+    teacher_lead: int = field(
+        default=32, metadata={"help": "Of 'carried': tokens before a window of text that the teacher reads too."}
     )
     detach_readout: bool = field(
         default=False, metadata={"help": "Train only the readout, not the updater, with the next-token loss."}
@@ -99,11 +143,11 @@ class DmtTrainingArguments(weights_of(DMT_TERMS), TaughtTrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.rollout_length > self.context_length:
+        if self.rollout_length > self.context_length and not self.carry_memory:
             raise InputError(
                 f"rollout_length={self.rollout_length} exceeds context_length={self.context_length}: lower it"
             )
-        if self.rollout_length % self.segment_length:
+        if self.rollout_length % self.segment_length and not self.carry_memory:
             raise InputError(
                 f"segment_length={self.segment_length} does not divide rollout_length={self.rollout_length}: "
                 "choose a divisor"
@@ -111,6 +155,11 @@ class DmtTrainingArguments(weights_of(DMT_TERMS), TaughtTrainingArguments):
         if not self.num_sweeps:
             raise InputError("num_sweeps is empty: list at least one number")
         check_something_to_train(self, DMT_TERMS)
+
+    @property
+    def carry_memory(self) -> bool:
+        """Whether the memory of a row goes on from step to step."""
+        return self.rollout == "carried"
 
     @property
     def window_length(self) -> int:
@@ -140,7 +189,13 @@ class DmtTrainer(TaughtTrainer):
 
     def __init__(self, model, args, teacher, **kwargs):
         check_pair(teacher, model)
+        self.args = args
+        self.check_backbone(teacher)
         model.model.initial_memory.requires_grad_(False)  # a state of the teacher's
+        self.carried, self._windows = None, kwargs.get("train_dataset")
+        if args.carry_memory and self._windows is not None:
+            kwargs["train_dataset"] = row_windows(self._windows, args, args.per_device_train_batch_size)
+            self.carried = CarriedRows()
         super().__init__(model=model, args=args, **kwargs)
         if self.neftune_noise_alpha is not None:
             self.neftune_noise_alpha = self.segment_noise(args.segment_length)
@@ -157,6 +212,37 @@ class DmtTrainer(TaughtTrainer):
     def further_settings(self):
         return {"teacher": weights_identity(self.accelerator.unwrap_model(self.teacher))}
 
+    def make_step(self, inputs, draw):
+        if "segment" not in inputs:
+            return super().make_step(inputs, draw)
+        batch, args, device = Batch.of(self._prepare_inputs(inputs)), self.args, self.args.device
+        segment, row, window, continued = (
+            inputs[name].to(device) for name in ("segment", "row", "window", "continued")
+        )
+        dataset = self.train_dataset
+        columns = (
+            dataset.lead + segment[:, None] * args.segment_length + torch.arange(args.segment_length, device=device)
+        )
+        drawn = torch.rand(2, dataset.num_rows, generator=step_generator(*draw)).to(device)[:, row]
+        plan = CarriedPlan(
+            columns[:, None],
+            segment,
+            window,
+            continued,
+            forced=drawn[0] < self._forced_share(),
+            cold=(drawn[1] < args.cold_start_probability) & (segment == 0),
+        )
+        targets = {term.name: term.targets(batch, plan) for term in self.active_terms()}
+        return Step(batch, plan, targets, draw)
+
+    def _forced_share(self) -> float:
+        """The share of the windows that are put on the teacher's states now."""
+        args, state = self.args, self.state
+        timed = args.max_train_seconds is not None
+        progress = self.clock.progress() if timed else state.global_step / max(state.max_steps, 1)
+        left = max(1 - progress / args.teacher_forcing_decay, 0.0) if args.teacher_forcing_decay else 0.0
+        return args.teacher_forcing_end + (args.teacher_forcing_start - args.teacher_forcing_end) * left
+
     def draw_plan(self, batch, generator):
         args, (_, length) = self.args, batch.input_ids.shape
         self.check_length(batch)
@@ -171,10 +257,12 @@ class DmtTrainer(TaughtTrainer):
         return DmtPlan(columns + first, num_sweeps)
 
     def run(self, model, step: Step) -> DmtOutput:
+        if isinstance(step.plan, CarriedPlan):
+            return self._run_carried(model, step)
         batch, columns = step.batch, step.plan.columns
         positions = torch.cat([torch.tensor([-1]), columns[:, 0] - 1, columns[-1:, -1]])
         columns = columns_on(batch.input_ids.device, columns)
-        encoded = teacher_states(self.teacher, batch.input_ids, positions, batch.documents, chunk_size=len(positions))
+        encoded, backbone_logits = self._encode(batch, positions, columns)
         before, tokens, begins = encoded[:, 1:-1], batch.input_ids[:, columns], None
         if batch.documents is not None:
             before = torch.where(batch.begins[:, columns[:, 0], None, None], encoded[:, :1], before)
@@ -190,7 +278,78 @@ class DmtTrainer(TaughtTrainer):
         )
         segments = states.shape[:2]
         memory, logits = output.memory[:, -1].unflatten(0, segments), output.logits.unflatten(0, segments)
-        return DmtOutput(memory, encoded[:, 2:], logits)
+        return DmtOutput(memory, encoded[:, 2:], logits, backbone_logits)
+
+    def _run_carried(self, model, step: Step) -> DmtOutput:
+        """One segment of every row, from the student's memory after the step before or from the teacher's."""
+        batch, plan, args = step.batch, step.plan, self.args
+        every = torch.arange(len(plan.window), device=plan.window.device)
+        earlier = self.carried.take()
+        rows = self._encode_windows(batch, plan, earlier)
+        taught, target = rows.encoded[every, plan.segment + 1], rows.encoded[every, plan.segment + 2]
+        memory = taught
+        rows.forced = plan.forced
+        if earlier is not None:
+            memory = torch.where(plan.continued[:, None, None], earlier.memory, taught)
+            begins = (plan.segment == 0) | ~plan.continued
+            rows.forced = torch.where(begins, plan.forced, earlier.forced)
+        memory = torch.where(rows.forced[:, None, None], taught, memory)
+        columns = plan.columns.flatten(1).clamp(max=batch.input_ids.shape[1] - 1)
+        restart, documents = plan.cold, None
+        if batch.documents is not None:
+            documents = batch.documents.gather(1, columns)
+            restart = restart | batch.begins.gather(1, columns[:, :1])[:, 0] & (columns[:, 0] > 0)
+        memory = torch.where(restart[:, None, None], rows.encoded[:, 0], memory)
+        output = model(
+            input_ids=batch.input_ids.gather(1, columns),
+            cache=SmtRnnCache(memory),
+            documents=documents,
+            output_memory=True,
+            use_cache=False,
+            detach_readout=args.detach_readout,
+        )
+        rows.memory = output.memory[:, -1].detach()
+        if model.training:
+            self.carried.put(rows)
+        logits = rows.backbone_logits
+        if logits is not None:
+            logits = logits[every[:, None], columns][:, None]
+        return DmtOutput(output.memory[:, -1:], target[:, None], output.logits[:, None], logits)
+
+    def _encode_windows(self, batch, plan: CarriedPlan, earlier: Rows | None) -> Rows:
+        """The rows of a step with the teacher's states of their windows, of which only new ones are encoded."""
+        new = torch.ones_like(plan.window, dtype=torch.bool)
+        if earlier is None or earlier.window is None:
+            rows = Rows(None, None, plan.window)
+        else:
+            rows = Rows(None, None, plan.window, earlier.encoded, earlier.backbone_logits)
+            new = plan.window != earlier.window
+        if not new.any():
+            return rows
+        data, length = self.train_dataset, batch.input_ids.shape[1]
+        edges = data.lead - 1 + self.args.segment_length * torch.arange(data.num_segments + 1)
+        positions = torch.cat([torch.tensor([-1]), edges.clamp(max=length - 1)])
+        encoded, logits = self._encode(batch[new], positions, slice(None))
+        if rows.encoded is None:
+            rows.encoded, rows.backbone_logits = encoded, logits
+        else:
+            rows.encoded[new] = encoded
+            if logits is not None:
+                rows.backbone_logits[new] = logits
+        return rows
+
+    @torch.no_grad()
+    def _encode(self, batch, positions, columns) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The teacher's states after positions `(N,)`, and its backbone's logits at columns, if they are learned."""
+        context = slice(0, max(int(positions.max()) + 1, 1))
+        output = self.teacher(
+            batch.input_ids[:, context],
+            positions,
+            documents=None if batch.documents is None else batch.documents[:, context],
+            output_backbone_logits=self.args.kd_weight > 0,
+            return_dict=True,
+        )
+        return output.memory, None if output.backbone_logits is None else output.backbone_logits[:, columns]
 
     def _own_states(self, model, before, tokens, begins, num_sweeps: int) -> torch.Tensor:
         """The student's own states before the segments, as `rollout` of the arguments says, `(B, S, K, D)`."""
@@ -199,5 +358,45 @@ class DmtTrainer(TaughtTrainer):
             return sequential_states(student, before, tokens, begins)
         return sweep_states(student, before, tokens, begins, num_sweeps)
 
-    def num_transitions(self, step):
-        return len(step.batch.input_ids) * step.plan.columns.numel()
+    def num_counted(self, step):
+        each = step.plan.columns.numel()
+        return each if isinstance(step.plan, CarriedPlan) else len(step.batch.input_ids) * each
+
+    # ---- the memory that goes from step to step --------------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset=None):
+        if self.carried is None:
+            return super()._get_train_sampler(train_dataset)
+        return SequentialSampler(self.train_dataset)
+
+    def _update_auto_batch_size(self, batch_size):
+        super()._update_auto_batch_size(batch_size)
+        if self.carried is not None:  # the training begins again, with fewer rows
+            self.train_dataset = row_windows(self._windows, self.args, batch_size)
+            self.carried = CarriedRows()
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        if self.carried is not None:
+            self.carried.rewind()
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def save_further_state(self, output_dir):
+        super().save_further_state(output_dir)
+        if self.carried is not None:
+            self.carried.save(output_dir, self.accelerator)
+
+    def _load_rng_state(self, checkpoint):
+        super()._load_rng_state(checkpoint)
+        if self.carried is not None and checkpoint is not None:
+            self.carried.load(checkpoint, self.args)
+
+
+def row_windows(dataset, args, batch_size: int) -> RowWindows:
+    """The text or images of a data set in as many rows as an optimiser step has, `batch_size` a process and batch.
+
+    Raises:
+        InputError: if the data are something else, or too few.
+    """
+    rows = batch_size * args.gradient_accumulation_steps * args.world_size
+    seed = args.seed if args.data_seed is None else args.data_seed
+    return RowWindows(dataset, args.context_length, args.segment_length, rows, args.teacher_lead, seed)

@@ -89,9 +89,10 @@ class MuonAndAdamW(torch.optim.Optimizer):
             weight_decay=weight_decay,
         )
         super().__init__(trained, {"lr": lr})
-        self._share_groups()
+        self.share_groups()
 
-    def _share_groups(self):
+    def share_groups(self) -> None:
+        """Makes the groups and the state of both optimisers its own."""
         self.param_groups = self.muon.param_groups + self.adamw.param_groups  # the very dictionaries
         self.state = {**self.muon.state, **self.adamw.state}
 
@@ -111,7 +112,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
     def load_state_dict(self, state_dict):
         self.muon.load_state_dict(state_dict["muon"])
         self.adamw.load_state_dict(state_dict["adamw"])
-        self._share_groups()
+        self.share_groups()
 
 
 def hidden_matrices(model: torch.nn.Module) -> list[torch.nn.Parameter]:
@@ -125,3 +126,23 @@ def hidden_matrices(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     outside = {id(p) for each in models for p in each.parameters(recurse=False)}
     outside |= {id(p) for end in heads + embeddings for p in end.parameters()}
     return [p for p in model.parameters() if p.dim() == 2 and id(p) not in outside]
+
+
+def with_own_rate(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], lr: float) -> None:
+    """Gives those of the parameters that an optimizer trains a learning rate of their own, before it has made a step.
+
+    Args:
+        optimizer: any of torch, or [`MuonAndAdamW`].
+        parameters: some of the model's.
+        lr: their peak learning rate.
+    """
+    own = {id(parameter) for parameter in parameters}
+    parts = [optimizer.muon, optimizer.adamw] if isinstance(optimizer, MuonAndAdamW) else [optimizer]
+    for part in parts:
+        for group in list(part.param_groups):
+            chosen = [parameter for parameter in group["params"] if id(parameter) in own]
+            if chosen:
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
+                part.add_param_group({**group, "params": chosen, "lr": lr})
+    if isinstance(optimizer, MuonAndAdamW):
+        optimizer.share_groups()

@@ -11,8 +11,9 @@ from ..losses import cross_entropy, dynamics, uniformity
 from ..models.modeling_smt import encoded_positions
 from ..utils.described import described
 from .arguments import TaughtTrainingArguments, check_something_to_train
-from .terms import Step, Term, step_generator, weights_of
-from .trainer import TaughtTrainer
+from .memory_trainer import TaughtTrainer
+from .optimizers import with_own_rate
+from .terms import Step, Term, kd_term, step_generator, weights_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,7 @@ SMT_TERMS = (
         lambda output, targets: cross_entropy(output.student_logits, targets),
         lambda batch, plan: batch.targets_of(plan.columns),
     ),
+    kd_term(lambda output: output.student_logits, lambda batch, plan: batch.targets_of(plan.columns)),
     Term(
         "uniformity",
         0.001,
@@ -131,6 +133,9 @@ class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
             "slowly that this loss shrinks the teacher's memory instead."
         },
     )
+    backbone_learning_rate: float = field(
+        default=0.0, metadata={"help": "Peak learning rate of the teacher's backbone, if it has one; 0 freezes it."}
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -160,6 +165,16 @@ class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
         """Tokens a window must have: the context and the future of its last state."""
         return self.context_length + self.horizon
 
+    @property
+    def reads_student(self) -> bool:
+        """Whether a loss reads the student's own predictions."""
+        return bool(self.student_weight or self.kd_weight)
+
+    @property
+    def runs_student(self) -> bool:
+        """Whether a loss needs the student at all; otherwise the teacher is trained alone."""
+        return bool(self.dynamics_weight or self.reads_student)
+
 
 class SmtTrainer(TaughtTrainer):
     """Trains an [`SmtForPreTraining`] with `L_smt` (Kumar & Isola) and the readout and stream losses.
@@ -186,7 +201,19 @@ class SmtTrainer(TaughtTrainer):
                 f"stream_weight={args.stream_weight} needs a causal encoder: set stream_weight to 0 or "
                 "encoder_attention to 'causal'"
             )
+        self.backbone = model.teacher.backbone
+        if self.backbone is not None and not args.backbone_learning_rate:
+            self.backbone.requires_grad_(False)
         super().__init__(model=model, args=args, **kwargs)
+        self.check_backbone(model.teacher)
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is not None:
+            return self.optimizer
+        optimizer = super().create_optimizer(model)
+        if self.backbone is not None:
+            with_own_rate(optimizer, list(self.backbone.parameters()), self.args.backbone_learning_rate)
+        return optimizer
 
     def train(self, *args, **kwargs):
         """As [`Trainer.train`]; NEFTune's noise, which the library adds to the teacher's tokens, goes to the student's too."""
@@ -206,9 +233,17 @@ class SmtTrainer(TaughtTrainer):
 
     def active_terms(self):
         left_out = set() if self.args.student_weight else {"student"}
-        if self.accelerator.unwrap_model(self.model).stream_head is None:
+        if not self.args.runs_student:
+            left_out.add("dynamics")
+        if not self._reads_stream():
             left_out.add("stream")
-        return [term for term in self.terms if term.name not in left_out]
+        return [term for term in super().active_terms() if term.name not in left_out]
+
+    def _reads_stream(self) -> bool:
+        """Whether the encoder has a stream that predicts; that of a frozen backbone learns nothing."""
+        if self.backbone is not None:
+            return self.args.backbone_learning_rate > 0
+        return self.accelerator.unwrap_model(self.model).stream_head is not None
 
     def draw_plan(self, batch, generator):
         args, (_, length) = self.args, batch.input_ids.shape
@@ -244,13 +279,16 @@ class SmtTrainer(TaughtTrainer):
             documents=step.batch.documents,
             **vars(step.plan),
             detach_teacher=self.args.detach_teacher,
-            read_student=self.args.student_weight > 0,
+            read_student=self.args.reads_student,
+            read_stream=self._reads_stream(),
+            read_backbone=self.args.kd_weight > 0,
+            run_student=self.args.runs_student,
         )
 
     def watched(self, output):
         return encoded_states(output)
 
-    def num_transitions(self, step):
+    def num_counted(self, step):
         return len(step.batch.input_ids) * step.plan.columns.numel()
 
     # The student's initial memory is the teacher's empty context, which moves in training: rollouts begin from it as it is now.

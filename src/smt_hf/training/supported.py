@@ -70,11 +70,11 @@ def check_supported(args) -> None:
     if args.max_train_seconds is not None:
         refuse(args, CLOCK, " with max_train_seconds")
     if getattr(args, "carry_memory", False):
-        refuse(args, CARRIED, " with carry_memory")
+        refuse(args, CARRIED, " with a memory that is carried on")
         for name in ("split_batches", "dispatch_batches"):
             if getattr(args.accelerator_config, name):
                 raise InputError(
-                    f"accelerator_config: {name} cannot be honoured with carry_memory: rows would be dealt out in another order"
+                    f"accelerator_config: {name} cannot be honoured with a memory that is carried on: rows would be dealt out in another order"
                 )
     check_schedule(args)
 

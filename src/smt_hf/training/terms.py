@@ -1,13 +1,14 @@
 """The terms of a loss, and a training step as a value that they are computed from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from ..batch import IGNORED, Batch
-from ..losses import LossTerm
+from ..losses import LossTerm, distillation
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +48,27 @@ class Term:
     name: str
     weight: float
     help: str
-    loss: Callable[[Any, Any], LossTerm | torch.Tensor]
+    loss: Callable[..., LossTerm | torch.Tensor]
     targets: Callable[[Batch, Any], torch.Tensor] | None = None
+
+
+def kd_term(logits: Callable, targets: Callable[[Batch, Any], torch.Tensor]) -> Term:
+    """The term of a student that also learns the predictions of its teacher's backbone.
+
+    Args:
+        logits: from the model's output to the student's logits.
+        targets: as in [`Term`]: where predictions count.
+    """
+
+    def loss(output, targets, temperature=1.0):
+        return distillation(logits(output), output.backbone_logits, targets, temperature)
+
+    return Term("kd", 0.0, "Weight of the distance to the predictions of the teacher's backbone.", loss, targets)
+
+
+def at_temperature(term: Term, temperature: float) -> Term:
+    """A [`kd_term`] at a temperature."""
+    return replace(term, loss=partial(term.loss, temperature=temperature))
 
 
 def weights_of(terms: tuple[Term, ...]) -> type:

@@ -1,24 +1,22 @@
-"""What all trainers share: exact averaging, a clock, logs of every term, rollouts at evaluation, a stop on NaN."""
+"""What all trainers share: exact averaging, a clock, logs of every term, a stop on NaN."""
 
 import logging
-import math
 import time
 from collections import defaultdict
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import ProgressCallback, get_scheduler
 
-from ..batch import IGNORED, Batch
+from ..batch import Batch
 from ..data import TextStream, TokenCache, collate, without_special_tokens
 from ..data.stream_loader import StreamBatches
 from ..errors import InputError
 from ..hub import write_card
-from ..losses import LossTerm, cross_entropy, effective_rank, memory_variance
-from ..rollout import drift, rollout
+from ..losses import LossTerm
 from .callbacks import ClockProgress, DatasetEpoch, TrainClock
-from .collapse import CollapseWarning
 from .optimizers import MuonAndAdamW
 from .resumable import ResumableTrainer
 from .supported import SHARDING, check_callables, check_supported, schedule_options
@@ -27,7 +25,7 @@ from .terms import Step, Term, step_generator
 logger = logging.getLogger(__name__)
 
 
-class MemoryTrainer(ResumableTrainer):
+class TermsTrainer(ResumableTrainer):
     """A `Trainer` whose loss is a weighted sum of terms, each averaged over all items of the optimiser step.
 
     A subclass has a list of terms, and says which columns a step looks at (`draw_plan`) and what the terms are computed
@@ -35,7 +33,7 @@ class MemoryTrainer(ResumableTrainer):
     """
 
     terms: tuple[Term, ...] = ()
-    counted = "transitions"  # what `num_transitions` counts, for the logs
+    counted = "transitions"  # what `num_counted` counts, for the logs
     loss_is_scaled_for_ga = True  # every term is divided by its items in the whole accumulated batch
 
     def __init__(self, model, args, **kwargs):
@@ -59,18 +57,15 @@ class MemoryTrainer(ResumableTrainer):
         self.clock = TrainClock(self.args.max_train_seconds, self.args.train_clock)
         self.add_callback(self.clock)
         self.add_callback(DatasetEpoch())
-        self.add_callback(CollapseWarning(self.args.collapse_variance, self.args.collapse_rank))
         if self.args.max_train_seconds is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ClockProgress(self.clock))
         self.changes = []
         self._stream, self._stream_from = None, None  # the batches of a `TextStream`, and the checkpoint to go on from
         self._logged = defaultdict(float)
         self._steps_with = defaultdict(int)  # steps in which a term had anything to average
-        self._num_transitions = 0
+        self._num_counted = 0
         self._log_time = time.monotonic()
         self._num_steps = 0
-        self._last_memory = None
-        self._last_batch = None
 
     # ---- what a subclass defines -----------------------------------------------------------------------------------
 
@@ -82,17 +77,13 @@ class MemoryTrainer(ResumableTrainer):
         """What the losses of the terms are computed from."""
         raise NotImplementedError
 
-    def watched(self, output) -> torch.Tensor:
-        """The memories `(..., K, D)` whose rank and variance are logged."""
-        return output.memory
-
-    def num_transitions(self, step: Step) -> int:
-        """Steps of the student that a micro-batch trains."""
+    def num_counted(self, step: Step) -> int:
+        """How many of what `counted` names a micro-batch trains."""
         raise NotImplementedError
 
-    def student(self):
-        """The student, unwrapped."""
-        raise NotImplementedError
+    def vocab_size(self) -> int:
+        """The token ids that the data may hold."""
+        return self.accelerator.unwrap_model(self.model).config.get_text_config().vocab_size
 
     def active_terms(self) -> list[Term]:
         """The terms that this training has."""
@@ -102,8 +93,15 @@ class MemoryTrainer(ResumableTrainer):
         """The weight of a term in the loss."""
         return getattr(self.args, f"{name}_weight")
 
+    def keep(self, output, step: Step) -> None:
+        """Keeps of a training step what `further_logs` wants to see."""
+
     def further_logs(self) -> dict[str, float]:
-        """What is logged besides the terms, their speed, and the rank and the variance of the memories."""
+        """What is logged besides the terms and their speed."""
+        return {}
+
+    def further_evaluation(self, batch: Batch) -> dict[str, LossTerm]:
+        """What is measured on a batch of an evaluation besides the terms."""
         return {}
 
     # ---- a corpus that is read as it comes --------------------------------------------------------------------------
@@ -151,7 +149,7 @@ class MemoryTrainer(ResumableTrainer):
         self._num_steps += 1
         steps = [self.make_step(inputs, (self.args.seed, self.state.global_step)) for inputs in batches]
         for step in steps:
-            step.batch.check(self.student().config.vocab_size)
+            step.batch.check(self.vocab_size())
         return [{"input_ids": step.batch.input_ids, "step": step} for step in steps], self._count(steps, device)
 
     def _get_num_items_in_batch(self, batch_samples, device):
@@ -171,18 +169,18 @@ class MemoryTrainer(ResumableTrainer):
 
     # ---- the loss --------------------------------------------------------------------------------------------------
 
-    def losses(self, model, step: Step) -> tuple[dict[str, LossTerm | torch.Tensor], torch.Tensor]:
-        """All terms of a step, averaged ones as [`LossTerm`] and others as scalars; and the memories to watch."""
+    def losses(self, model, step: Step) -> tuple[dict[str, LossTerm | torch.Tensor], Any]:
+        """All terms of a step, averaged ones as [`LossTerm`] and others as scalars; and what they were computed from."""
         output = self.run(model, step)
         losses = {
             term.name: term.loss(output, step.targets[term.name] if term.targets else step)
             for term in self.active_terms()
         }
-        return losses, self.watched(output)
+        return losses, output
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         step = inputs.get("step") or self.make_step(inputs, (self.args.seed, self.state.global_step))
-        losses, memory = self.losses(model, step)
+        losses, output = self.losses(model, step)
         world_size = self.args.world_size
         share = 1 / (self.current_gradient_accumulation_steps * world_size)
         parts = {}
@@ -202,8 +200,8 @@ class MemoryTrainer(ResumableTrainer):
             )
         for name, part in parts.items():
             self._logged[name] += part.detach()
-        self._num_transitions += self.num_transitions(step)
-        self._last_memory, self._last_batch = memory.detach(), step.batch
+        self._num_counted += self.num_counted(step)
+        self.keep(output, step)
         return loss * world_size  # the processes' gradients are averaged
 
     def mean_loss(self, losses: dict[str, LossTerm | torch.Tensor]) -> torch.Tensor:
@@ -221,7 +219,7 @@ class MemoryTrainer(ResumableTrainer):
             names = sorted(self._logged)
             values = torch.stack(
                 [self._logged[name].float() for name in names]
-                + [torch.tensor(float(self._num_transitions), device=self.args.device)]
+                + [torch.tensor(float(self._num_counted), device=self.args.device)]
             )
             values = self.accelerator.reduce(values, "sum")
             for name, value in zip(names, values[:-1].tolist(), strict=True):
@@ -229,13 +227,10 @@ class MemoryTrainer(ResumableTrainer):
                 if counted:  # a term of few labels may have had none
                     logs[name] = round(value / counted, 6)
             logs[f"{self.counted}_per_second"] = round(values[-1].item() / max(now - self._log_time, 1e-9), 1)
-            logs["effective_rank"] = round(effective_rank(self._last_memory).item(), 3)
-            if self._last_memory.shape[:-2].numel() > 1:
-                logs["memory_variance"] = round(memory_variance(self._last_memory).item(), 6)
             logs.update(self.further_logs())
             self._logged.clear()
             self._steps_with.clear()
-            self._num_transitions, self._num_steps, self._log_time = 0, 0, time.monotonic()
+            self._num_counted, self._num_steps, self._log_time = 0, 0, time.monotonic()
         super().log(logs, start_time)
 
     # ---- evaluation ------------------------------------------------------------------------------------------------
@@ -250,28 +245,10 @@ class MemoryTrainer(ResumableTrainer):
             name: term if isinstance(term, LossTerm) else LossTerm(term, torch.ones_like(term))
             for name, term in losses.items()
         }
-        if self.args.eval_rollout_steps and len(self._evaluated["cold_start_loss"]) < self.args.eval_rollout_batches:
-            terms |= self._cold_start_terms(step.batch.first(self.args.eval_rollout_steps))
+        terms |= self.further_evaluation(step.batch)
         for name, term in terms.items():
             self._evaluated[name].append(torch.stack([term.total.detach().float(), term.count.float()]))
         return loss.detach(), None, None
-
-    def _cold_start_terms(self, batch: Batch) -> dict[str, LossTerm]:
-        """Loss of the student's rollout from its initial memory, and with `shift_labels` the share that it gets right."""
-        student = self.student()
-        with self.accelerator.autocast():
-            before, after = rollout(student, batch.input_ids, documents=batch.documents)
-            if batch.shift_labels is not None:
-                logits = student.readout(after)
-                right = (logits.argmax(dim=-1) == batch.shift_labels).sum()
-                return {
-                    "cold_start_loss": cross_entropy(logits, batch.shift_labels),
-                    "cold_start_accuracy": LossTerm(right, (batch.shift_labels != IGNORED).sum()),
-                }
-            labels = batch.labels
-            if batch.documents is not None:
-                labels = labels.masked_fill(batch.documents < 0, IGNORED)
-            return {"cold_start_loss": cross_entropy(student.readout(before), labels)}
 
     def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
         self._evaluated = defaultdict(list)
@@ -357,41 +334,3 @@ def check_endless(dataset, args) -> None:
             raise InputError(
                 f"accelerator_config: {name} cannot be honoured with a streamed text: each process reads its own share"
             )
-
-
-class TaughtTrainer(MemoryTrainer):
-    """A [`MemoryTrainer`] whose student has a teacher: it logs how far the student's rollout drifts from it."""
-
-    def teacher_model(self):
-        """The teacher, to measure drift against."""
-        raise NotImplementedError
-
-    def check_length(self, batch: Batch) -> None:
-        """Checks that a segment fits into a window.
-
-        Raises:
-            InputError: if it is longer.
-        """
-        length, segment_length = batch.input_ids.shape[1], self.args.segment_length
-        if length < segment_length:
-            raise InputError(f"windows of {length} tokens are shorter than segment_length={segment_length}: lower it")
-
-    def segment_noise(self, segment_length: int) -> float:
-        """NEFTune's alpha for the segments that the student reads.
-
-        The library's noise shrinks with the root of the length that an embedding sees; every token of a short segment
-        should get as much as one of the whole context.
-        """
-        return self.neftune_noise_alpha * math.sqrt(segment_length / self.args.context_length)
-
-    def further_logs(self):
-        return {"drift": round(self._training_drift(), 6)} if self.args.drift_steps else {}
-
-    def _training_drift(self) -> float:
-        batch, student = self._last_batch.first(self.args.drift_steps), self.student()
-        training = student.training
-        student.eval()
-        with self.compute_loss_context_manager(), self.accelerator.autocast():
-            value = drift(student, self.teacher_model(), batch.input_ids, batch.documents)[-1].item()
-        student.train(training)
-        return value

@@ -6,6 +6,8 @@ import sys
 
 from ..errors import InputError, one_line
 
+asked_for: list[str] = []  # modules that were imported this way, for processes of one's own to import too
+
 
 def load_module(name: str):
     """Imports a module, which may be in the working directory, as with `python -m`.
@@ -20,9 +22,11 @@ def load_module(name: str):
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except Exception as error:
         raise InputError(f"the module {name!r} cannot be imported ({one_line(error)}): check the name") from error
+    asked_for.append(name)
+    return module
 
 
 def load_object(name: str):

@@ -1,0 +1,104 @@
+"""`smt-hf lm`: train the Transformer language model that a teacher is built on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from ..checkpoints import check_vocabulary, load_backbone
+from ..data import DataOptions
+from ..errors import InputError, one_line
+from ..models.backbone_smt import make_backbone
+from ..training import LmTrainer, LmTrainingArguments
+from .options import ProcessingOptions, RunOptions, processing_for
+from .parsing import Command, parse
+from .run import REQUIRED, train
+
+
+@dataclass
+class LmOptions(RunOptions, DataOptions, ProcessingOptions):
+    """The language model, new of these sizes or one to continue with, and what to train it on."""
+
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub id of a causal language model to start from instead of new weights."},
+    )
+    model_type: str = field(
+        default="llama", metadata={"help": "Kind of a new model, as transformers names it: llama, qwen3, gpt2, ..."}
+    )
+    hidden_size: int = field(default=256, metadata={"help": "Width of a new model."})
+    num_layers: int = field(default=8, metadata={"help": "Layers of a new model."})
+    num_attention_heads: int = field(default=8, metadata={"help": "Attention heads of a new model."})
+    intermediate_size: int | None = field(
+        default=None, metadata={"help": "Width of its feed-forward layers; four times hidden_size by default."}
+    )
+    initializer_range: float = field(default=0.02, metadata={"help": "Standard deviation of its initial weights."})
+
+    def new_model(self, tokenizer, length: int):
+        """A model of these sizes with new weights.
+
+        Args:
+            tokenizer: whose tokens it is for.
+            length: tokens that it will read at once.
+
+        Raises:
+            InputError: for a kind that transformers does not know, or sizes that cannot work.
+        """
+        if self.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            raise InputError(
+                f"model_type={self.model_type!r} is no causal language model of transformers: choose such as 'llama'"
+            )
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise InputError(
+                f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads} into even head "
+                f"sizes: choose a multiple of {2 * self.num_attention_heads}"
+            )
+        sizes = {
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_attention_heads,
+            "head_dim": self.hidden_size // self.num_attention_heads,
+            "intermediate_size": self.intermediate_size or 4 * self.hidden_size,
+            "initializer_range": self.initializer_range,
+            "max_position_embeddings": length + 1,  # with the bos token
+            "vocab_size": len(tokenizer),
+        }
+        ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+        try:
+            return make_backbone(AutoConfig.for_model(self.model_type, **sizes, **ids))
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"a {self.model_type} of these sizes cannot be made: {one_line(error)}") from error
+
+
+COMMAND = Command(
+    name="lm",
+    kinds=[LmOptions, LmTrainingArguments],
+    description="""Train a Transformer language model, on which `smt-hf smt --backbone` builds a teacher. The output folder holds an
+ordinary model of AutoModelForCausalLM.""",
+    example=r"""example:
+  smt-hf lm --config configs/teacher_first/lm.yaml \
+      --dataset stories.txt --output_dir runs/lm
+  smt-hf smt --backbone runs/lm --config configs/teacher_first/teacher.yaml \
+      --dataset stories.txt --output_dir runs/teacher
+  smt-hf dmt runs/teacher --config configs/teacher_first/student.yaml \
+      --dataset stories.txt --output_dir runs/student""",
+    positionals=["model"],
+    required=REQUIRED,
+)
+
+
+def main(argv: Sequence[str]) -> LmTrainer:
+    """Runs the command and returns the trainer."""
+    options, arguments = parse(COMMAND, argv)
+    return train("lm", options, arguments, [options.model], build)
+
+
+def build(options: LmOptions, arguments: LmTrainingArguments) -> LmTrainer:
+    """The trainer of a language model, with its data."""
+    tokenizer = processing_for(options)
+    model = load_backbone(options.model) if options.model else options.new_model(tokenizer, arguments.window_length)
+    check_vocabulary(model, tokenizer)
+    datasets = options.datasets(tokenizer, arguments.window_length, arguments)
+    return LmTrainer(model=model, args=arguments, processing_class=tokenizer, **datasets)

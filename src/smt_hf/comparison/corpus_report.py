@@ -1,0 +1,230 @@
+"""The results of a comparison on a dataset: a CSV file with a row a measurement, and the tables that follow from it."""
+
+import csv
+from math import exp, log
+from pathlib import Path
+from statistics import mean, median
+
+from .results import BUDGETS, chosen, methods, read_results
+from .tables import markdown, write_csv
+
+WHOLE, COUNTS = ("seed", "rows", "corpus_tokens", "steps", "tokens"), ("cell", "method", "after", "stage", "unit")
+
+
+def write_corpus_report(output_dir: str, reference: str = "BPTT", targets: list[float] | None = None) -> str:
+    """Writes `results.csv` and `results.md` for all results in a comparison's folder.
+
+    Args:
+        output_dir: the folder.
+        reference: the method that others' budgets are divided by.
+        targets: the losses whose budgets are told, see [`tables`].
+
+    Returns:
+        The Markdown, which [`tables`] makes of the rows of the CSV file alone.
+
+    Raises:
+        InputError: if there are no results.
+    """
+    rows = [row for result in read_results(output_dir) for row in csv_rows(result)]
+    file = Path(output_dir) / "results.csv"
+    write_csv(file, rows)
+    text = tables(read_rows(file), reference, targets)
+    file.with_suffix(".md").write_text(text, encoding="utf-8")
+    return text
+
+
+def csv_rows(result: dict) -> list[dict]:
+    """The measurements of a result's own stage, with what was spent up to each, the stages before it included.
+
+    The last one is of the trained student, on more windows or images, and says the loss of the teacher that was trained with it
+    and the drift from it at the end of the rollout.
+    """
+    named = {name: result[name] for name in ("cell", "method", "after", "data_share", "seed")}
+    named |= {"stage": result["stages"][-1], "unit": result["settings"]["unit"]}
+    named["corpus_tokens"] = result["corpus_tokens"]
+    points = result["path"][-len(result["trace"]) :]
+    rows = [
+        {**named, **{name: point[name] for name in ("steps", *BUDGETS, "loss", "standard_error", "rows")}}
+        for point in points
+    ]
+    rows[-1] |= result["student"]
+    if "teacher" in result:
+        rows[-1] |= {"teacher_loss": result["teacher"]["loss"], "drift_last": result["drift"][-1]}
+    return rows
+
+
+def read_rows(file: Path) -> list[dict]:
+    """The rows of a CSV file of [`write_corpus_report`]; without what is empty."""
+    rows = []
+    with open(file, encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            kinds = {name: str if name in COUNTS else int if name in WHOLE else float for name in row}
+            rows.append({name: kinds[name](value) for name, value in row.items() if value or name == "after"})
+    return rows
+
+
+def runs_of(rows: list[dict]) -> list[dict]:
+    """The runs in rows: `cell`, `method`, `data_share`, `seed`, the `path` from new weights on, and how much of it is its `own`."""
+    keys = list(dict.fromkeys((row["cell"], row["data_share"], row["seed"], row["method"]) for row in rows))
+    runs = []
+    for cell, share, seed, method in keys:
+        own, path, wanted = [], [], method
+        while wanted:
+            part = chosen(rows, cell=cell, data_share=share, seed=seed, method=wanted)
+            own, path, wanted = own or part, part + path, part[0]["after"] if part else ""
+        names = {"cell": cell, "method": method, "data_share": share, "seed": seed}
+        runs.append({**names, "path": path, "own": len(own)})
+    return runs
+
+
+def tables(rows: list[dict], reference: str = "BPTT", targets: list[float] | None = None) -> str:
+    """The tables of a comparison, in Markdown.
+
+    Args:
+        rows: of the CSV file.
+        reference: the method that others' budgets are divided by.
+        targets: losses, in nats a byte or pixel; the reference's at its end, and 10 and 25 % above it when `None`.
+    """
+    runs, unit = runs_of(rows), rows[0]["unit"]
+    share = max(run["data_share"] for run in runs)
+    seeds = sorted({run["seed"] for run in runs})
+    over = f"means over the seeds (lowest–highest, n of them) of {len(seeds)}" if len(seeds) > 1 else "one seed"
+    parts = [
+        f"Nats a {unit} of held-out {unit}s, the student on its own states from its initial memory: at the end (± standard "
+        f"error over {rows_at_end(runs)}), and the lowest on the way; {over}.",
+        loss_table(runs),
+        "What was spent, the stages before included, medians over the seeds; and the epochs that the tokens come to.",
+        spending_table(runs),
+    ]
+    whole = chosen(runs, data_share=share)
+    targets = targets or default_targets(whole, reference)
+    if targets:
+        parts += [
+            f"The budget needed to reach a loss, relative to {reference}'s (in brackets the budget itself): medians over the seeds, "
+            "read off the line between two measurements, on which the loss falls evenly with the logarithm of the budget; "
+            "\\< and \\> where the first measurement of the method or of the reference is below it already (~: of both); "
+            "– where it was not reached.",
+            needed_table(whole, reference, targets),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def rows_at_end(runs: list[dict]) -> str:
+    """How many windows or images the ends were measured on."""
+    numbers = sorted({run["path"][-1]["rows"] for run in runs})
+    return f"{'–'.join(map(str, numbers))} of them" if len(numbers) < 3 else f"{numbers[0]} and more of them"
+
+
+def loss_table(runs: list[dict]) -> str:
+    """A row a method, two columns a share of the data; and rows of the teachers."""
+    shares = sorted({run["data_share"] for run in runs}, reverse=True)
+    several = len(shares) > 1
+    lines = []
+    for cell, method in methods(runs):
+        line, taught = [cell, method], [cell, f"{method}: its teacher"]
+        for share in shares:
+            found = chosen(runs, cell=cell, method=method, data_share=share)
+            ends = [run["path"][-1] for run in found]
+            line += [spread(ends), spread([min(own_path(run), key=lambda point: point["loss"]) for run in found])]
+            taught += [spread([{"loss": end["teacher_loss"]} for end in ends if "teacher_loss" in end]), "–"]
+        lines.append(line)
+        if set(taught[2:]) != {"–"}:
+            lines.append(taught)
+    head = [f"{part}, {share:.3g} of the data" if several else part for share in shares for part in ("end", "lowest")]
+    return markdown(["cell", "method", *head], lines)
+
+
+def own_path(run: dict) -> list[dict]:
+    """The measurements of a run's last stage."""
+    return run["path"][-run["own"] :]
+
+
+def spread(points: list[dict]) -> str:
+    """The loss of one measurement with its standard error; of several the mean and the range."""
+    if not points:
+        return "–"
+    losses = [point["loss"] for point in points]
+    if len(losses) > 1:
+        return f"{mean(losses):.3f} ({min(losses):.3f}–{max(losses):.3f}, n={len(losses)})"
+    error = points[0].get("standard_error")
+    return f"{losses[0]:.3f}" if error is None else f"{losses[0]:.3f} ± {error:.3f}"
+
+
+def spending_table(runs: list[dict]) -> str:
+    """A row a method and share, a column a kind of budget."""
+    lines = []
+    for share in sorted({run["data_share"] for run in runs}, reverse=True):
+        for cell, method in methods(runs):
+            ends = [run["path"][-1] for run in chosen(runs, cell=cell, method=method, data_share=share)]
+            if ends:
+                spent = [f"{median(end[name] for end in ends):.3g}" for name in ("steps", *BUDGETS)]
+                epochs = median(end["tokens"] / end["corpus_tokens"] for end in ends)
+                lines.append([f"{share:.3g}", cell, method, *spent, f"{epochs:.2g}"])
+    return markdown(["data", "cell", "method", "steps", *BUDGETS.values(), "epochs"], lines)
+
+
+def default_targets(runs: list[dict], reference: str) -> list[float]:
+    """The reference's loss at its end, and 10 and 25 % above it; none without results of it."""
+    found = reference_runs(runs, reference)
+    if not found:
+        return []
+    end = mean(run["path"][-1]["loss"] for run in found)
+    return [round(end * factor, 3) for factor in (1.25, 1.1, 1.0)]
+
+
+def reference_runs(runs: list[dict], reference: str) -> list[dict]:
+    """The runs that others are compared with: of the cell that most methods have."""
+    cells = [run["cell"] for run in runs]
+    found = chosen(runs, method=reference)
+    cell = max((run["cell"] for run in found), key=cells.count, default=None)
+    return chosen(found, cell=cell)
+
+
+def needed_table(runs: list[dict], reference: str, targets: list[float]) -> str:
+    """A row a loss and method, a column a kind of budget."""
+    lines = []
+    for target in targets:
+        base = {name: needed_of(reference_runs(runs, reference), name, target) for name in BUDGETS}
+        for cell, method in methods(runs):
+            found = chosen(runs, cell=cell, method=method)
+            cells = [relative(needed_of(found, name, target), base[name]) for name in BUDGETS]
+            reached = sum(needed(run["path"], "steps", target) is not None for run in found)
+            which = method if len(found) == 1 else f"{method} ({reached} of {len(found)} seeds)"
+            lines.append([f"{target:.3f}", cell, which, *cells])
+    return markdown(["loss", "cell", "method", *BUDGETS.values()], lines)
+
+
+def needed_of(runs: list[dict], name: str, target: float) -> tuple[float, bool] | None:
+    """The median over the runs that reach a loss of [`needed`]; `None` if fewer than half of them do."""
+    found = [needed(run["path"], name, target) for run in runs]
+    reached = [pair for pair in found if pair is not None]
+    if not reached or 2 * len(reached) < len(runs):
+        return None
+    return median(value for value, _ in reached), any(at_most for _, at_most in reached)
+
+
+def needed(path: list[dict], name: str, target: float) -> tuple[float, bool] | None:
+    """The budget at which a path first comes to a loss, and whether it may have been less; `None` if it never does."""
+    before = None
+    for point in path:
+        if point["loss"] <= target:
+            if before is None:
+                return point[name], True
+            if before["loss"] == point["loss"] or not before[name]:
+                return point[name], False
+            part = (before["loss"] - target) / (before["loss"] - point["loss"])
+            low, high = log(before[name]), log(point[name])
+            return exp(low + part * (high - low)), False
+        before = point
+    return None
+
+
+def relative(found: tuple[float, bool] | None, base: tuple[float, bool] | None) -> str:
+    """A budget beside the reference's; each of them may be known as a bound only."""
+    if found is None:
+        return "–"
+    (value, at_most), below = found, "\\<"
+    if base is None:
+        return f"({below if at_most else ''}{value:.3g})"
+    sign = {(True, False): below, (False, True): "\\>", (True, True): "~"}.get((at_most, base[1]), "")
+    return f"{sign}{value / base[0]:.2g} ({value:.3g})"

@@ -1,0 +1,211 @@
+"""A corpus, of text or of images, as what a comparison trains on: all of it, or a share."""
+
+import zlib
+from functools import cached_property
+
+from ..data import ImageRows, TokenCache, evenly_spaced_windows, load_tokenizer, processor_for
+from ..data.build import training_rows
+from ..errors import InputError
+from ..evaluation import evaluate_models
+from ..evaluation.images import evaluate_images
+from ..models import SmtImageProcessor
+from ..training.bptt import streams
+from .corpus_share import share_of
+from .stages import Stage
+from .trace import logarithmic_shares
+
+TAUGHT_ROWS = 32  # windows or images on which the teacher, whose states take long to encode, is measured
+BATCH_ROWS = 64
+
+
+class CorpusSubject:
+    """The text or images of a comparison's `dataset`. Runs differ in the share of it that they train on, a variant.
+
+    Losses are in nats a byte of text or a pixel, of held-out windows or images that the student reads from its initial
+    memory, on its own states: those of `smt-hf evaluate`.
+
+    Args:
+        comparison: the recipe.
+    """
+
+    variant_name = "data_share"
+    decided: dict[str, str] = {}
+    trace_shares = staticmethod(logarithmic_shares)
+
+    def __init__(self, comparison):
+        self.comparison = comparison
+
+    @property
+    def variants(self) -> list[float]:
+        """Shares of the corpus."""
+        return self.comparison.data_shares
+
+    def check(self, stages: list[Stage]) -> None:
+        """Checks what can be known before anything is read.
+
+        Raises:
+            InputError: for what a corpus does not have, and if there is nothing held out.
+        """
+        comparison = self.comparison
+        if comparison.eval_dataset is None and comparison.eval_split is None:
+            raise InputError(
+                "eval_dataset is missing: pass held-out text or images, or eval_split, a split of the dataset"
+            )
+        for stage in stages:
+            if stage.length is not None or stage.task_options:
+                raise InputError(
+                    f"{stage}: length and task_options are of synthetic tasks: set context_length instead"
+                )
+
+    def open(self) -> None:
+        """Reads the data, and checks that they are enough for every stage.
+
+        Raises:
+            InputError: if they cannot be read or are too few, or a model cannot be made for them.
+        """
+        comparison = self.comparison
+        if self.is_image:
+            ImageRows(self.held_out)
+        else:
+            window_length = comparison.context_length + comparison.rollout_steps
+            evenly_spaced_windows(self.held_out, window_length, 1)
+        for share in self.variants:
+            for cell in comparison.cells:
+                for stage in comparison.stages_of(cell):
+                    comparison.model_config(cell, share, stage)
+                    arguments = comparison.arguments(stage, share, comparison.seeds[0], "unused")
+                    try:
+                        self._check_rows(self.data(stage, share, 0, arguments)["train_dataset"], arguments)
+                    except InputError as error:
+                        raise InputError(f"{stage}, data_share {share:g}: {error}") from error
+
+    def _check_rows(self, rows, arguments) -> None:
+        batch_size = arguments.per_device_train_batch_size
+        if getattr(arguments, "carry_memory", False):
+            streams(rows, arguments, batch_size)
+        elif len(rows) < batch_size:
+            raise InputError(
+                f"{len(rows)} windows or images are fewer than per_device_train_batch_size={batch_size}: lower it"
+            )
+
+    @cached_property
+    def processing(self):
+        """The tokenizer, or what makes ids of images."""
+        options = self.comparison
+        if options.image_size is None:
+            return load_tokenizer(options.tokenizer)
+        sizes = {"size": options.image_size, "num_levels": options.num_levels}
+        return processor_for(options.images(), options.class_conditional, **sizes)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether documents are images."""
+        return isinstance(self.processing, SmtImageProcessor)
+
+    @cached_property
+    def held_out(self) -> TokenCache:
+        """What students are measured on."""
+        cache = self.comparison.eval_tokens(self.processing)
+        if cache is None:
+            raise InputError(
+                f"dataset={self.comparison.dataset!r} is one file, which has no splits: pass eval_dataset too"
+            )
+        return cache
+
+    @cached_property
+    def whole(self) -> TokenCache:
+        """The corpus."""
+        return self.comparison.tokens(self.processing)
+
+    def training_data(self, share: float) -> TokenCache:
+        """This share of the corpus."""
+        return share_of(self.whole, share, self.comparison.cache_dir)
+
+    def token_ids(self, share: float) -> dict:
+        """Fields of a model's configuration: how many ids there are, and which of them are special."""
+        special = {name: getattr(self.processing, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+        return {"vocab_size": len(self.processing), **special}
+
+    def lengths(self, stage: Stage, share: float, chosen: dict) -> dict:
+        """Arguments of a stage that follow from the data: none, a recipe says how long its windows are."""
+        return {}
+
+    def fixed(self, stage: Stage, seed: int) -> dict:
+        """Further arguments of a stage: an order of the data of its own, and whole batches alone, so that tokens count right."""
+        return {"data_seed": order_seed(seed, stage), "dataloader_drop_last": True}
+
+    def folder(self, stage: Stage, share: float) -> str:
+        """The folder of a stage's runs with this share."""
+        return f"data-{share:g}"
+
+    def settings(self, stage: Stage, share: float) -> dict:
+        """What a stage depends on besides models and arguments; data by their digests, wherever they lie."""
+        comparison = self.comparison
+        return {
+            "corpus": {"train": self.training_data(share).digest, "held_out": self.held_out.digest},
+            "unit": "pixel" if self.is_image else "byte",
+            "data_share": share,
+            "cpu_seconds": comparison.cpu_seconds[self.variants.index(share)],
+            "eval_rows": comparison.eval_rows,
+            "num_eval_windows": comparison.num_eval_windows,
+            "context_length": comparison.context_length,
+            "rollout_steps": comparison.rollout_steps,
+        }
+
+    def stage_settings(self, stage: Stage, share: float) -> dict:
+        """The part of [`settings`] that each stage of a chain has for itself."""
+        return {}
+
+    def data(self, stage: Stage, share: float, seed: int, arguments) -> dict:
+        """What a trainer takes of a stage's data."""
+        rows = training_rows(self.training_data(share), self.processing, arguments)
+        return {"train_dataset": rows, "processing_class": self.processing}
+
+    def untrained(self, stage: Stage, student) -> dict:
+        """What is measured before the first step: nothing."""
+        return {}
+
+    def measure(self, student, stage: Stage, share: float) -> dict:
+        """A student on its way: `loss` and its `standard_error`."""
+        return self._cold_start(student, self.comparison.num_eval_windows)
+
+    def measured(self, student, teacher, stage: Stage, share: float) -> dict:
+        """A trained student; and its teacher, after the stage that has trained both."""
+        result = {"student": self._cold_start(student, self.comparison.eval_rows)}
+        result |= {"corpus_tokens": self.training_data(share).num_tokens}
+        if stage.trainer == "smt":
+            report = self._report(student, TAUGHT_ROWS, teacher)
+            result |= {"teacher": self._loss(report["teacher"], report), "drift": report["drift"]}
+        return result
+
+    def _cold_start(self, student, num_rows: int) -> dict:
+        report = self._report(student, num_rows)
+        return self._loss(report["student" if self.is_image else "student_cold"], report)
+
+    def _report(self, student, num_rows: int, teacher=None) -> dict:
+        """Of so many windows or images, with the teacher's where there is one."""
+        comparison = self.comparison
+        if self.is_image:
+            rows = ImageRows(self.held_out)
+            return evaluate_images(student, self.processing, rows, teacher, num_rows, BATCH_ROWS)
+        lengths = comparison.context_length, comparison.rollout_steps
+        return evaluate_models(student, self.held_out, teacher, *lengths, num_rows, BATCH_ROWS)
+
+    def _loss(self, scores: dict, report: dict) -> dict:
+        """Nats a byte or pixel of one part of a report."""
+        if self.is_image:
+            found, rows = {"loss": scores["nats_per_pixel"], "error": scores["standard_error"]}, report["num_images"]
+        else:
+            size, error = report["bytes_per_token"], scores["standard_error"]
+            found, rows = {"loss": scores["nats_per_token"] / size}, report["num_windows"]
+            found["error"] = None if error is None else error / size
+        return {"loss": found["loss"], "standard_error": found["error"], "rows": rows}
+
+    def words(self, result: dict) -> str:
+        """A result in a few words."""
+        return f"{result['student']['loss']:.4f} nats a {result['settings']['unit']}"
+
+
+def order_seed(seed: int, stage: Stage) -> int:
+    """The seed of the order in which a stage reads the corpus, another one for every stage of a run."""
+    return zlib.crc32(f"{seed} {stage.name}".encode())

@@ -1,0 +1,91 @@
+"""Windows that the rows of a step read segment by segment, for students whose memory goes on from step to step."""
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..utils.epochs import EpochDataset
+from .images import ImageRows
+from .windows import window_at
+
+
+class RowWindows(EpochDataset):
+    """Item `i` is segment by segment what row `i % num_rows` reads: its window, and which segment of it is due.
+
+    A row reads consecutive windows of a text, or one image after another. Rows stand at different segments, so that every step
+    sees all places of a window, and only some rows begin a new one. An item is `input_ids` and `documents` `(T,)` of the whole
+    window, with `lead` tokens before it and one after it for a text, and the numbers `segment`, `row` and `window`; the bool
+    `continued` says that the row's memory after the step before goes on into this segment.
+
+    Args:
+        windows: `TokenWindows`, whose text is read in windows of `window_length` tokens, or `ImageRows`, which are read whole.
+        window_length: tokens of a text's window; a multiple of `segment_length`.
+        segment_length: tokens that a step reads.
+        num_rows: rows of a step, over all processes and accumulated batches.
+        lead: tokens of a text before every window, for whoever has to know what came before.
+        seed: of the places and the order.
+
+    Raises:
+        InputError: if the data are something else, or too few for the rows.
+    """
+
+    def __init__(self, windows, window_length: int, segment_length: int, num_rows: int, lead: int = 0, seed: int = 0):
+        super().__init__()
+        if not hasattr(windows, "cache"):
+            raise InputError(
+                f"a memory is carried on through running text or images, not a {type(windows).__name__}: give TokenWindows or "
+                "ImageRows"
+            )
+        self.cache, self.seed, self.num_rows = windows.cache, seed, num_rows
+        self.images = windows if isinstance(windows, ImageRows) else None
+        self.segment_length = segment_length
+        if self.images is None:
+            if window_length % segment_length:
+                raise InputError(
+                    f"segment_length={segment_length} does not divide the window of {window_length} tokens, whose segments are read "
+                    "one after another: choose a divisor"
+                )
+            self.lead, self.window_length = lead, window_length
+            self.num_segments = window_length // segment_length
+            self.num_windows = (self.cache.num_tokens - lead - 1) // window_length // num_rows * num_rows
+        else:
+            self.lead, self.window_length = 0, windows.window_length
+            self.num_segments = -(-(windows.window_length - 1) // segment_length)
+            self.num_windows = len(windows) // num_rows * num_rows
+        if self.num_windows < 1:
+            raise InputError(
+                f"the data have {self.cache.num_tokens} tokens, too few for {num_rows} rows of {self.window_length}: give more, or "
+                "lower the batch size"
+            )
+
+    def identity(self) -> dict:
+        """What tells these rows from others, see [`smt_hf.training.resume.data_identity`]."""
+        names = ("window_length", "segment_length", "num_rows", "lead", "seed")
+        return {"kind": "RowWindows", "tokens": self.cache.digest, **{name: getattr(self, name) for name in names}}
+
+    def __len__(self) -> int:
+        return self.num_windows * self.num_segments
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        step, row = divmod(range(len(self))[index], self.num_rows)
+        number, segment = divmod(step + row % self.num_segments, self.num_segments)
+        per_row = self.num_windows // self.num_rows
+        place = (row * per_row + number) % self.num_windows
+        if self.images is None:
+            turn, shift = np.random.SeedSequence((self.seed, self.epoch)).generate_state(2, np.uint64)
+            place = (place + int(turn)) % self.num_windows
+            spare = self.cache.num_tokens - self.lead - 1 - self.num_windows * self.window_length
+            first = place * self.window_length + int(shift) % (min(spare, self.window_length - 1) + 1)
+            window = window_at(self.cache, first, self.lead + self.window_length + 1)
+            goes_on = segment > 0 or place > 0
+        else:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.images))
+            window = dict(self.images[int(order[place])])
+            window["documents"] = torch.zeros_like(window["input_ids"])
+            goes_on = segment > 0
+        numbers = {"segment": segment, "row": row, "window": (self.epoch * self.num_windows + place)}
+        return {
+            **window,
+            **{name: torch.tensor(value) for name, value in numbers.items()},
+            "continued": torch.tensor(step > 0 and goes_on),
+        }

@@ -1,0 +1,104 @@
+"""A causal language model as the backbone of the teacher: how it is read, and what the teacher takes over from it."""
+
+import inspect
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from .documents_smt import tokens_read
+
+
+def make_backbone(config: PreTrainedConfig) -> PreTrainedModel:
+    """The causal language model of a configuration, with new weights.
+
+    Raises:
+        ValueError: if its class takes no positions or masks of its own, so that documents could not be kept apart.
+    """
+    model = AutoModelForCausalLM.from_config(config)
+    known = inspect.signature(model.forward).parameters
+    lacking = [name for name in ("attention_mask", "position_ids") if name not in known]
+    if lacking:
+        raise ValueError(
+            f"a {type(model).__name__} takes no {' and no '.join(lacking)}, by which documents are kept apart: choose a "
+            "Transformer such as a Llama, a Qwen or a GPT-2"
+        )
+    return model
+
+
+def read_backbone(backbone: PreTrainedModel, input_ids: torch.Tensor, documents: torch.Tensor | None, logits: bool):
+    """Reads rows of documents with a causal language model; no document sees another.
+
+    If the model has a bos token, every document is read after it, so that there is a state of the empty context too.
+
+    Args:
+        backbone: any model of `AutoModelForCausalLM` that takes a mask `(B, 1, T, T)` and positions.
+        input_ids: `(B, T)`.
+        documents: `(B, T)`, -1 for padding; one document a row when `None`.
+        logits: whether to return them too.
+
+    Returns:
+        The last hidden states `(B, T, D_b)` and those of the empty context `(B, D_b)`; the logits `(B, T, V)` and `(B, V)`. What is
+        not asked for, or not there without a bos token, is `None`.
+    """
+    if documents is None:
+        documents = torch.zeros_like(input_ids)
+    bos_token_id, columns = backbone.config.bos_token_id, torch.arange(input_ids.shape[1], device=input_ids.device)
+    starts = int(bos_token_id is not None)
+    visible = (documents[:, :, None] == documents[:, None]) & (columns <= columns[:, None])
+    position_ids = tokens_read(documents) + starts
+    if starts:
+        input_ids = nn.functional.pad(input_ids, (1, 0), value=bos_token_id)
+        position_ids = nn.functional.pad(position_ids, (1, 0))
+        visible = nn.functional.pad(nn.functional.pad(visible, (1, 0), value=True), (0, 0, 1, 0))
+        visible[:, 0, 0] = True
+    mask = torch.zeros(visible.shape, dtype=backbone.dtype, device=input_ids.device)
+    mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min)[:, None]
+    options = {"attention_mask": mask, "position_ids": position_ids, "use_cache": False, "return_dict": True}
+    if logits:
+        output = backbone(input_ids, **options, output_hidden_states=True)
+        parts = output.hidden_states[-1], output.logits
+    else:
+        parts = backbone.base_model(input_ids, **options).last_hidden_state, None
+    hidden, logits = ((None, None) if part is None else (part[:, starts:], part[:, 0]) for part in parts)
+    if not starts:
+        hidden, logits = (hidden[0], None), (logits[0], None)
+    return *hidden, *logits
+
+
+@torch.no_grad()
+def take_over(teacher, backbone: PreTrainedModel, generator: torch.Generator | None = None) -> None:
+    """Copies a backbone into a teacher whose configuration has it, and begins the teacher's own weights from it.
+
+    The projection keeps of the hidden states what the backbone's head reads; embedding and head are the backbone's, seen through
+    it. A teacher that carries the hidden state in its last memory token so starts near the backbone's own predictions.
+
+    Args:
+        teacher: an `SmtTeacherModel`.
+        backbone: of the class and sizes that its `backbone_config` names.
+        generator: a CPU generator for the directions of the projection.
+
+    Raises:
+        ValueError: if the weights do not fit.
+    """
+    try:
+        teacher.backbone.load_state_dict(backbone.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"the backbone's weights are not those of its configuration: {error}") from error
+    head = backbone.get_output_embeddings().weight.detach().float().cpu()
+    embeddings = backbone.get_input_embeddings().weight.detach().float().cpu()
+    hidden_size = teacher.config.hidden_size
+    rank = min(hidden_size, head.shape[1])
+    basis = torch.linalg.eigh(head.T @ head).eigenvectors.T.flip(0)[
+        :rank
+    ]  # (rank, D_b): what matters most to the head
+    turn, _ = torch.linalg.qr(torch.randn(hidden_size, rank, generator=generator))
+    projection = turn @ basis  # (D, D_b), with orthonormal rows or columns
+    token_ids = torch.randint(len(head), (8, 64), generator=generator).to(backbone.device)
+    hidden = read_backbone(backbone.eval(), token_ids, None, logits=False)[0].float().cpu() @ projection.T
+    scale = hidden.square().mean(dim=-1).sqrt().mean()
+    teacher.backbone_projection.weight.copy_(projection)
+    teacher.lm_head.weight.copy_(head @ projection.T * scale)
+    if embeddings.shape[1] == projection.shape[1]:
+        own = embeddings @ projection.T
+        teacher.embed_tokens.weight.copy_(own * teacher.config.initializer_range / own.std())

@@ -1,0 +1,78 @@
+"""What a training whose memory is carried on keeps of every row from one step to the next."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..errors import InputError
+
+FILE = "carried_rows.safetensors"
+
+
+@dataclass
+class Rows:
+    """The rows of one micro-batch, after a step.
+
+    Attributes:
+        memory: `(B, K, D)`, the student's own.
+        forced: bool `(B,)`, rows that are put on the teacher's states until their window ends.
+        window: `(B,)`, the windows that the following were made of; `None` after a training was resumed.
+        encoded: `(B, S + 2, K, D)`, the teacher's states of the empty context and around the segments of a window.
+        backbone_logits: `(B, T, V)`, if they are learned.
+    """
+
+    memory: torch.Tensor
+    forced: torch.Tensor
+    window: torch.Tensor | None = None
+    encoded: torch.Tensor | None = None
+    backbone_logits: torch.Tensor | None = None
+
+
+class CarriedRows:
+    """The [`Rows`] of the accumulated batches of one process."""
+
+    def __init__(self):
+        self.batches: list[Rows] = []
+        self.batch = 0
+
+    def rewind(self) -> None:
+        """The next batch is the first of an optimiser step."""
+        self.batch = 0
+
+    def take(self) -> Rows | None:
+        """The rows of the next batch after the step before; `None` in the first step."""
+        return self.batches[self.batch] if self.batch < len(self.batches) else None
+
+    def put(self, rows: Rows) -> None:
+        """Keeps the rows after the batch."""
+        self.batches[self.batch : self.batch + 1] = [rows]
+        self.batch += 1
+
+    def save(self, folder: str, accelerator) -> None:
+        """Writes memories and flags of all processes into a checkpoint, in the order of the rows."""
+        gathered = [(accelerator.gather(rows.memory), accelerator.gather(rows.forced)) for rows in self.batches]
+        if gathered and accelerator.is_main_process:
+            memory, forced = (torch.cat(parts).cpu().contiguous() for parts in zip(*gathered, strict=True))
+            save_file({"memory": memory, "forced": forced}, Path(folder) / FILE)
+
+    def load(self, folder: str, args) -> None:
+        """Reads those of this process again, however the rows were dealt out before.
+
+        Raises:
+            InputError: if the checkpoint has none, or those of another number of rows.
+        """
+        file = Path(folder) / FILE
+        if not file.is_file():
+            raise InputError(f"{folder!r} holds no {FILE}: resume with the rollout that it was saved with")
+        parts = load_file(file)
+        size = args.per_device_train_batch_size
+        expected = args.gradient_accumulation_steps * args.world_size * size
+        if len(parts["memory"]) != expected:
+            raise InputError(
+                f"{folder!r} carries the memories of {len(parts['memory'])} rows and a step has {expected}: resume with as many"
+            )
+        batches = zip(parts["memory"].split(size), parts["forced"].split(size), strict=True)
+        own = list(batches)[args.process_index :: args.world_size]
+        self.batches = [Rows(memory.to(args.device), forced.to(args.device)) for memory, forced in own]
