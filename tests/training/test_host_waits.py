@@ -75,14 +75,15 @@ def rows_of(batch: Batch, data: str) -> Batch:
     return Batch.of(columns)
 
 
-@pytest.mark.parametrize("data", ["packed", "padded", "labelled", "plain"])
-@pytest.mark.parametrize("name", [name for name in KINDS if name != "BPTT, carried"])
-def test_no_step_waits(name, data, tmp_path):
-    run_on_meta(name, tmp_path, lambda batch: batch if data == "packed" else rows_of(batch, data))
+@pytest.mark.parametrize("name", KINDS)
+def test_no_step_waits(name, tmp_path):
+    run_on_meta(name, tmp_path, lambda batch: batch)
 
 
-def test_no_step_with_a_carried_memory_waits(tmp_path):
-    run_on_meta("BPTT, carried", tmp_path, lambda batch: batch)
+@pytest.mark.parametrize("data", ["padded", "labelled", "plain"])
+@pytest.mark.parametrize("name", ["SMT", "DMT by sweeps", "BPTT"])
+def test_no_data_make_a_step_wait(name, data, tmp_path):
+    run_on_meta(name, tmp_path, lambda batch: rows_of(batch, data))
 
 
 @pytest.mark.parametrize("cell", ["mlp", "elman", "gru", "lstm"])
@@ -96,10 +97,10 @@ def run_on_meta(name, tmp_path, rows, cell="transformer"):
     config.student_config.cell_type = cell
     trainer = meta_trainer(config.student_config if kind == "bptt" else config, args)
     trainer.model.train()
+    trainer.state.global_step = 1  # the first step checks the labels, once
     batch, waits = rows(meta_batch(args)), Waits()
     with waits:
         step = make_step(trainer, batch, (0, 1))
-        trainer.state.global_step = 1  # the first step checks the labels, once
         trainer.mean_loss(trainer.losses(trainer.model, step)[0]).backward()
         step.counts()
     assert not waits.found
