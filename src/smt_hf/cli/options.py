@@ -119,22 +119,28 @@ class ModelOptions(TeacherSizes, StudentOptions):
         },
     )
 
-    def new_model(self, tokenizer, seed: int) -> SmtForPreTraining:
-        """A new teacher and student for this tokenizer, built on the backbone if there is one.
+    def config(self, tokenizer, backbone_config=None) -> SmtConfig:
+        """The configuration of a new model for this tokenizer, its teacher built on a language model if one is given.
 
         Raises:
-            InputError: if the sizes cannot work, or the backbone cannot be loaded or has other tokens.
+            InputError: if the sizes cannot work, or the language model has other tokens.
         """
-        lm = None if self.backbone is None else load_backbone(self.backbone)
-        more = (
-            {} if lm is None else {"backbone_config": lm.config, "vocab_size": lm.config.get_text_config().vocab_size}
-        )
-        teacher = self._make(SmtTeacherConfig, tokenizer, num_decoder_layers=self.num_readout_layers, **more)
-        more.pop("backbone_config", None)
-        student = self._make(SmtRnnConfig, tokenizer, **more)
-        model = SmtForPreTraining(SmtConfig(teacher_config=teacher, student_config=student))
-        if lm is not None:
-            model.start_from_backbone(lm, seed)
+        more = {} if backbone_config is None else {"vocab_size": backbone_config.get_text_config().vocab_size}
+        own = {"num_decoder_layers": self.num_readout_layers, "backbone_config": backbone_config}
+        teacher = self._make(SmtTeacherConfig, tokenizer, **own, **more)
+        return SmtConfig(teacher_config=teacher, student_config=self._make(SmtRnnConfig, tokenizer, **more))
+
+    def new_model(self, tokenizer, seed: int) -> SmtForPreTraining:
+        """A new teacher and student for this tokenizer, begun from the backbone if there is one.
+
+        Raises:
+            InputError: as [`config`] does, or if the backbone cannot be loaded.
+        """
+        if self.backbone is None:
+            return SmtForPreTraining(self.config(tokenizer))
+        language_model = load_backbone(self.backbone)
+        model = SmtForPreTraining(self.config(tokenizer, language_model.config))
+        model.start_from_backbone(language_model, seed)
         return model
 
 

@@ -295,7 +295,7 @@ class FinishedRows(StoppingCriteriaList):
         self.ended: torch.Tensor = None  # bool (B,): the rows that have ended
         self.padding = None  # bool (B,): those that had ended before the last token
         self.history = []  # the same for every generated token, where there is no cache
-        self._limits = None  # the longest sequence, and the tokens that end one
+        self._limits: tuple[float, set[int]] | None = None  # the longest sequence, and the tokens that end one
         self._no_and_yes = None
 
     def __call__(self, input_ids: torch.LongTensor, scores, **kwargs) -> torch.BoolTensor:
