@@ -19,6 +19,7 @@ MORE = {
     "finetune": "fine-tune a student by back-propagation through time",
     "evaluate": "measure loss, bits per byte, loss by position, drift",
     "compare": "SMT, DMT and BPTT side by side on a synthetic task",
+    "estimate": "memory, FLOPs, time and cost of a training beforehand",
     "serve": "answer OpenAI-style requests over HTTP",
     "export": "write a student for ONNX Runtime or as a web page",
     "push": "share a trained model on the Hub",

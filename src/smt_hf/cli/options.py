@@ -119,7 +119,7 @@ class ModelOptions(TeacherSizes, StudentOptions):
         },
     )
 
-    def config(self, tokenizer, backbone_config=None) -> SmtConfig:
+    def config(self, tokenizer, backbone_config: PreTrainedConfig | None = None) -> SmtConfig:
         """The configuration of a new model for this tokenizer, its teacher built on a language model if one is given.
 
         Raises:

@@ -181,6 +181,16 @@ def parse(command: Command, argv: Sequence[str]) -> tuple:
     return tuple(make_options(kind, given) for kind in command.kinds)
 
 
+def make_all(command: Command, given: dict) -> tuple:
+    """The options of a command from values by name, as in a recipe; what is required may be missing. Raises as [`parse`] does."""
+    known = {each.name for kind in command.kinds for each in fields(kind)}
+    for name in given:
+        if name not in known:
+            hint = hint_for(name, known) or f"see smt-hf {command.name} --help"
+            raise InputError(f"unknown field {name!r}: {hint}")
+    return tuple(make_options(kind, given) for kind in command.kinds)
+
+
 def take_positionals(command: Command, words: list[str], given: dict) -> None:
     """Adds the words that belong to no flag to what is given, as the fields that they stand for.
 

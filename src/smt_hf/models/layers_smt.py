@@ -13,6 +13,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 MASKED_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
+SHORT_ATTENTION = {"cpu"}  # the devices on which attention over a handful of positions is no product of matrices
+
+
 def normalize_memory(memory: torch.Tensor, config) -> torch.Tensor:
     """RMS-normalises memory tokens `(..., D)` without a learned scale, if the configuration says so (Kumar & Isola)."""
     if config.memory_normalization == "none":
@@ -105,7 +108,7 @@ class SmtAttention(nn.Module):
         """`(B, heads, L, head_size)` each -> `(B, L, heads, head_size)` and the weights, where there are any."""
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.config.attention_dropout if self.training else 0.0
-        few = query.shape[2] * key.shape[2] <= 64 and query.device.type == "cpu"
+        few = query.shape[2] * key.shape[2] <= 64 and query.device.type in SHORT_ATTENTION
         if few and attention_mask is None and not dropout and self.config._attn_implementation in ("sdpa", "eager"):
             attend = short_attention_forward
         options = {"dropout": dropout, "scaling": self.scaling, "is_causal": False}

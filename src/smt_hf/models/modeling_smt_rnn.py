@@ -154,27 +154,30 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             initial_memory = self.start_memory(len(inputs_embeds))
         wanted = set(kept)
 
-        def run(memory, inputs_embeds, initial_memory, first, last):
+        def run(memory, inputs_embeds, initial_memory, first):
             states = []
-            for t in range(first, last):
+            for t, token in enumerate(
+                inputs_embeds.unbind(dim=1), first
+            ):  # whose gradient is stacked once, at the end
                 if isinstance(cuts, torch.Tensor):
                     memory = torch.where(cuts[:, t, None, None], memory.detach(), memory)
                 elif cuts is not None and cuts[t]:
                     memory = memory.detach()
                 if begins is not None and t > 0:
                     memory = torch.where(begins[:, t, None, None], initial_memory, memory)
-                moved = self.cell(memory, inputs_embeds[:, t])
+                moved = self.cell(memory, token)
                 memory = moved if moves is None else torch.where(moves[:, t, None, None], moved, memory)
                 if t in wanted:
                     states.append(memory)
             return *states, memory
 
         if checkpoint_steps is None:
-            *states, memory = run(memory, inputs_embeds, initial_memory, 0, length)
+            *states, memory = run(memory, inputs_embeds, initial_memory, 0)
         else:
             states = []
-            for first in range(0, length, checkpoint_steps):
-                arguments = (memory, inputs_embeds, initial_memory, first, min(first + checkpoint_steps, length))
+            for piece, embeds in enumerate(inputs_embeds.split(checkpoint_steps, dim=1)):
+                first = piece * checkpoint_steps
+                arguments = (memory, embeds, initial_memory, first)
                 *more, memory = self._gradient_checkpointing_func(run, *arguments)
                 states += more
         by_step = dict(zip(sorted(wanted), states, strict=True))

@@ -117,9 +117,9 @@ def readout_loss(output: BpttOutput, targets: torch.Tensor) -> LossTerm:
     if output.start_logits is None:
         return term
     first = targets[:, length:]
-    first = first[first != IGNORED]
-    total = -output.start_logits.log_softmax(dim=-1)[first].sum()
-    return LossTerm(term.total + total, term.count + len(first))
+    counted = first != IGNORED
+    log_probabilities = output.start_logits.log_softmax(dim=-1)[first.clamp(min=0)]
+    return LossTerm(term.total - (log_probabilities * counted).sum(), term.count + counted.sum())
 
 
 class BpttTrainer(MemoryTrainer):

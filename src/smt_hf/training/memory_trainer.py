@@ -42,10 +42,8 @@ class MemoryTrainer(TermsTrainer):
 
     def further_evaluation(self, batch):
         """Loss of the student's rollout from its initial memory, and with `shift_labels` the share that it gets right."""
-        if (
-            len(self._evaluated["cold_start_loss"]) >= self.args.eval_rollout_batches
-            or not self.args.eval_rollout_steps
-        ):
+        args = self.args
+        if not args.eval_rollout_steps or len(self._evaluated.get("cold_start_loss", ())) >= args.eval_rollout_batches:
             return {}
         batch, student = batch.first(self.args.eval_rollout_steps), self.student()
         with self.accelerator.autocast():

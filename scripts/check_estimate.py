@@ -1,0 +1,208 @@
+"""The estimate of a step against the step itself, on this CPU, over a grid of methods and sizes.
+
+    python scripts/check_estimate.py --output docs/images/estimate.png --json estimate.json
+
+Every row is measured in a process of its own, on one thread: FLOPs by torch's counter; memory as the most that the process held
+above what it held before the step, weights and states of the optimiser included; CPU seconds, the mean of two steps after the first. FLOPs are
+those of the step that is estimated, drawn from the same seed.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from training_setup import SIZES, corpus, make_model, make_trainer, windows
+
+from smt_hf.comparison.flops import counted_flops
+from smt_hf.estimation import estimate, measure_cpu
+from smt_hf.estimation.trace import trace_step
+
+BASE = replace(
+    SIZES["small"],
+    hidden_size=128,
+    num_memory_tokens=4,
+    num_attention_heads=4,
+    context_length=128,
+    horizon=32,
+    batch_size=16,
+)
+GRID = {
+    "base": BASE,
+    "narrow": replace(BASE, hidden_size=64),
+    "wide": replace(BASE, hidden_size=256, batch_size=8),
+    "16 memory tokens": replace(BASE, num_memory_tokens=16, batch_size=8),
+}
+METHODS = {
+    "SMT, J = 1": ("smt", {"num_transitions": 32}),
+    "SMT, J = 16": ("smt", {"num_transitions": 128, "segment_length": 16, "student_weight": 1.0, "num_decoded": 2}),
+    "DMT by sweeps": ("dmt", {"rollout_length": 64, "segment_length": 8, "num_sweeps": [2]}),
+    "BPTT": ("bptt", {}),
+    "BPTT, 16 steps recomputed": ("bptt", {"checkpoint_steps": 16}),
+    "BPTT over 16, carried": ("bptt", {"bptt_horizon": 16, "carry_memory": True}),
+}
+CELLS = ("gru",)
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """Sizes, method and cell of every row."""
+    few = ("SMT, J = 16", "DMT by sweeps", "BPTT over 16, carried")
+    grid = [(sizes, method, "transformer") for sizes in ("base", "narrow") for method in METHODS]
+    grid += [(sizes, method, "transformer") for sizes in ("wide", "16 memory tokens") for method in few]
+    return grid + [("base", method, cell) for cell in CELLS for method in few]
+
+
+def fields(sizes, method: str) -> dict:
+    kind, given = METHODS[method]
+    given = {"context_length": sizes.context_length, "per_device_train_batch_size": sizes.batch_size, **given}
+    return (
+        given | ({"horizon": sizes.horizon} if kind == "smt" else {}) | ({} if kind == "bptt" else {"drift_steps": 0})
+    )
+
+
+def held(name: str) -> int:
+    """Bytes of this process: VmRSS now, VmHWM at most since it was last cleared."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return 1024 * int(line.split()[1])
+    raise OSError(f"no {name}")
+
+
+def measure(row: int) -> dict:
+    """One row: what is predicted, and what is measured."""
+    torch.set_num_threads(1)
+    name, method, cell = rows()[row]
+    sizes, kind = GRID[name], METHODS[method][0]
+    warm_up(kind)
+    before = held("VmRSS")
+    layers = {"num_updater_layers": min(sizes.num_updater_layers, sizes.num_memory_tokens)}
+    model = make_model(replace(sizes, **layers), cell_type=cell)
+    trainer = make_trainer(kind, model, windows(corpus(None)), "cpu", tempfile.mkdtemp(), **fields(sizes, method))
+    config, arguments = model.config, trainer.args
+    del model
+    batch = trainer.data_collator([trainer.train_dataset[number] for number in range(sizes.batch_size)])
+    trainer.create_optimizer_and_scheduler(10)
+    trainer.model.train()
+    seconds, peak = [], 0
+    for step in range(3):
+        Path("/proc/self/clear_refs").write_text("5")
+        begun = time.process_time()
+        run(trainer, batch, step)
+        seconds.append(time.process_time() - begun)
+        peak = max(peak, held("VmHWM"))
+    flops = count(trainer, batch)
+    trace = trace_step(config if kind != "bptt" else config.student_config, arguments, on_cpu=True, draw=(0, 0))
+    found = estimate(config if kind != "bptt" else config.student_config, arguments, measure_cpu())
+    return {
+        "sizes": name, "method": method, "cell": cell, "batch": sizes.batch_size, "kernels": trace.num_kernels,
+        "flops": [trace.flops, flops],
+        "bytes": [sum(found.memory.values()), peak - before],
+        "seconds": [found.seconds_per_step, statistics.median(seconds[1:])],
+    }  # fmt: skip
+
+
+def warm_up(kind: str) -> None:
+    """A step of a tiny model, for which torch loads what it needs once."""
+    tiny = SIZES["small"]
+    more = {"rollout_length": 16, "segment_length": 4} if kind == "dmt" else {}
+    more |= {"num_transitions": 8, "horizon": 8} if kind == "smt" else {}
+    trainer = make_trainer(
+        kind, make_model(tiny), windows(corpus(None)), "cpu", tempfile.mkdtemp(), context_length=32, **more
+    )
+    trainer.create_optimizer_and_scheduler(10)
+    run(trainer, trainer.data_collator([trainer.train_dataset[number] for number in range(4)]), 0)
+
+
+def run(trainer, batch, number: int) -> None:
+    """One optimiser step."""
+    if getattr(trainer, "carried", None) is not None:
+        trainer.carried.rewind()
+    step = trainer.make_step(batch, (0, number))
+    trainer.mean_loss(trainer.losses(trainer.model, step)[0]).backward()
+    trainer.optimizer.step()
+    trainer.model.zero_grad()
+
+
+def count(trainer, batch) -> int:
+    """FLOPs of the forward and backward pass, as torch counts them."""
+    if getattr(trainer, "carried", None) is not None:
+        trainer.carried.rewind()
+    with counted_flops() as counted:
+        trainer.mean_loss(trainer.losses(trainer.model, trainer.make_step(batch, (0, 0)))[0]).backward()
+    trainer.model.zero_grad()
+    return counted.get_total_flops()
+
+
+def plot(results: list[dict], path: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 3, figsize=(12, 4))
+    units = {
+        "flops": ("GFLOP a step", 1e9),
+        "bytes": ("MB of a step, with weights and optimiser", 1e6),
+        "seconds": ("CPU s a step", 1),
+    }
+    for panel, (name, (title, unit)) in zip(panels, units.items(), strict=True):
+        for method in METHODS:
+            chosen = [row[name] for row in results if row["method"] == method]
+            panel.scatter([b / unit for _, b in chosen], [a / unit for a, _ in chosen], s=14, label=method)
+        values = [value / unit for row in results for value in row[name]]
+        ends = [min(values) / 1.3, max(values) * 1.3]
+        panel.plot(ends, ends, color="gray", linewidth=0.8)
+        panel.fill_between(
+            ends, [0.75 * end for end in ends], [1.25 * end for end in ends], color="gray", alpha=0.15, linewidth=0
+        )
+        panel.set(xscale="log", yscale="log", xlabel=f"measured, {title}", ylabel="predicted", xlim=ends, ylim=ends)
+    panels[0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--row", type=int, help="measure this row alone, in this process")
+    parser.add_argument("--json", help="file for all rows; those that it has are not measured again")
+    parser.add_argument("--output", help="file of the plot")
+    options = parser.parse_args()
+    if options.row is not None:
+        print(json.dumps(measure(options.row)))
+        return
+    file = Path(options.json or tempfile.mkstemp()[1])
+    results = json.loads(file.read_text()) if file.is_file() and file.stat().st_size else []
+    # large blocks go back to the system at once, so that what is held is what is used
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+    }
+    for row in range(len(results), len(rows())):
+        words = [sys.executable, __file__, "--row", str(row)]
+        shown = subprocess.run(words, env=environment, check=True, capture_output=True, text=True).stdout
+        results.append(json.loads(shown.splitlines()[-1]))
+        ratios = {
+            name: round(results[-1][name][0] / results[-1][name][1], 3) for name in ("flops", "bytes", "seconds")
+        }
+        print(results[-1]["sizes"], results[-1]["method"], results[-1]["cell"], ratios, flush=True)
+        file.write_text(json.dumps(results, indent=1) + "\n")
+    for name in ("flops", "bytes", "seconds"):
+        ratios = sorted(row[name][0] / row[name][1] for row in results)
+        print(
+            f"{name}: predicted / measured from {ratios[0]:.3f} to {ratios[-1]:.3f}, median {statistics.median(ratios):.3f}"
+        )
+    if options.output:
+        plot(results, options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""`smt-hf estimate`: what a training takes, before it is begun."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from transformers import AutoConfig
+
+from ..errors import InputError
+from ..estimation import HARDWARE, Estimate, estimate, measure_cpu
+from ..models import SmtConfig, SmtImageProcessor
+from . import bptt, dmt, finetune, smt
+from .parsing import Command, make_all, parse
+from .recipe_file import RecipeLoader, read_recipe
+
+METHODS = {"smt": smt, "dmt": dmt, "bptt": bptt, "finetune": finetune}
+
+
+@dataclass
+class EstimateOptions:
+    """Which training, on what."""
+
+    _argument_group_name = "options"
+
+    recipe: str | None = field(default=None, metadata={"help": "Recipe of a training: a YAML file."})
+    method: str | None = field(
+        default=None,
+        metadata={"help": f"Command that the recipe is for, {', '.join(METHODS)}; by default the name of its file."},
+    )
+    model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Sizes of a model that the recipe does not give: a recipe, or the folder or Hub id of an SMT run. smt.yaml beside "
+            "the recipe by default."
+        },
+    )
+    hardware: str = field(
+        default="h100",
+        metadata={"help": f"Device of a process: {', '.join(HARDWARE)}, or cpu for this machine, measured."},
+    )
+    processes: int = field(default=1, metadata={"help": "Devices, each with a process of its own."})
+    processes_per_node: int = field(default=8, metadata={"help": "Devices that share a node."})
+    price: float | None = field(default=None, metadata={"help": "Price of one device for an hour, in any currency."})
+    set: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Fields of the recipe to change, as in hidden_size=2048 max_steps=1000."},
+    )
+    json: bool = field(default=False, metadata={"help": "Print JSON."})
+    num_threads: int | None = field(default=None, metadata={"help": "CPU threads, for cpu as hardware."})
+
+
+COMMAND = Command(
+    name="estimate",
+    kinds=[EstimateOptions],
+    description="""Memory, FLOPs, time and cost of a training, before it is begun. A step of the very trainer runs on tensors that have
+shapes and no numbers, whatever its size; a roofline makes time of what it did. Assumptions: docs/scaling.md.""",
+    example=r"""example:
+  smt-hf estimate configs/tinystories/smt.yaml --hardware h100 --processes 8 --price 3
+  smt-hf estimate configs/tinystories/smt.yaml --set hidden_size=1024 num_encoder_layers=24""",
+    positionals=["recipe"],
+    required={"recipe": "a YAML file of a training"},
+)
+
+
+def main(argv: Sequence[str]) -> Estimate:
+    """Runs the command and returns the estimate."""
+    (options,) = parse(COMMAND, argv)
+    if options.num_threads is not None:
+        torch.set_num_threads(options.num_threads)
+    if options.hardware not in (*HARDWARE, "cpu"):
+        raise InputError(f"hardware={options.hardware!r} is unknown: choose one of {', '.join(HARDWARE)}, cpu")
+    method = options.method or Path(options.recipe).stem
+    if method not in METHODS:
+        raise InputError(
+            f"{options.recipe!r} is not named after a command: pass --method, one of {', '.join(METHODS)}"
+        )
+    values = {**read_recipe(options.recipe), **changes(options.set)}
+    given, arguments = training(method, values)
+    config = config_of(method, options, given)
+    hardware = measure_cpu() if options.hardware == "cpu" else HARDWARE[options.hardware]
+    found = estimate(config, arguments, hardware, options.processes, options.processes_per_node, options.price)
+    print(json.dumps(found.as_dict(), indent=1) if options.json else shown(found))
+    return found
+
+
+def changes(words: Sequence[str]) -> dict:
+    """The fields and values of `--set`.
+
+    Raises:
+        InputError: for a word that is not of the form field=value.
+    """
+    values = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise InputError(f"set: {word!r} is no change: write field=value")
+        values[name] = yaml.load(value, RecipeLoader)
+    return values
+
+
+def training(method: str, values: dict) -> tuple:
+    """The options and the trainer's arguments of a command, as it would make them on a machine with that hardware."""
+    without = {
+        "output_dir": "unused",
+        "report_to": "none",
+        "eval_strategy": "no",
+        "use_cpu": not torch.cuda.is_available(),
+    }
+    return make_all(METHODS[method].COMMAND, {**values, **without})
+
+
+def config_of(method: str, options: EstimateOptions, given):
+    """The sizes of the models.
+
+    Raises:
+        InputError: if they are nowhere, or cannot be read.
+    """
+    if method in ("smt", "bptt") and options.model is None:
+        return joint_config(given) if method == "smt" else given.student_config(Vocabulary(given))
+    place = options.model or str(Path(options.recipe).with_name("smt.yaml"))
+    if not place.endswith((".yaml", ".yml")):
+        config = AutoConfig.from_pretrained(place)
+    elif Path(place).is_file():
+        sizes, _ = training("smt", read_recipe(place))
+        config = joint_config(sizes)
+    else:
+        raise InputError(f"{options.recipe!r} gives no sizes of a model and there is no {place!r}: pass --model")
+    if method in ("bptt", "finetune") and isinstance(config, SmtConfig):
+        return config.student_config
+    return config
+
+
+def joint_config(given) -> SmtConfig:
+    """The sizes of teacher and student; the backbone, if there is one, is read from its folder or the Hub."""
+    return given.config(Vocabulary(given), AutoConfig.from_pretrained(given.backbone) if given.backbone else None)
+
+
+class Vocabulary:
+    """The number of tokens, and no more, of what the options name: a vocabulary needs no data and no download."""
+
+    pad_token_id = bos_token_id = eos_token_id = None
+
+    def __init__(self, options):
+        if options.image_size is not None:
+            self.size = len(SmtImageProcessor(size=options.image_size, num_levels=options.num_levels))
+        elif options.tokenizer == "byte":
+            self.size = 258
+        else:
+            from ..data import load_tokenizer
+
+            self.size = len(load_tokenizer(options.tokenizer))
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def shown(found: Estimate) -> str:
+    """An estimate as text."""
+    lines = [f"{found.method.upper()} on {found.processes} x {found.hardware}"]
+
+    def add(name: str, value: str) -> None:
+        lines.append(f"  {name:38}{value:>14}")
+
+    for name, number in found.parameters.items():
+        add(f"parameters, {name}", f"{number:,}")
+    lines.append("memory of a process, GB")
+    for name, held in found.memory.items():
+        add(name, f"{held / 1e9:.3f}")
+    add("in all", f"{sum(found.memory.values()) / 1e9:.3f}")
+    if not found.fits:
+        lines.append(
+            f"  more than the {found.capacity / 1e9:.0f} GB of a device: lower per_device_train_batch_size and raise "
+            "gradient_accumulation_steps, or give checkpoint_steps"
+        )
+    lines.append("a step")
+    add("tokens", f"{found.tokens:,}")
+    add("FLOPs a token", f"{found.flops / found.tokens:,.0f}")
+    add("sequential FLOPs a token", f"{found.sequential_flops / found.tokens:,.0f}")
+    add("GB moved by a process", f"{found.bytes_moved / 1e9:,.1f}")
+    add("kernels of a process", f"{found.kernels:,.0f}")
+    for name, seconds in found.seconds.items():
+        add(f"s, {name}", f"{seconds:.4f}")
+    add("s in all", f"{found.seconds_per_step:.4f}")
+    add("tokens a second", f"{found.tokens / found.seconds_per_step:,.0f}")
+    if found.hours is not None:
+        lines.append("the training")
+        add("steps", f"{found.steps:,}")
+        add("tokens", f"{found.steps * found.tokens:,}")
+        add("hours", f"{found.hours:,.1f}")
+    if found.cost is not None:
+        add("cost", f"{found.cost:,.0f}")
+    lines.append("parallelism, the nearest limit first")
+    lines += [f"  {name}: {sentence}" for name, sentence in found.parallel.items()]
+    return "\n".join(lines)

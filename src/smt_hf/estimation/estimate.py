@@ -1,0 +1,204 @@
+"""From a traced step to memory, time, cost, and what more processes would bring."""
+
+import copy
+from dataclasses import asdict, dataclass, fields, replace
+
+from .hardware import Hardware
+from .parallel import limits
+from .trace import StepTrace, tokens_read, trace_step
+
+LONG_WINDOW = 64  # steps of BPTT past which shorter windows are traced
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one batch of one process costs; all numbers are linear in sweeps, and of BPTT in the window's length."""
+
+    flops: float
+    sequential_flops: float
+    kernels: float
+    bytes_moved: float
+    device_seconds: float
+    host_seconds: float
+    gradient_bytes: float
+    activation_bytes: float
+
+    def towards(self, other: "Cost", share: float) -> "Cost":
+        """The cost that lies `share` of the way to another, or beyond it."""
+        values = {
+            each.name: getattr(self, each.name) * (1 - share) + getattr(other, each.name) * share
+            for each in fields(self)
+        }
+        return Cost(**values)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a training takes.
+
+    Attributes:
+        method: "smt", "dmt" or "bptt".
+        hardware: the device's name; `processes` of them.
+        parameters: of the model and, where a teacher is frozen, of that.
+        memory: bytes of one process by part.
+        capacity: bytes that a device has.
+        tokens: of all processes in a step.
+        flops: of all processes in a step.
+        sequential_flops: of the longest chain of a step.
+        kernels, bytes_moved: of one process in a step.
+        seconds: of a step by part.
+        steps: of the training; `None` if a clock ends it.
+        hours, cost: of the training; `cost` with a price alone.
+        parallel: what keeps more processes from being of use, by kind of parallelism, the nearest limit first.
+    """
+
+    method: str
+    hardware: str
+    processes: int
+    parameters: dict[str, int]
+    memory: dict[str, float]
+    capacity: float
+    tokens: int
+    flops: float
+    sequential_flops: float
+    kernels: float
+    bytes_moved: float
+    seconds: dict[str, float]
+    steps: int | None
+    hours: float | None
+    cost: float | None
+    parallel: dict[str, str]
+
+    @property
+    def seconds_per_step(self) -> float:
+        return sum(self.seconds.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether a process fits into a device's memory."""
+        return sum(self.memory.values()) <= self.capacity
+
+    def as_dict(self) -> dict:
+        """All of it, JSON-ready."""
+        more = {
+            "seconds_per_step": self.seconds_per_step,
+            "memory_total": sum(self.memory.values()),
+            "fits": self.fits,
+        }
+        return {**asdict(self), **more}
+
+
+def estimate(
+    config, arguments, hardware: Hardware, processes: int = 1, processes_per_node: int = 8, price: float | None = None
+) -> Estimate:
+    """Estimates a training by tracing its step on the meta device.
+
+    Args:
+        config: an `SmtConfig`, or an `SmtRnnConfig` for BPTT.
+        arguments: the trainer's.
+        hardware: from `HARDWARE`, or [`measure_cpu`].
+        processes: devices; each takes `per_device_train_batch_size` rows.
+        processes_per_node: devices that share a node.
+        price: of one device for an hour.
+    """
+    trace, cost = batch_cost(config, arguments, hardware)
+    trained, batches = trace.num_parameters, arguments.gradient_accumulation_steps
+    states = 8 * trained - 4 * trace.num_matrices  # AdamW has two numbers a weight, Muon one
+    memory = {
+        "weights": 4.0 * (trained + trace.num_frozen),
+        "gradients": cost.gradient_bytes,
+        "optimiser": float(states),
+        "activations": cost.activation_bytes,
+    }
+    if hardware.graph_bytes:
+        memory["graph"] = hardware.graph_bytes * cost.kernels
+    if processes > 1:
+        memory["buckets of DistributedDataParallel"] = 4.0 * trained
+    work = (cost.device_seconds, cost.host_seconds)
+    compute = batches * (max(work) if hardware.overlaps else sum(work))
+    link = hardware.link if processes <= processes_per_node else hardware.network
+    sent = 2 * (processes - 1) / processes * 4 * trained / link
+    seconds = {
+        "forward and backward": compute,
+        "optimiser": (4 * trained + 2 * (4 * trained + states)) / hardware.bandwidth,
+        "waiting for other processes": max(
+            0.0, sent - 2 / 3 * compute / batches
+        ),  # sent during the last backward pass
+    }
+    steps = arguments.max_steps if arguments.max_train_seconds is None and arguments.max_steps > 0 else None
+    hours = None if steps is None else steps * sum(seconds.values()) / 3600
+    parameters = {"trained": trained} | ({"frozen teacher": trace.num_frozen} if trace.num_frozen else {})
+    rows = arguments.per_device_train_batch_size
+    return Estimate(
+        method=type(arguments).__name__.removesuffix("TrainingArguments").lower(),
+        hardware=hardware.name,
+        processes=processes,
+        parameters=parameters,
+        memory=memory,
+        capacity=hardware.memory,
+        tokens=tokens_read(arguments) * rows * batches * processes,
+        flops=cost.flops * batches * processes,
+        sequential_flops=cost.sequential_flops,
+        kernels=cost.kernels * batches,
+        bytes_moved=cost.bytes_moved * batches,
+        seconds=seconds,
+        steps=steps,
+        hours=hours,
+        cost=None if price is None or hours is None else hours * processes * price,
+        parallel=limits(config, arguments, hardware, processes, work, 4 * trained),
+    )
+
+
+def batch_cost(config, arguments, hardware: Hardware) -> tuple[StepTrace, Cost]:
+    """What one batch of one process costs, the mean over what a step draws; and a trace of such a step.
+
+    Sweeps are traced for the fewest and the most, and windows of BPTT that are longer than `LONG_WINDOW` for two lengths.
+    """
+    if getattr(arguments, "rollout", None) == "sweeps" and len(set(arguments.num_sweeps)) > 1:
+        most = arguments.rollout_length // arguments.segment_length - 1
+        sweeps = [min(number, most) for number in arguments.num_sweeps]
+        low, high, wanted = min(sweeps), max(sweeps), sum(sweeps) / len(sweeps)
+        traced = [traced_cost(config, changed(arguments, num_sweeps=[number]), hardware) for number in (low, high)]
+        share = (wanted - low) / max(high - low, 1)
+        # memory is that of the most; what is held of sweeps does not add up
+        mean = traced[0][1].towards(traced[1][1], share)
+        return traced[1][0], replace(mean, activation_bytes=max(each.activation_bytes for _, each in traced))
+    unit = window_unit(arguments)
+    if unit and arguments.context_length > LONG_WINDOW and 3 * unit <= arguments.context_length:
+        lengths = (unit * max(1, 16 // unit), unit * max(2, 32 // unit))
+        traced = [traced_cost(config, changed(arguments, context_length=length), hardware) for length in lengths]
+        share = (arguments.context_length - lengths[0]) / (lengths[1] - lengths[0])
+        return traced[1][0], traced[0][1].towards(traced[1][1], share)
+    return traced_cost(config, arguments, hardware)
+
+
+def window_unit(arguments) -> int | None:
+    """Steps that a window of BPTT consists of alike; `None` for other trainings."""
+    if not hasattr(arguments, "bptt_horizon") or arguments.carry_memory:
+        return None
+    sizes = [size for size in (arguments.bptt_horizon, arguments.checkpoint_steps) if size]
+    unit = max(sizes, default=1)
+    return unit if all(unit % size == 0 and arguments.context_length % unit == 0 for size in sizes) else None
+
+
+def traced_cost(config, arguments, hardware: Hardware) -> tuple[StepTrace, Cost]:
+    trace = trace_step(config, arguments, on_cpu=not hardware.overlaps)
+    device, host = hardware.step_time(trace.kernels)
+    return trace, Cost(
+        flops=trace.flops / trace.num_batches,
+        sequential_flops=trace.sequential_flops,
+        kernels=trace.num_kernels,
+        bytes_moved=trace.bytes_moved,
+        device_seconds=device,
+        host_seconds=host,
+        gradient_bytes=trace.gradient_bytes,
+        activation_bytes=trace.activation_bytes,
+    )
+
+
+def changed(arguments, **values):
+    """A copy of a trainer's arguments with other values, which are not checked again."""
+    arguments = copy.copy(arguments)
+    for name, value in values.items():
+        setattr(arguments, name, value)
+    return arguments

@@ -1,0 +1,111 @@
+"""What a machine can do: the numbers of a roofline."""
+
+import os
+import time
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One device, and what connects it to others.
+
+    Attributes:
+        name: as shown.
+        wide_flops, narrow_flops: FLOPs a second of matrix products in float32 and in 16 bit.
+        bandwidth: bytes a second to and from its memory.
+        memory: bytes.
+        kernel_seconds: what starting one kernel takes the host.
+        overlaps: whether kernels run while the host starts the next ones.
+        graph_bytes: of the same memory that the graph of one kernel takes, until its backward pass.
+        link, network: bytes a second that a device sends to others of its node, and to other nodes.
+    """
+
+    name: str
+    wide_flops: float
+    narrow_flops: float
+    bandwidth: float
+    memory: float
+    kernel_seconds: float
+    overlaps: bool = True
+    graph_bytes: int = 0
+    link: float = 1e10
+    network: float = 1e10
+
+    def kernel_time(self, flops: int, moved: int, narrow: bool) -> float:
+        """Seconds of one kernel: what its products or its memory take, whichever is longer; overheads apart."""
+        return max(flops / (self.narrow_flops if narrow else self.wide_flops), moved / self.bandwidth)
+
+    def step_time(self, kernels: dict[tuple[int, int, bool], int]) -> tuple[float, float]:
+        """Seconds that the device and the host are busy with kernels, by (FLOPs, bytes, whether in 16 bit)."""
+        device = sum(self.kernel_time(*kernel) * number for kernel, number in kernels.items())
+        return device, self.kernel_seconds * sum(kernels.values())
+
+
+# Shares of the data sheets' dense rates that large kernels reach, and what eager PyTorch takes to start one, forward and backward.
+# The first and the last were measured on an H200, see docs/gpu.md; the host's share is that of one row of its table.
+PRODUCTS, MEMORY, KERNEL_SECONDS = 0.79, 0.85, 1.9e-5
+
+
+def _gpu(name: str, narrow: float, wide: float, bandwidth: float, memory: float, link: float) -> Hardware:
+    """Of TFLOP/s, TB/s, GB and GB/s of a data sheet; nodes are connected by 400 Gbit/s a device."""
+    return Hardware(
+        name,
+        wide_flops=wide * 1e12 * PRODUCTS,
+        narrow_flops=narrow * 1e12 * PRODUCTS,
+        bandwidth=bandwidth * 1e12 * MEMORY,
+        memory=memory * 1e9,
+        kernel_seconds=KERNEL_SECONDS,
+        link=link * 1e9 * MEMORY,
+        network=50e9 * MEMORY,
+    )
+
+
+HARDWARE = {
+    "a100": _gpu("NVIDIA A100 80 GB", 312, 19.5, 2.039, 80, 300),
+    "h100": _gpu("NVIDIA H100 SXM", 989, 67, 3.35, 80, 450),
+    "h200": _gpu("NVIDIA H200", 989, 67, 4.8, 141, 450),
+    "b200": _gpu("NVIDIA B200", 2250, 80, 8.0, 180, 900),
+    "l40s": _gpu("NVIDIA L40S", 362, 91.6, 0.864, 48, 32),
+}
+
+
+def measure_cpu() -> Hardware:
+    """This machine's CPU with torch's present number of threads, measured in about two seconds."""
+    matrix, table, small = torch.randn(768, 768), torch.randn(1 << 24), torch.randn(4, 32)
+    product = fastest(lambda: matrix @ matrix, 8)
+    copied = fastest(lambda: table + 1.0, 5)
+    started = fastest(lambda: [small + 1.0 for _ in range(1000)], 5) / 1000
+    rate = 2 * 768**3 / product
+    return Hardware(
+        f"this CPU, {torch.get_num_threads()} thread(s)",
+        wide_flops=rate,
+        narrow_flops=rate,
+        bandwidth=2 * table.nbytes / copied,
+        memory=_memory(),
+        kernel_seconds=BACKWARD * started,
+        overlaps=False,
+        graph_bytes=GRAPH_BYTES,
+    )
+
+
+BACKWARD = 3.0  # starting a kernel of a layer takes Python so many times as long as of a bare addition: modules, and the graph
+
+GRAPH_BYTES = (
+    700  # roughly, as measured over the grid of scripts/check_estimate.py; on a GPU they lie in the host's memory
+)
+
+
+def fastest(run, repetitions: int) -> float:
+    """CPU seconds of a call over the threads that it uses, at best."""
+    seconds = []
+    for _ in range(repetitions):
+        begun = time.process_time()
+        run()
+        seconds.append(time.process_time() - begun)
+    return min(seconds) / torch.get_num_threads()
+
+
+def _memory() -> float:
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

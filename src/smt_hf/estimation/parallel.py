@@ -1,0 +1,87 @@
+"""What more processes would bring: where data, tensor and pipeline parallelism stop to help."""
+
+from .hardware import Hardware
+
+LATENCY = 1.5e-5  # seconds of the shortest exchange between devices of a node
+WAYS = 8  # devices that a model would be divided among
+
+
+def limits(
+    config, arguments, hardware: Hardware, processes: int, work: tuple[float, float], gradient_bytes: int
+) -> dict:
+    """What keeps each kind of parallelism from helping, the one that helps most last.
+
+    Args:
+        config: of the models.
+        arguments: the trainer's.
+        hardware: of every process.
+        processes: of the training.
+        work: seconds that device and host are busy with one batch of a process.
+        gradient_bytes: that data parallelism exchanges in a step.
+
+    Returns:
+        By kind a sentence, ordered by the share of the time that would be useful, the least first.
+    """
+    device, host = work
+    found = [_data(arguments, hardware, processes, device, host, gradient_bytes)]
+    found.append(_tensor(config, arguments, hardware, device, host))
+    found.append(_pipeline(config, arguments))
+    return {name: sentence for _, name, sentence in sorted(found)}
+
+
+def _data(arguments, hardware: Hardware, processes: int, device: float, host: float, gradient_bytes: int):
+    """More processes with the same rows a step in all: each has fewer, until it waits."""
+    rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
+    exchange = 2 * gradient_bytes / hardware.link
+    ends = {
+        rows: "every process has one row",
+        processes * device / max(host, 1e-12): "starting kernels takes the host longer than the device needs for them",
+        processes * 2 / 3 * device / max(exchange, 1e-12): "exchanging gradients takes longer than a backward pass",
+    }
+    most = min(ends)
+    useful = min(1.0, most / (processes * WAYS))
+    if most <= processes:
+        return useful, "data", f"fewer rows a process would not make a step shorter: {ends[most]}"
+    return useful, "data", f"shortens a step up to {most:,.0f} processes with as many rows in all: then {ends[most]}"
+
+
+def _tensor(config, arguments, hardware: Hardware, device: float, host: float):
+    """Every layer divided among devices: two exchanges forward and two backward for each layer and step of the recurrence."""
+    student = getattr(config, "student_config", config)
+    chain = _chain(arguments) * student.num_updater_layers + student.num_readout_layers
+    chain += getattr(getattr(config, "teacher_config", None), "num_encoder_layers", 0)
+    exchanges = 4 * chain * LATENCY
+    useful = (device / WAYS) / (max(device / WAYS, host) + exchanges)
+    return (
+        useful,
+        "tensor",
+        (
+            f"divided among {WAYS} devices, {useful:.0%} of a step would be useful: {4 * chain:,} exchanges, one after another, take "
+            f"{exchanges:.2g} s at least"
+        ),
+    )
+
+
+def _pipeline(config, arguments):
+    """Layers on different devices: all but one wait while the first batch goes through."""
+    batches = arguments.gradient_accumulation_steps
+    useful = batches / (batches + WAYS - 1)
+    return (
+        useful,
+        "pipeline",
+        (
+            f"over {WAYS} devices, {useful:.0%} of a step would be useful with {batches} accumulated batch(es); a recurrence of "
+            f"{_chain(arguments):,} steps goes through its layers once a step, so that its stages take turns"
+        ),
+    )
+
+
+def _chain(arguments) -> int:
+    """Steps of the student that follow one another."""
+    if hasattr(arguments, "bptt_horizon"):
+        return arguments.bptt_horizon if arguments.carry_memory else arguments.context_length
+    if getattr(arguments, "rollout", None) == "sequential":
+        return arguments.rollout_length
+    if hasattr(arguments, "num_sweeps"):
+        return (max(arguments.num_sweeps) + 1) * arguments.segment_length
+    return arguments.segment_length

@@ -1,0 +1,195 @@
+"""One training step on the meta device: the very code of the trainers, on tensors that have shapes and no numbers."""
+
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from ..batch import Batch
+from ..comparison.flops import sequential_flops
+from ..errors import InputError
+from ..models import SmtForPreTraining, SmtRnnForCausalLM, layers_smt
+from ..training import BpttTrainer, DmtTrainer, SmtTrainer
+from ..training.bptt import BpttTrainingArguments
+from ..training.dmt import DmtTrainingArguments
+from ..training.optimizers import hidden_matrices
+from ..training.smt import SmtTrainingArguments
+from ..training.terms import Step, step_generator
+from .meter import Kernels, Meter, Metered
+
+TRAINERS = {SmtTrainingArguments: SmtTrainer, DmtTrainingArguments: DmtTrainer, BpttTrainingArguments: BpttTrainer}
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """What one optimiser step of one process does and holds.
+
+    Attributes:
+        num_parameters: trained ones.
+        num_frozen: those of a frozen teacher.
+        num_matrices: those of the trained ones that Muon trains.
+        flops: of all accumulated batches, forward and backward; products of matrices alone, one multiplication and addition two.
+        sequential_flops: of the longest chain in which each part needs the one before, see `step_flops`.
+        kernels: by (FLOPs, bytes read and written, whether in 16 bit), how many are started in one batch, forward and backward.
+        gradient_bytes, activation_bytes: held when most is held.
+        tokens: that the batches of the step have in their contexts.
+        num_batches: accumulated.
+    """
+
+    num_parameters: int
+    num_frozen: int
+    num_matrices: int
+    flops: int
+    sequential_flops: float
+    kernels: dict[tuple[int, int, bool], int]
+    gradient_bytes: int
+    activation_bytes: int
+    tokens: int
+    num_batches: int
+
+    @property
+    def num_kernels(self) -> int:
+        """Kernels of one batch."""
+        return sum(self.kernels.values())
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that the kernels of one batch read and write."""
+        return sum(moved * number for (_, moved, _), number in self.kernels.items())
+
+
+def trace_step(config, arguments, on_cpu: bool = False, draw: tuple[int, int] = (0, 0)) -> StepTrace:
+    """Traces a step.
+
+    Args:
+        config: an `SmtConfig`, or an `SmtRnnConfig` for a student alone.
+        arguments: a trainer's; the method is theirs.
+        on_cpu: whether kernels are those of a CPU, which differ for attention over a handful of positions.
+        draw: the seed and the step that the plan is drawn from.
+
+    Raises:
+        InputError: for DMT with the memory carried on.
+    """
+    if getattr(arguments, "rollout", None) == "carried":
+        raise InputError(
+            "rollout=carried cannot be estimated: its steps depend on which windows begin; estimate sweeps, or BPTT with carry_memory"
+        )
+    torch.manual_seed(0)
+    with kernels_of_cpu(on_cpu):
+        trainer = meta_trainer(config, arguments)
+        batch = meta_batch(arguments)
+        step = make_step(trainer, batch, draw)
+        meter = Meter()
+        trainer.model.train()
+        trained = [each for each in trainer.model.parameters() if each.requires_grad]
+        for parameter in trained:
+            parameter.register_post_accumulate_grad_hook(lambda each: _note_gradient(meter, each))
+        recompute_with_kernels(trainer.model, meter, arguments.bf16)
+        with Metered(meter), Kernels(meter, arguments.bf16):
+            trainer.mean_loss(trainer.losses(trainer.model, step)[0]).backward()
+        chain = sequential_flops(trainer, batch.input_ids)
+    frozen = sum(each.numel() for each in trainer.teacher.parameters()) if hasattr(trainer, "teacher") else 0
+    peak, gradients = meter.peak
+    return StepTrace(
+        num_parameters=sum(each.numel() for each in trained),
+        num_frozen=frozen,
+        num_matrices=sum(each.numel() for each in hidden_matrices(trainer.model)) if arguments.muon else 0,
+        flops=meter.flops * arguments.gradient_accumulation_steps,
+        sequential_flops=chain,
+        kernels=dict(meter.kernels),
+        gradient_bytes=gradients,
+        activation_bytes=peak - gradients,
+        tokens=tokens_read(arguments) * arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps,
+        num_batches=arguments.gradient_accumulation_steps,
+    )
+
+
+def recompute_with_kernels(model: torch.nn.Module, meter: Meter, autocast: bool) -> None:
+    """Lets what a backward pass recomputes run in the same kernels; a mode of torch does not reach it by itself."""
+    again = partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), Kernels(meter, autocast)))
+    for module in model.modules():
+        if hasattr(module, "_gradient_checkpointing_func"):
+            module._gradient_checkpointing_func = again
+
+
+def make_step(trainer, batch: Batch, draw: tuple[int, int]) -> Step:
+    """As the trainer makes it, without moving the batch."""
+    plan = trainer.draw_plan(batch, step_generator(*draw))
+    targets = {term.name: term.targets(batch, plan) for term in trainer.active_terms() if term.targets}
+    return Step(batch, plan, targets, draw)
+
+
+def tokens_read(arguments) -> int:
+    """Tokens of a window, or of a segment where the memory is carried on."""
+    return arguments.bptt_horizon if carries(arguments) else arguments.context_length
+
+
+def carries(arguments) -> bool:
+    """Whether a step of BPTT reads one segment of every row."""
+    return hasattr(arguments, "bptt_horizon") and arguments.carry_memory
+
+
+def meta_batch(arguments) -> Batch:
+    """A micro-batch of one process, as the data of text are."""
+    rows, carried = arguments.per_device_train_batch_size, carries(arguments)
+    length = arguments.bptt_horizon + 1 if carried else arguments.window_length
+    columns = {name: torch.zeros(rows, length, dtype=torch.long, device="meta") for name in ("input_ids", "documents")}
+    if carried:
+        columns["continued"] = torch.zeros(rows, dtype=torch.bool, device="meta")
+    return Batch.of(columns)
+
+
+def meta_trainer(config, arguments):
+    """The trainer of some arguments with models that have no numbers."""
+    kind = TRAINERS[type(arguments)]
+    with torch.device("meta"):
+        whole = SmtForPreTraining(config) if hasattr(config, "teacher_config") else None
+        student = SmtRnnForCausalLM(getattr(config, "student_config", config)) if kind is not SmtTrainer else None
+    made = type(f"Meta{kind.__name__}", (_OnMeta, kind), {})
+    if kind is SmtTrainer:
+        return made(model=whole, args=arguments)
+    if kind is DmtTrainer:
+        return made(model=student, args=arguments, teacher=whole.teacher)
+    trainer = made(model=student, args=arguments)
+    if arguments.carry_memory:
+        trainer.carried = _Carried()
+    return trainer
+
+
+class _OnMeta:
+    """A trainer whose models stay where they are."""
+
+    def _move_model_to_device(self, model, device):
+        pass
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        self.accelerator.device_placement = False
+
+
+class _Carried:
+    """The carried memory of a step that has none before it."""
+
+    def take(self, continued, start):
+        return torch.where(continued[:, None, None], start.detach(), start)
+
+    def put(self, memory):
+        pass
+
+
+def _note_gradient(meter: Meter, parameter: torch.Tensor) -> None:
+    meter.gradients += parameter.grad.nbytes
+
+
+@contextmanager
+def kernels_of_cpu(on_cpu: bool):
+    """Lets attention over a handful of positions run on the meta device as on a CPU."""
+    before = layers_smt.SHORT_ATTENTION
+    if on_cpu:
+        layers_smt.SHORT_ATTENTION = {*before, "meta"}
+    try:
+        yield
+    finally:
+        layers_smt.SHORT_ATTENTION = before
