@@ -42,6 +42,7 @@ def csv_rows(result: dict) -> list[dict]:
     named = {name: result[name] for name in ("cell", "method", "after", "data_share", "seed")}
     named |= {"stage": result["stages"][-1], "unit": result["settings"]["unit"]}
     named["corpus_tokens"] = result["corpus_tokens"]
+    named |= {f"backbone_{name}": spent for name, spent in result["backbone"].items()}
     points = result["path"][-len(result["trace"]) :]
     rows = [
         {**named, **{name: point[name] for name in ("steps", *BUDGETS, "loss", "standard_error", "rows")}}
@@ -106,7 +107,24 @@ def tables(rows: list[dict], reference: str = "BPTT", targets: list[float] | Non
             "– where it was not reached.",
             needed_table(whole, reference, targets),
         ]
+        free = free_of_backbones(whole)
+        if free:
+            parts += [
+                "The same for methods with a language model of their own, as if it came for free.",
+                needed_table([*free, *reference_runs(whole, reference)], reference, targets),
+            ]
     return "\n\n".join(parts) + "\n"
+
+
+def free_of_backbones(runs: list[dict]) -> list[dict]:
+    """The runs that trained a language model first, without what it cost."""
+    free = []
+    for run in runs:
+        if f"backbone_{next(iter(BUDGETS))}" in run["path"][-1]:
+            costs = {name: run["path"][-1][f"backbone_{name}"] for name in BUDGETS}
+            path = [{**point, **{name: point[name] - cost for name, cost in costs.items()}} for point in run["path"]]
+            free.append({**run, "path": path})
+    return free
 
 
 def rows_at_end(runs: list[dict]) -> str:
