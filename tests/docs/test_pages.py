@@ -41,7 +41,8 @@ def logged(method: str, folder) -> set[str]:
     elif method == "lm":
         kind, args, models = LmTrainer, LmTrainingArguments(**common), {"model": backbone}
     else:
-        kind, args, models = BpttTrainer, BpttTrainingArguments(**common), {"model": model.export_student()}
+        args = BpttTrainingArguments(**common, kd_weight=1.0)
+        kind, models = BpttTrainer, {"model": model.export_student(), "backbone": backbone}
     names = set()
     for column in ("labels", "shift_labels"):
         rows = [{"input_ids": ids, column: ids} for ids in torch.randint(20, (16, 24))]

@@ -84,13 +84,14 @@ class StudentOptions(ProcessingOptions, StudentSizes):
 
     _argument_group_name = "model"
 
-    def student_config(self, tokenizer) -> SmtRnnConfig:
-        """The configuration of a new student for this tokenizer.
+    def student_config(self, tokenizer, backbone_config: PreTrainedConfig | None = None) -> SmtRnnConfig:
+        """The configuration of a new student for this tokenizer, or for the vocabulary of a language model with it.
 
         Raises:
             InputError: if the sizes cannot work.
         """
-        return self._make(SmtRnnConfig, tokenizer)
+        more = {} if backbone_config is None else {"vocab_size": backbone_config.get_text_config().vocab_size}
+        return self._make(SmtRnnConfig, tokenizer, **more)
 
     def _make(self, config: type, tokenizer, **more):
         if ":" in self.cell_type:  # a cell of the user's own, which the configuration then finds
@@ -128,7 +129,7 @@ class ModelOptions(TeacherSizes, StudentOptions):
         more = {} if backbone_config is None else {"vocab_size": backbone_config.get_text_config().vocab_size}
         own = {"num_decoder_layers": self.num_readout_layers, "backbone_config": backbone_config}
         teacher = self._make(SmtTeacherConfig, tokenizer, **own, **more)
-        return SmtConfig(teacher_config=teacher, student_config=self._make(SmtRnnConfig, tokenizer, **more))
+        return SmtConfig(teacher_config=teacher, student_config=self.student_config(tokenizer, backbone_config))
 
     def new_model(self, tokenizer, seed: int) -> SmtForPreTraining:
         """A new teacher and student for this tokenizer, begun from the backbone if there is one.

@@ -28,6 +28,13 @@ class MemoryTrainer(TermsTrainer):
         """The memories `(..., K, D)` whose rank and variance are logged."""
         return output.memory
 
+    def active_terms(self):
+        return [
+            at_temperature(term, self.args.kd_temperature) if term.name == "kd" else term
+            for term in super().active_terms()
+            if term.name != "kd" or self.args.kd_weight
+        ]
+
     def vocab_size(self):
         return self.student().config.vocab_size
 
@@ -79,13 +86,6 @@ class TaughtTrainer(MemoryTrainer):
                 f"kd_weight={self.args.kd_weight:g} needs a teacher with a backbone, whose predictions are learned: leave it out, or "
                 "build the teacher on a causal language model"
             )
-
-    def active_terms(self):
-        return [
-            at_temperature(term, self.args.kd_temperature) if term.name == "kd" else term
-            for term in super().active_terms()
-            if term.name != "kd" or self.args.kd_weight
-        ]
 
     def check_length(self, batch: Batch) -> None:
         """Checks that a segment fits into a window.
