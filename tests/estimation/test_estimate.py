@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from smt_hf.estimation import HARDWARE, Hardware, estimate, trace_step
-from smt_hf.estimation.estimate import batch_cost, changed, traced_cost
+from smt_hf.estimation.estimates import batch_cost, changed, traced_cost
 from smt_hf.training.optimizers import hidden_matrices
 from tests.conftest import tiny_config, tiny_model
 
@@ -64,10 +64,11 @@ def test_hours_and_cost(tmp_path):
     assert timed.steps is timed.hours is None
 
 
-def test_long_windows_and_sweeps_are_interpolated_exactly(tmp_path):
+def test_long_windows_and_sweeps_are_interpolated_exactly(tmp_path, monkeypatch):
+    monkeypatch.setattr("smt_hf.estimation.estimates.LONG_WINDOW", 32)
     for kind, more in (
-        ("bptt", {"context_length": 96}),
-        ("bptt", {"context_length": 96, "bptt_horizon": 16, "checkpoint_steps": 8}),
+        ("bptt", {"context_length": 40}),
+        ("bptt", {"context_length": 40, "bptt_horizon": 8, "checkpoint_steps": 4}),
         ("dmt", {"num_sweeps": [1, 2, 3]}),
     ):
         args, config = arguments(kind, tmp_path, **more), CONFIG if kind == "dmt" else CONFIG.student_config
@@ -75,7 +76,7 @@ def test_long_windows_and_sweeps_are_interpolated_exactly(tmp_path):
         found = batch_cost(config, args, SLOW)[1]
         for name in ("flops", "kernels", "bytes_moved", "device_seconds"):
             assert getattr(found, name) == pytest.approx(getattr(whole, name), rel=1e-9), (kind, name)
-        assert found.activation_bytes == pytest.approx(whole.activation_bytes, rel=0.05)
+        assert found.activation_bytes == pytest.approx(whole.activation_bytes, rel=0.02)
 
 
 def test_parallelism(tmp_path):

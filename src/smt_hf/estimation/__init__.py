@@ -1,6 +1,6 @@
 """What a training takes, before it is begun: a step is run on tensors without data, and what it did is counted."""
 
-from .estimate import Estimate, estimate
+from .estimates import Estimate, estimate
 from .hardware import HARDWARE, Hardware, measure_cpu
 from .trace import StepTrace, trace_step
 

@@ -168,7 +168,7 @@ class SmtTeacherModel(SmtPreTrainedModel):
             return prefix | same_group | (q_idx == kv_idx)
 
         mask = create_bidirectional_mask(self.config, inputs, None, and_mask_function=sees)
-        if isinstance(mask, torch.Tensor) and not torch.compiler.is_exporting():  # a flex mask knows its blocks
+        if isinstance(mask, torch.Tensor) and not torch.compiler.is_compiling():  # a flex mask knows its blocks
             mask = register_blocks(mask, length, given_positions.expand(batch_size, -1), num_registers)
         hidden_states = self.encoder(inputs, position_ids, mask)
         memory = hidden_states[:, length:].unflatten(1, (num_positions, num_registers))

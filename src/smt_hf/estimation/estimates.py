@@ -164,8 +164,8 @@ def batch_cost(config, arguments, hardware: Hardware) -> tuple[StepTrace, Cost]:
         mean = traced[0][1].towards(traced[1][1], share)
         return traced[1][0], replace(mean, activation_bytes=max(each.activation_bytes for _, each in traced))
     unit = window_unit(arguments)
-    if unit and arguments.context_length > LONG_WINDOW and 3 * unit <= arguments.context_length:
-        lengths = (unit * max(1, 16 // unit), unit * max(2, 32 // unit))
+    if unit and arguments.context_length > LONG_WINDOW and 4 * unit <= arguments.context_length:
+        lengths = (unit * max(2, 16 // unit), unit * max(3, 32 // unit))
         traced = [traced_cost(config, changed(arguments, context_length=length), hardware) for length in lengths]
         share = (arguments.context_length - lengths[0]) / (lengths[1] - lengths[0])
         return traced[1][0], traced[0][1].towards(traced[1][1], share)
