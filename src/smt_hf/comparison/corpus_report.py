@@ -1,7 +1,7 @@
 """The results of a comparison on a dataset: a CSV file with a row a measurement, and the tables that follow from it."""
 
 import csv
-from math import exp, log
+from math import ceil, exp, log
 from pathlib import Path
 from statistics import mean, median
 
@@ -187,7 +187,9 @@ def default_targets(runs: list[dict], reference: str) -> list[float]:
     if not found:
         return []
     end = mean(run["path"][-1]["loss"] for run in found)
-    return [round(end * factor, 3) for factor in (1.25, 1.1, 1.0)]
+    return [
+        ceil(1000 * end * factor - 1e-6) / 1000 for factor in (1.25, 1.1, 1.0)
+    ]  # its end must not lie above the last
 
 
 def reference_runs(runs: list[dict], reference: str) -> list[dict]:
