@@ -93,7 +93,10 @@ def test_the_example_of_ray_serve(writer, tmp_path):
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     environment = {"SMT_HF_MODEL": str(tmp_path / "student"), "SMT_HF_MEMORY_KEY": "secret", "SMT_HF_API_KEY": "open"}
-    environment |= {"RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000"}  # busy machines
+    environment |= dict.fromkeys(
+        ("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S"), "120"
+    )
+    environment["RAY_agent_register_timeout_ms"] = "300000"  # a busy machine takes its time
     code = (
         "import ray, sys, time; from ray import serve; import ray_serve\n"
         "ray.init(num_cpus=2, include_dashboard=False)\n"

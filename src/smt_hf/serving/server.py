@@ -1,6 +1,7 @@
 """The server's life: it starts on a socket, and at a signal it finishes what runs and lets the process end as usual."""
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -136,6 +137,7 @@ def serve(
     app = make_app(student, tokenizer, name, options, backend, teacher)
     engine = app.state.api.engine
     config = uvicorn_config(app, options.log_level)
+    gc.freeze()  # what is loaded stays: no collection looks at it again, nor does the end of the process, for seconds
     listener.listen(1024)  # who reads the next line may connect at once
     if ready is None:
         print(f"{name} answers at {address_of(listener)}", flush=True)
