@@ -23,6 +23,8 @@ _TRAINING = (
     "BpttTrainingArguments",
     "DmtTrainer",
     "DmtTrainingArguments",
+    "LmTrainer",
+    "LmTrainingArguments",
     "SmtTrainer",
     "SmtTrainingArguments",
 )
@@ -42,6 +44,8 @@ __all__ = [
     "BpttTrainingArguments",
     "DmtTrainer",
     "DmtTrainingArguments",
+    "LmTrainer",
+    "LmTrainingArguments",
     "SmtConfig",
     "SmtForPreTraining",
     "SmtImageProcessor",

@@ -5,12 +5,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from smt_hf.cli import bptt, dmt, smt
+from smt_hf.cli import bptt, dmt, lm, smt
 from smt_hf.cli.options import processing_for
 from smt_hf.cli.parsing import parse
 from smt_hf.utils.packaged import packaged_folder
 
-COMMANDS = {"smt": smt, "dmt": dmt, "bptt": bptt}
+COMMANDS = {"smt": smt, "dmt": dmt, "bptt": bptt, "lm": lm}
 FOLDERS = ("digits", "mnist", "mnist_cpu", "quickdraw_cpu", "sketchy")
 RECIPES = [file for folder in FOLDERS for file in sorted((packaged_folder("configs") / folder).glob("*.yaml"))]
 
@@ -30,8 +30,13 @@ def test_recipes_fit_their_images(file, tmp_path):
     if "image_size" in recipe:
         processor = processing_for(options)
         assert arguments.context_length in (256, processor.sequence_length)
-        config = options.config(processor) if command is smt else options.student_config(processor)
-        assert (config.student_config if command is smt else config).vocab_size == len(processor)
+        if command is lm:
+            config = options.new_model(processor, arguments.window_length).config
+        elif command is smt:
+            config = options.config(processor).student_config
+        else:
+            config = options.student_config(processor)
+        assert config.vocab_size == len(processor)
     else:  # continues what the recipe beside it began
         first = yaml.safe_load((file.parent / "smt.yaml").read_text())
         assert arguments.context_length == first["context_length"]

@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from smt_hf import SmtImageProcessor
+from smt_hf.checkpoints import load_student
 from smt_hf.cli import bptt, dmt, evaluate, generate, smt
-from smt_hf.data import ImageRows, TokenWindows
+from smt_hf.data import ImageRows, TokenWindows, load_processor
 from smt_hf.errors import InputError
+from smt_hf.images import generate_images, image_grid
 
 SIZES = {
     "hidden_size": 8,
@@ -64,6 +66,8 @@ def test_drawing(runs, tmp_path, capsys):
     assert "20 images of 4 x 4 pixels" in capsys.readouterr().out
     with Image.open(output) as grid:
         assert grid.size == (10 * (4 * 14 + 2) + 2, 2 * (4 * 14 + 2) + 2)
+        drawn = generate_images(load_student(str(runs / "dmt")).eval(), load_processor(str(runs / "dmt")), 20, seed=0)
+        assert np.array_equal(np.asarray(grid), np.asarray(image_grid(drawn, 10)))  # as likely as the student says
     Image.fromarray(np.full((8, 8), 255, dtype=np.uint8)).save(tmp_path / "half.png")
     generate.main([str(runs / "dmt"), *words(images=2, label=3, complete=tmp_path / "half.png", output=output)])
     with Image.open(output) as grid:

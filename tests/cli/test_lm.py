@@ -6,7 +6,12 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from smt_hf import SmtForPreTraining, SmtRnnForCausalLM
+from smt_hf.cli import dmt, lm, smt
 from smt_hf.cli.main import main
+from smt_hf.cli.options import processing_for
+from smt_hf.cli.parsing import parse
+from smt_hf.data import byte_tokenizer
+from smt_hf.utils.packaged import packaged_folder
 from tests.conftest import SIZES, TRAINING
 
 
@@ -93,3 +98,26 @@ def test_refused_in_one_line(command, options, message, request, lm_run, stories
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert any(part in said for part in message.split("|")), said
     assert not (tmp_path / "out").exists()
+
+
+CONFIGS = packaged_folder("configs")
+
+
+@pytest.mark.parametrize("folder", ["tinystories_cpu", "mnist_cpu", "smollm2"])
+def test_recipes_of_the_teacher_first(folder, lm_run, teacher_run, stories, tmp_path):
+    """They are read by their commands, and make a teacher on a language model and its student."""
+    data = {"dataset": stories / "train.txt", "eval_dataset": stories / "valid.txt", "cache_dir": stories / "cache"}
+    argv = flags(**data, streaming=False, bf16=False, use_cpu=True, max_steps=1, output_dir=tmp_path / "run")
+    if (CONFIGS / folder / "lm.yaml").exists():
+        options, arguments = parse(lm.COMMAND, ["--config", str(CONFIGS / folder / "lm.yaml"), *argv])
+        assert options.new_model(byte_tokenizer(), arguments.window_length).config.vocab_size == 258
+    options, arguments = parse(
+        smt.COMMAND, ["--config", str(CONFIGS / folder / "teacher.yaml"), *argv, "--backbone", str(lm_run)]
+    )
+    assert not arguments.runs_student
+    model = options.new_model(processing_for(options), arguments.seed)
+    assert model.teacher.backbone is not None and model.student.config.num_readout_layers == options.num_readout_layers
+    options, arguments = parse(
+        dmt.COMMAND, [str(teacher_run), "--config", str(CONFIGS / folder / "student.yaml"), *argv]
+    )
+    assert arguments.carry_memory and arguments.kd_weight

@@ -99,6 +99,7 @@ def test_tables():
 def test_losses_are_chosen_from_the_reference():
     assert [line[0] for line in table(tables(ROWS), 2)[1::3]] == ["1.500", "1.320", "1.200"]
     assert [line[0] for line in table(tables(ROWS, reference="SMT"), 2)[1::3]] == ["2.500", "2.200", "2.000"]
+    assert table(tables([row("BPTT", 10, 1.2346)]), 2)[-1][:4] == ["1.235", "transformer", "BPTT", "~1 (10)"]
     assert "The budget needed" not in tables(ROWS, reference="GRU")
     assert table(tables(ROWS, "GRU", [2.0]), 2)[1][:4] == ["2.000", "transformer", "SMT", "(100)"]
 

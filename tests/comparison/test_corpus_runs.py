@@ -7,7 +7,7 @@ from smt_hf.comparison import run_student
 from smt_hf.comparison.corpus_share import share_of
 from smt_hf.comparison.corpus_subject import order_seed
 from smt_hf.comparison.flops import step_flops
-from smt_hf.comparison.runs import Run, new_trainer
+from smt_hf.comparison.runs import Run, new_trainer, sample_batches
 from smt_hf.comparison.trace import logarithmic_shares
 from smt_hf.data import ImageRows
 from smt_hf.errors import InputError
@@ -67,7 +67,7 @@ def test_bytes_are_counted_and_not_tokens(tmp_path, monkeypatch):
     comparison = text(tmp_path)
     report = {"student_cold": {"nats_per_token": 3.0, "standard_error": 0.5}, "bytes_per_token": 2.0, "num_windows": 4}
     monkeypatch.setattr("smt_hf.comparison.corpus_subject.evaluate_models", lambda *arguments: report)
-    measured = comparison.subject.measure(None, None, 1.0)
+    measured = comparison.subject.measure(None, comparison.all_stages()[-1], 1.0)
     assert measured == {"loss": 1.5, "standard_error": 0.25, "rows": 4}
 
 
@@ -171,9 +171,9 @@ def test_a_sequential_rollout_is_counted_once(tmp_path, monkeypatch):
     arguments = comparison.arguments(dmt, 1.0, 0, str(tmp_path / "dmt"))
     trainer = new_trainer(run, dmt, smt, args=arguments, **comparison.subject.data(dmt, 1.0, 0, arguments))
     batch = trainer.data_collator([trainer.train_dataset[row] for row in range(4)])
-    one = step_flops(trainer, batch)
+    one = step_flops(trainer, [batch])
     monkeypatch.setattr("smt_hf.comparison.flops.NUM_DRAWS", 1000)
-    assert step_flops(trainer, batch) == one
+    assert step_flops(trainer, [batch]) == one
 
 
 def test_counting_leaves_no_memory_to_carry_on(tmp_path):
@@ -181,7 +181,7 @@ def test_counting_leaves_no_memory_to_carry_on(tmp_path):
     run, stage = Run(comparison, "transformer", 1.0, 0, str(tmp_path)), comparison.chosen_stages()[0]
     arguments = comparison.arguments(stage, 1.0, 0, str(tmp_path / "carried"))
     trainer = new_trainer(run, stage, None, args=arguments, **comparison.subject.data(stage, 1.0, 0, arguments))
-    step_flops(trainer, trainer.data_collator([trainer.train_dataset[row] for row in range(4)]))
+    step_flops(trainer, sample_batches(trainer))
     assert trainer.carried.memories == [] and trainer.carried.batch == 0
 
 

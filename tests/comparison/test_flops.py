@@ -39,7 +39,7 @@ def encoding(memory_tokens, length, dense=True):
 def flops(tmp_path, trainer, rows=4, **options):
     """Both numbers of a trainer's step."""
     made, dataset = make(tmp_path, trainer, **options)
-    return step_flops(made, made.data_collator([dataset[row] for row in range(rows)]))
+    return step_flops(made, [made.data_collator([dataset[row] for row in range(rows)])])
 
 
 def chain(tmp_path, trainer, **options):

@@ -12,10 +12,12 @@ from smt_hf import (
     BpttTrainingArguments,
     DmtTrainer,
     DmtTrainingArguments,
+    LmTrainer,
+    LmTrainingArguments,
     SmtTrainer,
     SmtTrainingArguments,
 )
-from tests.conftest import tiny_model
+from tests.backbones import language_model, model_on
 from tests.docs.pages import PAGES, ROOT, name
 
 IMAGES = ROOT / "docs" / "images"
@@ -25,17 +27,22 @@ LIBRARY = re.compile(r"step|total_flos|(train|eval)_(loss|runtime|samples_per_se
 
 def logged(method: str, folder) -> set[str]:
     """The names of everything that two steps of a trainer log."""
-    model = tiny_model(dtype=torch.float32)
+    backbone = language_model(dtype=torch.float32)
+    model = model_on(backbone)
     common = {"output_dir": str(folder), "logging_steps": 1, "max_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
     common |= {"report_to": "none", "save_strategy": "no", "use_cpu": True, "context_length": 16}
     if method == "smt":
         args = SmtTrainingArguments(**common, horizon=4, num_transitions=8, segment_length=4, student_weight=1.0)
+        args.kd_weight, args.backbone_learning_rate = 1.0, 1e-3
         kind, models = SmtTrainer, {"model": model}
     elif method == "dmt":
-        args = DmtTrainingArguments(**common, rollout_length=8, segment_length=4, num_sweeps=[1])
+        args = DmtTrainingArguments(**common, rollout_length=8, segment_length=4, num_sweeps=[1], kd_weight=1.0)
         kind, models = DmtTrainer, {"model": model.export_student(), "teacher": model.teacher}
+    elif method == "lm":
+        kind, args, models = LmTrainer, LmTrainingArguments(**common), {"model": backbone}
     else:
-        kind, args, models = BpttTrainer, BpttTrainingArguments(**common), {"model": model.export_student()}
+        args = BpttTrainingArguments(**common, kd_weight=1.0)
+        kind, models = BpttTrainer, {"model": model.export_student(), "backbone": backbone}
     names = set()
     for column in ("labels", "shift_labels"):
         rows = [{"input_ids": ids, column: ids} for ids in torch.randint(20, (16, 24))]
@@ -45,7 +52,7 @@ def logged(method: str, folder) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("method", ["smt", "dmt", "bptt"])
+@pytest.mark.parametrize("method", ["smt", "dmt", "bptt", "lm"])
 def test_every_logged_metric_is_explained(method, tmp_path):
     text = (ROOT / "docs" / "trainers" / f"{method}.md").read_text(encoding="utf-8")
     section = text.split("## Logged metrics")[1].split("\n## ")[0]

@@ -7,7 +7,7 @@ from smt_hf.data import TokenWindows
 from smt_hf.errors import InputError
 from smt_hf.losses import distillation
 from smt_hf.models.backbone_smt import read_backbone
-from smt_hf.training import LmTrainer, LmTrainingArguments
+from smt_hf.training import BpttTrainer, LmTrainer, LmTrainingArguments
 from tests.backbones import language_model, model_on
 from tests.training.conftest import COMMON, logged, model_for_bytes
 
@@ -114,6 +114,36 @@ def test_distilled_predictions_are_compared_where_they_belong(make_smt, make_dmt
 def test_without_a_backbone_there_is_nothing_to_distil(make_smt, make_dmt, kind):
     with pytest.raises(InputError, match="kd_weight=0.5 needs a teacher with a backbone"):
         (make_smt if kind == "smt" else make_dmt)(kd_weight=0.5)
+
+
+def test_bptt_learns_from_a_language_model_too(make_bptt):
+    backbone = language_model(**BYTES)
+    with pytest.raises(InputError, match="kd_weight=0.5 needs a language model"):
+        make_bptt(kd_weight=0.5)
+    with pytest.raises(InputError, match="kd_weight=0.5 cannot be honoured with carry_memory"):
+        make_bptt(kd_weight=0.5, carry_memory=True, bptt_horizon=8)
+
+    def trainer_on(model):
+        return lambda **options: BpttTrainer(backbone=model, **options)
+
+    with pytest.raises(InputError, match="kd_weight is 0"):
+        make_bptt(trainer=trainer_on(backbone))
+    with pytest.raises(InputError, match="vocab_size is 258 and the backbone's 200"):
+        make_bptt(trainer=trainer_on(language_model(vocab_size=200)), kd_weight=0.5)
+    trainer = make_bptt(trainer=trainer_on(backbone), kd_weight=0.5, kd_temperature=2.0)
+    step = trainer.make_step(next(iter(trainer.get_train_dataloader())), (0, 0))
+    with torch.no_grad():
+        losses, output = trainer.losses(trainer.model, step)
+    batch = step.batch.first(step.plan.length)
+    logits = read_backbone(backbone, batch.input_ids, batch.documents, logits=True)[2]
+    wanted = distillation(output.logits, logits, step.batch.targets[:, 1:-1], 2.0)
+    torch.testing.assert_close(losses["kd"].mean, wanted.mean, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        trainer.mean_loss(losses), losses["readout"].mean + 0.5 * losses["kd"].mean, rtol=0, atol=1e-5
+    )
+    before = backbone.lm_head.weight.clone()
+    trainer.train()
+    assert logged(trainer, "kd") and backbone.lm_head.weight.equal(before)
 
 
 def test_a_language_model_learns(make_lm):

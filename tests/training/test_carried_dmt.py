@@ -138,3 +138,19 @@ def test_what_cannot_be_carried(make_dmt, cache):
         make_dmt(dataset=[{"input_ids": torch.arange(24)}] * 8, **CARRIED)
     with pytest.raises(InputError, match="too few for 4000 rows"):
         make_dmt(**{**CARRIED, "per_device_train_batch_size": 4000})
+
+
+def test_rows_dealt_out_otherwise(make_dmt):
+    """The rows of one batch, resumed as those of two accumulated ones: the same memories, so the same losses."""
+    options = {**CARRIED, "max_steps": 5, "save_strategy": "steps", "save_steps": 3}
+    whole = make_dmt(**options)
+    whole.train()
+    changed = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    resumed = make_dmt(**{**options, **changed}, accept_changes=list(changed))
+    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-3")
+    assert logged(resumed)[-1] == pytest.approx(logged(whole)[-1], abs=1e-4)
+    fewer = make_dmt(
+        **{**options, "per_device_train_batch_size": 3}, accept_changes=["per_device_train_batch_size", "data"]
+    )
+    with pytest.raises(InputError, match="carries the memories of 4 rows and a step has 3"):
+        fewer.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-3")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..checkpoints import check_vocabulary, load_student
+from ..checkpoints import check_vocabulary, load_backbone, load_student
 from ..data import DataOptions
 from ..models import SmtRnnForCausalLM
 from ..training import BpttTrainer, BpttTrainingArguments
@@ -20,6 +20,13 @@ class BpttOptions(RunOptions, DataOptions, StudentOptions):
         default=None,
         metadata={
             "help": "Folder or Hub id of a student or of an SMT run to start from instead of new weights; the sizes are its own."
+        },
+    )
+    backbone: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of a causal language model whose predictions a new student learns too, with kd_weight; its "
+            "tokenizer is the student's."
         },
     )
 
@@ -48,7 +55,12 @@ def main(argv: Sequence[str]) -> BpttTrainer:
 def build(options, arguments: BpttTrainingArguments) -> BpttTrainer:
     """The trainer of a BPTT run, with its student and its data; `options` are those of `bptt` or `finetune`."""
     tokenizer = processing_for(options)
-    student = load_student(options.model) if options.model else SmtRnnForCausalLM(options.student_config(tokenizer))
+    path = getattr(options, "backbone", None)
+    backbone = None if path is None else load_backbone(path)
+    if options.model:
+        student = load_student(options.model)
+    else:
+        student = SmtRnnForCausalLM(options.student_config(tokenizer, None if backbone is None else backbone.config))
     check_vocabulary(student, tokenizer)
     datasets = options.datasets(tokenizer, arguments.window_length, arguments)
-    return BpttTrainer(model=student, args=arguments, processing_class=tokenizer, **datasets)
+    return BpttTrainer(model=student, args=arguments, backbone=backbone, processing_class=tokenizer, **datasets)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +41,19 @@ class GenerateOptions:
     )
     max_new_tokens: int = field(default=300, metadata={"help": "Stop after this many tokens."})
     num_samples: int = field(default=1, metadata={"help": "Continuations of each prompt."})
-    temperature: float = field(default=0.7, metadata={"help": "Sampling temperature; 0 takes the likeliest token."})
-    top_p: float = field(default=0.95, metadata={"help": "Nucleus sampling: the share of probability to draw from."})
+    temperature: float | None = field(
+        default=None,
+        metadata={
+            "help": "Sampling temperature; 0 takes the likeliest token. 0.7 by default, and 1 for images, in which every stroke begins "
+            "with an unlikely pixel."
+        },
+    )
+    top_p: float | None = field(
+        default=None,
+        metadata={
+            "help": "Nucleus sampling: the share of probability to draw from. 0.95 by default, and 1 for images."
+        },
+    )
     seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
     images: int | None = field(
         default=None, metadata={"help": "Images to draw with a student of images; 64 by default."}
@@ -99,6 +110,13 @@ def main(argv: Sequence[str]) -> None:
     write(student, tokenizer, prompts, options, memory)
 
 
+def with_defaults(options: GenerateOptions, temperature: float, top_p: float) -> GenerateOptions:
+    """The options with these for what was not given."""
+    given = {"temperature": options.temperature, "top_p": options.top_p}
+    defaults = {"temperature": temperature, "top_p": top_p}
+    return replace(options, **{name: defaults[name] for name, value in given.items() if value is None})
+
+
 def refuse(options: GenerateOptions, names: Sequence[str], kind: str) -> None:
     """Raises an [`InputError`] for an option that a student of this kind has no use for."""
     for name in names:
@@ -126,6 +144,7 @@ def draw_images(processor: SmtImageProcessor, options: GenerateOptions) -> list:
         raise InputError(f"prompt={options.prompt!r} does not apply: {options.model!r} is a student of images")
     given = None if options.complete is None else read_image(Path(options.complete).expanduser())
     student, num_images = load_student(options.model).eval(), options.images or 64
+    options = with_defaults(options, temperature=1.0, top_p=1.0)
     sampling = (options.temperature, options.top_p, options.seed)
     return generate_images(student, processor, num_images, options.label, given, options.complete_rows, *sampling)
 
@@ -160,6 +179,7 @@ def write(student, tokenizer, prompts: list[str], options: GenerateOptions, memo
 
     Each prompt draws from the seed on, and its further samples from the seeds after it.
     """
+    options = with_defaults(options, temperature=0.7, top_p=0.95)
     if any(readable(prompt) != prompt for prompt in prompts):
         print("note: the prompt contains bytes that are not UTF-8; they are read as U+FFFD", file=sys.stderr)
     if len(prompts) * options.num_samples == 1:

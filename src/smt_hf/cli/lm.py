@@ -78,11 +78,11 @@ COMMAND = Command(
     description="""Train a Transformer language model, on which `smt-hf smt --backbone` builds a teacher. The output folder holds an
 ordinary model of AutoModelForCausalLM.""",
     example=r"""example:
-  smt-hf lm --config configs/teacher_first/lm.yaml \
+  smt-hf lm --config configs/tinystories_cpu/lm.yaml \
       --dataset stories.txt --output_dir runs/lm
-  smt-hf smt --backbone runs/lm --config configs/teacher_first/teacher.yaml \
+  smt-hf smt --backbone runs/lm --config configs/tinystories_cpu/teacher.yaml \
       --dataset stories.txt --output_dir runs/teacher
-  smt-hf dmt runs/teacher --config configs/teacher_first/student.yaml \
+  smt-hf dmt runs/teacher --config configs/tinystories_cpu/student.yaml \
       --dataset stories.txt --output_dir runs/student""",
     positionals=["model"],
     required=REQUIRED,

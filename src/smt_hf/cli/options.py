@@ -84,13 +84,14 @@ class StudentOptions(ProcessingOptions, StudentSizes):
 
     _argument_group_name = "model"
 
-    def student_config(self, tokenizer) -> SmtRnnConfig:
-        """The configuration of a new student for this tokenizer.
+    def student_config(self, tokenizer, backbone_config: PreTrainedConfig | None = None) -> SmtRnnConfig:
+        """The configuration of a new student for this tokenizer, or for the vocabulary of a language model with it.
 
         Raises:
             InputError: if the sizes cannot work.
         """
-        return self._make(SmtRnnConfig, tokenizer)
+        more = {} if backbone_config is None else {"vocab_size": backbone_config.get_text_config().vocab_size}
+        return self._make(SmtRnnConfig, tokenizer, **more)
 
     def _make(self, config: type, tokenizer, **more):
         if ":" in self.cell_type:  # a cell of the user's own, which the configuration then finds
@@ -120,28 +121,27 @@ class ModelOptions(TeacherSizes, StudentOptions):
     )
 
     def config(self, tokenizer, backbone_config: PreTrainedConfig | None = None) -> SmtConfig:
-        """The configuration of a new teacher and student for this tokenizer.
+        """The configuration of a new model for this tokenizer, its teacher built on a language model if one is given.
 
         Raises:
-            InputError: if the sizes cannot work.
+            InputError: if the sizes cannot work, or the language model has other tokens.
         """
-        more, built = {}, {}
-        if backbone_config is not None:
-            more = {"vocab_size": backbone_config.get_text_config().vocab_size}
-            built = {"backbone_config": backbone_config}
-        teacher = self._make(SmtTeacherConfig, tokenizer, num_decoder_layers=self.num_readout_layers, **more, **built)
-        return SmtConfig(teacher_config=teacher, student_config=self._make(SmtRnnConfig, tokenizer, **more))
+        more = {} if backbone_config is None else {"vocab_size": backbone_config.get_text_config().vocab_size}
+        own = {"num_decoder_layers": self.num_readout_layers, "backbone_config": backbone_config}
+        teacher = self._make(SmtTeacherConfig, tokenizer, **own, **more)
+        return SmtConfig(teacher_config=teacher, student_config=self.student_config(tokenizer, backbone_config))
 
     def new_model(self, tokenizer, seed: int) -> SmtForPreTraining:
-        """A new teacher and student for this tokenizer, built on the backbone if there is one.
+        """A new teacher and student for this tokenizer, begun from the backbone if there is one.
 
         Raises:
-            InputError: if the sizes cannot work, or the backbone cannot be loaded or has other tokens.
+            InputError: as [`config`] does, or if the backbone cannot be loaded.
         """
-        lm = None if self.backbone is None else load_backbone(self.backbone)
-        model = SmtForPreTraining(self.config(tokenizer, None if lm is None else lm.config))
-        if lm is not None:
-            model.start_from_backbone(lm, seed)
+        if self.backbone is None:
+            return SmtForPreTraining(self.config(tokenizer))
+        language_model = load_backbone(self.backbone)
+        model = SmtForPreTraining(self.config(tokenizer, language_model.config))
+        model.start_from_backbone(language_model, seed)
         return model
 
 

@@ -6,7 +6,7 @@ from ..utils.figures import draw, line_styles
 from .corpus_report import own_path, read_rows, runs_of
 from .results import BUDGETS, chosen, methods
 
-HEADROOM = 2.0  # losses above so many times the lowest are not shown
+HEADROOM = 2.5  # losses above so many times the lowest are not shown
 
 
 def write_corpus_plots(output_dir: str) -> list[Path]:

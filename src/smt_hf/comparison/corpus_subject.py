@@ -3,13 +3,18 @@
 import zlib
 from functools import cached_property
 
+import torch
+
 from ..data import ImageRows, TokenCache, evenly_spaced_windows, load_tokenizer, processor_for
 from ..data.build import training_rows
 from ..errors import InputError
 from ..evaluation import evaluate_models
 from ..evaluation.images import evaluate_images
 from ..models import SmtImageProcessor
+from ..training import DmtTrainingArguments
 from ..training.bptt import streams
+from ..training.dmt import row_windows
+from .backbones import language_model_losses
 from .corpus_share import share_of
 from .stages import Stage
 from .trace import logarithmic_shares
@@ -82,7 +87,8 @@ class CorpusSubject:
     def _check_rows(self, rows, arguments) -> None:
         batch_size = arguments.per_device_train_batch_size
         if getattr(arguments, "carry_memory", False):
-            streams(rows, arguments, batch_size)
+            carried_through = row_windows if isinstance(arguments, DmtTrainingArguments) else streams
+            carried_through(rows, arguments, batch_size)
         elif len(rows) < batch_size:
             raise InputError(
                 f"{len(rows)} windows or images are fewer than per_device_train_batch_size={batch_size}: lower it"
@@ -166,7 +172,9 @@ class CorpusSubject:
         return {}
 
     def measure(self, student, stage: Stage, share: float) -> dict:
-        """A student on its way: `loss` and its `standard_error`."""
+        """A student on its way, or a language model: `loss` and its `standard_error`."""
+        if stage.trainer == "lm":
+            return self._language_model(student, self.comparison.eval_rows)
         return self._cold_start(student, self.comparison.num_eval_windows)
 
     def measured(self, student, teacher, stage: Stage, share: float) -> dict:
@@ -181,6 +189,26 @@ class CorpusSubject:
     def _cold_start(self, student, num_rows: int) -> dict:
         report = self._report(student, num_rows)
         return self._loss(report["student" if self.is_image else "student_cold"], report)
+
+    def _language_model(self, model, num_rows: int) -> dict:
+        """The loss of a language model on the windows or images that students are measured on."""
+        comparison, losses = self.comparison, []
+        if self.is_image:
+            rows = ImageRows(self.held_out)
+            num_rows = min(num_rows, len(rows))
+            ids = torch.stack([rows[index * len(rows) // num_rows]["input_ids"] for index in range(num_rows)])
+            documents, size = None, 1.0
+        else:
+            length = comparison.context_length + comparison.rollout_steps
+            windows = evenly_spaced_windows(self.held_out, length, num_rows)
+            ids, documents = (windows[name][:, comparison.context_length :] for name in ("input_ids", "documents"))
+            size = self.held_out.num_bytes / self.held_out.num_tokens
+        for first in range(0, num_rows, BATCH_ROWS):
+            batch = slice(first, first + BATCH_ROWS)
+            losses.append(language_model_losses(model, ids[batch], None if documents is None else documents[batch]))
+        means = torch.cat(losses)[:, -self.processing.num_pixels if self.is_image else 0 :].mean(dim=1) / size
+        error = (means.std() / len(means) ** 0.5).item() if len(means) > 1 else None
+        return {"loss": means.mean().item(), "standard_error": error, "rows": num_rows}
 
     def _report(self, student, num_rows: int, teacher=None) -> dict:
         """Of so many windows or images, with the teacher's where there is one."""
@@ -203,7 +231,8 @@ class CorpusSubject:
 
     def words(self, result: dict) -> str:
         """A result in a few words."""
-        return f"{result['student']['loss']:.4f} nats a {result['settings']['unit']}"
+        loss = result.get("student", result["trace"][-1])["loss"]
+        return f"{loss:.4f} nats a {'pixel' if self.is_image else 'byte'}"
 
 
 def order_seed(seed: int, stage: Stage) -> int:

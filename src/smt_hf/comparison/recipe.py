@@ -16,6 +16,7 @@ from ..training.supported import check_supported
 from ..utils.bounds import check_bounds
 from ..utils.imports import load_object
 from ..utils.typed import check_types
+from .backbones import config_at, new_config
 from .checks import check_fields, check_list, is_number, mapping
 from .corpus_subject import CorpusSubject
 from .stages import TRAINERS, Stage, ancestry, read_stages, trains_cell
@@ -30,7 +31,7 @@ DECIDED = {
     "use_cpu": "every run is one thread on a CPU",
     "eval_strategy": "trace_points says how often a student is measured",
 }
-OF_DATA = {"vocab_size": "it is the data's"}
+OF_DATA = {"vocab_size": "it is the data's", "backbone_config": "give a stage's backbone, or an lm stage before it"}
 # Fields that are of comparisons on tasks, and on corpora.
 OF_TASKS = ("task_options", "lengths", "eval_factors", "gradient_length")
 OF_CORPORA = (
@@ -73,7 +74,7 @@ class Comparison(DataOptions):
     stages: dict | str | None = field(
         default_factory=dict,
         metadata={
-            "help": "Trainings in order, by name: 'trainer' (smt, dmt or bptt), 'after' (the stage to go on from), 'share' of "
+            "help": "Trainings in order, by name: 'trainer' (smt, dmt, bptt or lm), 'after' (the stage to go on from), 'share' of "
             "the budget, 'label', 'cells' and 'model' (fields of SmtTeacherConfig) where they are its own, 'length' and "
             "'task_options' of a task, and fields of the trainer's arguments."
         },
@@ -193,7 +194,8 @@ class Comparison(DataOptions):
             check_fields(where, values, SmtRnnConfig, elsewhere={"cell_type": "list it in cells"})
         stages = self.chosen_stages()
         for stage in stages:
-            check_fields(f"{stage}: model", stage.model, SmtTeacherConfig, elsewhere=OF_DATA)
+            if stage.trainer != "lm":
+                check_fields(f"{stage}: model", stage.model, SmtTeacherConfig, elsewhere=OF_DATA)
             for cell in stage.cells or ():
                 self._check_cell(f"{stage}: cells", cell)
         for cell in self.cells:
@@ -294,14 +296,24 @@ class Comparison(DataOptions):
             InputError: if the sizes cannot work.
         """
         self._import_cell(cell)
-        first = ancestry(self.all_stages(), stage.name)[0].model if stage else {}
+        chain = ancestry(self.all_stages(), stage.name) if stage else []
+        own = {name: value for step in chain if step.trainer != "lm" for name, value in step.model.items()}
         student = {**self.student, **self.cell_options.get(cell, {}), "cell_type": cell}
-        ids = self.subject.token_ids(variant)
+        ids, backbone = self.subject.token_ids(variant), self.backbone_config(chain, variant)
+        if backbone is not None:
+            own["backbone_config"] = backbone
         try:
-            teacher = SmtTeacherConfig(**{**self.model, **first}, **ids)
+            teacher = SmtTeacherConfig(**{**self.model, **own}, **ids)
             return SmtConfig(teacher_config=teacher, student_config=student_config_for(teacher, **student))
         except (StrictDataclassError, TypeError, ValueError) as error:
             raise InputError(one_line(error)) from error
+
+    def backbone_config(self, chain: list[Stage], variant: float):
+        """The configuration of the language model that the teacher of a chain is built on; `None` without one."""
+        if not chain or chain[0].trainer != "lm":
+            return config_at(chain[0].backbone) if chain and chain[0].backbone else None
+        arguments = self.arguments(chain[0], variant, self.seeds[0], "unused")
+        return new_config(chain[0], self.subject.token_ids(variant), arguments.window_length)
 
     def arguments(self, stage: Stage, variant: float, seed: int, output_dir: str):
         """The training arguments of a stage.

@@ -50,7 +50,11 @@ def read_results(output_dir: str) -> list[dict]:
             for name in result["stages"]
         ]
         if None not in chain:
-            whole.append({**result, "path": whole_path(chain)})
+            backbone = [
+                stage["trace"][-1] for stage in chain if stage["settings"]["stages"][-1].get("trainer") == "lm"
+            ]
+            spent = {name: sum(end[name] for end in backbone) for name in BUDGETS} if backbone else {}
+            whole.append({**result, "path": whole_path(chain), "backbone": spent})
     if not whole:
         raise InputError(f"{output_dir!r} holds no results: train first, or mend output_dir")
     return whole

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from transformers import PrinterCallback, set_seed
 
-from ..checkpoints import load_joint, load_student
+from ..checkpoints import load_backbone, load_joint, load_student
+from ..data.row_windows import RowWindows
+from ..hub import public_name
 from ..models import SmtForPreTraining, SmtRnnForCausalLM
-from ..training import BpttTrainer, DmtTrainer, SmtTrainer
+from ..models.backbone_smt import make_backbone
+from ..training import BpttTrainer, DmtTrainer, LmTrainer, SmtTrainer
 from .flops import step_flops
 from .recipe import Comparison
 from .result_file import read_result, write_result
@@ -73,6 +76,7 @@ class Run:
             "stages": [
                 {"name": step.name, "label": step.shown_label, "trainer": step.trainer, "share": step.share}
                 | subject.stage_settings(step, self.variant)
+                | ({"backbone": public_name(step.backbone)} if step.backbone else {})
                 | {"arguments": {**comparison.training, **step.arguments}}
                 for step in self.chain(stage)
             ],
@@ -103,18 +107,17 @@ def run_stage(run: Run, stage: Stage) -> dict:
     before = run.chain(stage)[-2] if stage.after else None
     arguments = comparison.arguments(stage, variant, run.seed, str(run.folder(stage)))
     trainer = new_trainer(run, stage, before, args=arguments, **subject.data(stage, variant, run.seed, arguments))
-    result = {} if before else subject.untrained(stage, trainer.student())
+    result = {} if before or stage.trainer == "lm" else subject.untrained(stage, trainer.student())
 
     def measure():
-        student = evaluated_student(trainer)
-        training = student.training
-        scores = subject.measure(student.eval(), stage, variant)
-        student.train(training)
+        model = evaluated_model(trainer)
+        training = model.training
+        scores = subject.measure(model.eval(), stage, variant)
+        model.train(training)
         return scores
 
-    rows = range(arguments.per_device_train_batch_size)
-    batch = trainer.data_collator([trainer.train_dataset[row] for row in rows])
-    flops, sequential = step_flops(trainer, batch)
+    batches = sample_batches(trainer)
+    flops, sequential = step_flops(trainer, batches)
     on_the_way = stage.shown_label is None
     trace = Trace(trainer.clock, measure, [1.0] if on_the_way else subject.trace_shares(comparison.trace_points))
     trainer.add_callback(trace)
@@ -122,7 +125,7 @@ def run_stage(run: Run, stage: Stage) -> dict:
     trainer.train()
     trainer.save_model()
 
-    tokens = tokens_of(batch) * arguments.gradient_accumulation_steps
+    tokens = tokens_of(batches[-1], getattr(arguments, "segment_length", 1)) * arguments.gradient_accumulation_steps
     for point in trace.points:
         steps = point["steps"]
         point |= {"tokens": steps * tokens, "flops": steps * flops, "sequential_flops": steps * sequential}
@@ -131,27 +134,51 @@ def run_stage(run: Run, stage: Stage) -> dict:
     if on_the_way:
         return result
     teacher = trainer.teacher_model() if stage.trainer == "smt" else trained_teacher(run, stage)
-    student = evaluated_student(trainer).eval()
+    student = evaluated_model(trainer).eval()
     return result | subject.measured(student, teacher and teacher.eval(), stage, variant)
 
 
-def tokens_of(batch: dict) -> int:
-    """The tokens that a batch goes through; the last of a stream's segment is the first of the next."""
+def sample_batches(trainer) -> list[dict]:
+    """The batches on which a step's cost is counted: one; where rows read a window over several steps, those of a window and
+    the one before, in which all rows begin."""
+    size, data = trainer.args.per_device_train_batch_size, trainer.train_dataset
+    number = 1 + data.num_segments if isinstance(data, RowWindows) else 1
+    return [
+        trainer.data_collator([data[row % len(data)] for row in range(i * size, (i + 1) * size)])
+        for i in range(number)
+    ]
+
+
+def tokens_of(batch: dict, segment_length: int) -> int:
+    """The tokens that a batch goes through: of a stream's or a window's segment those that it goes on by."""
     rows, length = batch["input_ids"].shape
+    if "segment" in batch:
+        return rows * segment_length
     return rows * (length - 1 if "continued" in batch else length)
 
 
 def new_trainer(run: Run, stage: Stage, before: Stage | None, **options):
     """The trainer of a stage, with the model that the stage before it left, or a new one."""
     config = run.comparison.model_config(run.cell, run.variant, stage)
+    if stage.trainer == "lm":
+        return LmTrainer(model=make_backbone(config.teacher_config.backbone_config), **options)
     if stage.trainer == "smt":
-        return SmtTrainer(
-            model=load_joint(str(run.folder(before))) if before else SmtForPreTraining(config), **options
-        )
+        return SmtTrainer(model=joint_model(run, stage, before, config), **options)
     student = load_student(str(run.folder(before))) if before else new_student(config)
     if stage.trainer == "dmt":
         return DmtTrainer(model=student, teacher=trained_teacher(run, stage), **options)
     return BpttTrainer(model=student, **options)
+
+
+def joint_model(run: Run, stage: Stage, before: Stage | None, config) -> SmtForPreTraining:
+    """Teacher and student of an SMT stage: of the stage before it, or new and on the backbone that there is."""
+    if before is not None and before.trainer == "smt":
+        return load_joint(str(run.folder(before)))
+    model = SmtForPreTraining(config)
+    backbone = stage.backbone if before is None else str(run.folder(before))
+    if backbone is not None:
+        model.start_from_backbone(load_backbone(backbone), run.seed)
+    return model
 
 
 def trained_teacher(run: Run, stage: Stage):
@@ -165,8 +192,10 @@ def new_student(config) -> SmtRnnForCausalLM:
     return SmtForPreTraining(config).export_student()
 
 
-def evaluated_student(trainer) -> SmtRnnForCausalLM:
-    """The student as a rollout finds it: SMT's starts from the teacher's empty context as it is now."""
+def evaluated_model(trainer):
+    """The student as a rollout finds it: SMT's starts from the teacher's empty context as it is now; or the language model."""
+    if isinstance(trainer, LmTrainer):
+        return trainer.model
     if isinstance(trainer, SmtTrainer):
         trainer.model.set_initial_memory()
     return trainer.student()

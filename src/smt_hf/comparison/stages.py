@@ -5,11 +5,19 @@ import re
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from ..training import BpttTrainingArguments, DmtTrainingArguments, SmtTrainingArguments
+from ..training import BpttTrainingArguments, DmtTrainingArguments, LmTrainingArguments, SmtTrainingArguments
 from .checks import check_list, is_number
 
-TRAINERS = {"smt": SmtTrainingArguments, "dmt": DmtTrainingArguments, "bptt": BpttTrainingArguments}
-STAGE_FIELDS = ("trainer", "after", "share", "label", "cells", "model", "length", "task_options")
+TRAINERS = {
+    "smt": SmtTrainingArguments,
+    "dmt": DmtTrainingArguments,
+    "bptt": BpttTrainingArguments,
+    "lm": LmTrainingArguments,
+}
+STAGE_FIELDS = (
+    *("trainer", "after", "share", "label", "shown", "cells", "model", "backbone"),
+    *("length", "task_options"),
+)
 
 
 @dataclass(frozen=True)
@@ -18,12 +26,15 @@ class Stage:
 
     Args:
         name: the folder of its results.
-        trainer: 'smt', 'dmt' or 'bptt'.
+        trainer: 'smt', 'dmt' or 'bptt'; 'lm' for a language model, on which the SMT stage after it builds its teacher.
         after: the stage whose student it goes on with; a new student when `None`.
         share: its part of the budget; `max_train_seconds` or `max_steps` among its arguments is one of its own.
         label: what tables call it; its name when empty.
+        shown: whether it stands in tables; otherwise it is on the way to the stages after it, as a language model is.
         cells: the cells whose students it trains, among the comparison's; all of those that `after` trains when `None`.
-        model: fields of the teacher's that the models of this stage and of those after it have otherwise.
+        model: fields of the teacher's that the models of this stage and of those after it have otherwise; of a language model,
+            `model_type` and fields of its configuration.
+        backbone: folder or Hub id of a language model that its teacher is built on.
         length: tokens a row it trains on; the comparison's own length when `None`.
         task_options: options of the task that it has otherwise. With rows of its own, by these or by the length, it is a step
             of a curriculum, on the way to the stages after it, and stands in no table. With a budget of its own besides, it is
@@ -39,8 +50,10 @@ class Stage:
     after: str | None = None
     share: float = 1.0
     label: str = ""
+    shown: bool = True
     cells: list[str] | None = None
     model: dict = field(default_factory=dict)
+    backbone: str | None = None
     length: int | None = None
     task_options: dict = field(default_factory=dict)
     arguments: dict = field(default_factory=dict)
@@ -59,15 +72,21 @@ class Stage:
         for name in ("model", "task_options"):
             if not isinstance(getattr(self, name), dict):
                 raise InputError(f"{self}: {name}={getattr(self, name)!r} must be a mapping of names to values")
-        if self.model and self.after is not None:
-            raise InputError(f"{self}: its model is that of {self.after!r}: set `model` where that one begins")
+        if not isinstance(self.shown, bool):
+            raise InputError(f"{self}: shown={self.shown!r} must be true or false")
+        if not isinstance(self.backbone, str | None) or self.backbone == "":
+            raise InputError(f"{self}: backbone={self.backbone!r} must be a folder or a Hub id")
+        if self.backbone is not None and (self.trainer != "smt" or self.after is not None):
+            raise InputError(f"{self}: backbone is for an SMT stage that goes on after nothing: leave it out")
         if self.cells is not None:
             check_list(f"{self}: cells", self.cells, str)
 
     @property
     def shown_label(self) -> str | None:
-        """The label in tables; `None` for a step of a curriculum."""
-        return None if self.length is not None or self.task_options else self.label or self.name
+        """The label in tables; `None` for a step of a curriculum, and for others that are only on the way."""
+        if not self.shown or self.trainer == "lm" or self.length is not None or self.task_options:
+            return None
+        return self.label or self.name
 
     def __str__(self):
         return f"stage {self.name!r}"
@@ -95,10 +114,19 @@ def read_stages(values: dict) -> list[Stage]:
         stages.append(stage)
         if stage.after is not None and stage.after not in [earlier.name for earlier in stages[:-1]]:
             raise InputError(f"{stage} goes on after {stage.after!r}, which is no earlier stage: mend `after`")
-        trained = {earlier.trainer for earlier in ancestry(stages, name)[:-1]}
+        chain = ancestry(stages, name)[:-1]
+        trained = {earlier.trainer for earlier in chain}
+        if stage.model and chain and chain[-1].trainer != "lm":
+            raise InputError(f"{stage}: its model is that of {stage.after!r}: set `model` where that one begins")
+        if stage.trainer == "lm" and chain:
+            raise InputError(f"{stage}: a language model goes on after nothing: leave `after` out")
+        if chain and chain[-1].trainer == "lm" and stage.trainer != "smt":
+            raise InputError(
+                f"{stage} cannot go on after the language model {stage.after!r}: let an SMT stage build on it"
+            )
         if stage.trainer == "dmt" and "smt" not in trained:
             raise InputError(f"{stage} needs a teacher: let it go on `after` an SMT stage")
-        if stage.trainer == "smt" and trained - {"smt"}:
+        if stage.trainer == "smt" and trained - {"smt", "lm"}:
             raise InputError(f"{stage}: SMT can go on after SMT only, not after {stage.after!r}")
         if stage.shown_label is None:
             continue

@@ -37,6 +37,9 @@ class TaskSubject:
     def check(self, stages: list[Stage]) -> None:
         """Checks that the task can be made for every stage, length and evaluation; raises an [`InputError`] if not."""
         comparison = self.comparison
+        for stage in stages:
+            if stage.trainer == "lm" or stage.backbone is not None:
+                raise InputError(f"{stage}: language models are for datasets: leave it out")
         for length in comparison.lengths:
             comparison.load_task(length)
         self._check_length("gradient_length", comparison.gradient_length)

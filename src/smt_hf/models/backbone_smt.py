@@ -7,6 +7,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from .documents_smt import tokens_read
+from .layers_smt import zero_residual_outputs
 
 
 def make_backbone(config: PreTrainedConfig) -> PreTrainedModel:
@@ -71,7 +72,8 @@ def take_over(teacher, backbone: PreTrainedModel, generator: torch.Generator | N
     """Copies a backbone into a teacher whose configuration has it, and begins the teacher's own weights from it.
 
     The projection keeps of the hidden states what the backbone's head reads; embedding and head are the backbone's, seen through
-    it. A teacher that carries the hidden state in its last memory token so starts near the backbone's own predictions.
+    it, and every block of encoder and decoder begins by passing its input on. A teacher that carries the hidden state in its last
+    memory token so starts near the backbone's own predictions.
 
     Args:
         teacher: an `SmtTeacherModel`.
@@ -97,6 +99,7 @@ def take_over(teacher, backbone: PreTrainedModel, generator: torch.Generator | N
     token_ids = torch.randint(len(head), (8, 64), generator=generator).to(backbone.device)
     hidden = read_backbone(backbone.eval(), token_ids, None, logits=False)[0].float().cpu() @ projection.T
     scale = hidden.square().mean(dim=-1).sqrt().mean()
+    zero_residual_outputs(teacher)
     teacher.backbone_projection.weight.copy_(projection)
     teacher.lm_head.weight.copy_(head @ projection.T * scale)
     if embeddings.shape[1] == projection.shape[1]:

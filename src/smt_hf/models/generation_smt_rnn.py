@@ -295,8 +295,8 @@ class FinishedRows(StoppingCriteriaList):
         self.ended: torch.Tensor = None  # bool (B,): the rows that have ended
         self.padding = None  # bool (B,): those that had ended before the last token
         self.history = []  # the same for every generated token, where there is no cache
-        self._limits = None  # the longest sequence, and the tokens that end one
-        self._no_and_yes = None
+        self._limits: tuple[float, set[int]] | None = None  # the longest sequence, and the tokens that end one
+        self._no_and_yes: torch.Tensor = None
 
     def __call__(self, input_ids: torch.LongTensor, scores, **kwargs) -> torch.BoolTensor:
         is_usual = all(type(criterion) in (MaxLengthCriteria, EosTokenCriteria) for criterion in self)

@@ -154,10 +154,15 @@ def init_residual_outputs(model: nn.Module, config) -> None:
     block, unless the code is the library's.
     """
     if config.zero_init_residual:
-        for module in model.modules():
-            if isinstance(module, SmtBlock):
-                init.zeros_(module.attention.o_proj.weight)
-                init.zeros_(module.mlp.down_proj.weight)
+        zero_residual_outputs(model, init.zeros_)
+
+
+def zero_residual_outputs(model: nn.Module, zero=nn.init.zeros_) -> None:
+    """Zeroes the last matrices of all blocks of a model, which so begin by passing their inputs on; with the function `zero`."""
+    for module in model.modules():
+        if isinstance(module, SmtBlock):
+            zero(module.attention.o_proj.weight)
+            zero(module.mlp.down_proj.weight)
 
 
 class SmtTransformer(nn.Module):

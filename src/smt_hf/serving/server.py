@@ -1,6 +1,7 @@
 """The server's life: it starts on a socket, and at a signal it finishes what runs and lets the process end as usual."""
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import uvicorn
+from fastapi import FastAPI
 
 from ..inference import Engine, PrefixCache, TeacherReader
 from ..models.fingerprint_smt_rnn import fingerprint
@@ -69,6 +71,28 @@ def make_engine(
     )
 
 
+def make_app(
+    student, tokenizer, name: str, options: ServerOptions, backend=None, teacher: TeacherReader | None = None
+) -> FastAPI:
+    """The application for one student on a started engine of its own, for any ASGI server; see [`serve`] for the arguments.
+
+    `app.state.api.engine.stop()` ends the engine's thread.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
+    return build_app(
+        make_engine(student, tokenizer, options, backend, teacher).start(),
+        tokenizer,
+        name,
+        options.limits,
+        options.memory_key,
+        fingerprint(student),
+        options.hosts,
+        options.cors_origins,
+        options.api_key,
+        options.max_body_bytes,
+    )
+
+
 def uvicorn_config(app, log_level: str, **more) -> uvicorn.Config:
     """How uvicorn runs the application."""
     return uvicorn.Config(
@@ -110,21 +134,10 @@ def serve(
         teacher: reads the beginning of prompts for requests that ask for it.
         ready: called when clients may connect; says where by default.
     """
-    sys.setswitchinterval(SWITCH_SECONDS)
-    engine = make_engine(student, tokenizer, options, backend, teacher).start()
-    app = build_app(
-        engine,
-        tokenizer,
-        name,
-        options.limits,
-        options.memory_key,
-        fingerprint(student),
-        options.hosts,
-        options.cors_origins,
-        options.api_key,
-        options.max_body_bytes,
-    )
+    app = make_app(student, tokenizer, name, options, backend, teacher)
+    engine = app.state.api.engine
     config = uvicorn_config(app, options.log_level)
+    gc.freeze()  # what is loaded stays: no collection looks at it again, nor does the end of the process, for seconds
     listener.listen(1024)  # who reads the next line may connect at once
     if ready is None:
         print(f"{name} answers at {address_of(listener)}", flush=True)

@@ -81,6 +81,9 @@ class MemoryTrainingArguments(TimedTrainingArguments):
         default=128, metadata={"help": "Steps of the student's cold-start rollout at every evaluation; 0: none."}
     )
     eval_rollout_batches: int = field(default=2, metadata={"help": "Evaluation batches that are rolled out."})
+    kd_temperature: float = field(
+        default=1.0, metadata={"help": "Temperature by which both predictions are softened before kd compares them."}
+    )
     collapse_variance: float = field(
         default=1e-3,
         metadata={
@@ -101,9 +104,6 @@ class TaughtTrainingArguments(MemoryTrainingArguments):
     drift_steps: int = field(
         default=16,
         metadata={"help": "Steps of the cold-start rollout whose drift is logged during training; 0: none."},
-    )
-    kd_temperature: float = field(
-        default=1.0, metadata={"help": "Temperature by which both predictions are softened before kd compares them."}
     )
 
 

@@ -11,11 +11,13 @@ from ..data import TextStream
 from ..data.streams import CarriedMemory, TokenStreams
 from ..errors import InputError
 from ..losses import LossTerm, cross_entropy
+from ..models.backbone_smt import read_backbone
 from ..models.cache_smt_rnn import SmtRnnCache
 from ..utils.described import described
 from .arguments import MemoryTrainingArguments
 from .memory_trainer import MemoryTrainer
-from .terms import Step, Term
+from .resume import weights_identity
+from .terms import Step, Term, kd_term
 
 
 @described
@@ -47,6 +49,9 @@ class BpttTrainingArguments(MemoryTrainingArguments):
             "Trainer does not."
         },
     )
+    kd_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the distance to the predictions of a language model, the backbone."}
+    )
     checkpoint_steps: int | None = field(
         default=None,
         metadata={
@@ -65,6 +70,12 @@ class BpttTrainingArguments(MemoryTrainingArguments):
                 )
         if self.carry_memory and self.bptt_horizon is None:
             raise InputError("carry_memory needs bptt_horizon, the tokens of an optimiser step: give it, such as 16")
+
+        if self.carry_memory and self.kd_weight:
+            raise InputError(
+                f"kd_weight={self.kd_weight:g} cannot be honoured with carry_memory, since the language model would see one segment "
+                "alone: use smt-hf dmt with rollout 'carried', dynamics_weight 0 and teacher_forcing_start 0"
+            )
 
     @property
     def window_length(self) -> int:
@@ -91,11 +102,13 @@ class BpttOutput(NamedTuple):
     logits: `(B, T, V)`, of the next token after every token.
     start_logits: `(V,)`, of the first token, from the initial memory; `None` where it is not trained.
     memory: `(B, T, K, D)`, after every token.
+    backbone_logits: `(B, T, V)`, the predictions of a language model, if they are learned.
     """
 
     logits: torch.Tensor
     start_logits: torch.Tensor | None
     memory: torch.Tensor
+    backbone_logits: torch.Tensor | None = None
 
 
 def readout_targets(batch: Batch, plan: BpttPlan) -> torch.Tensor:
@@ -135,35 +148,42 @@ class BpttTrainer(MemoryTrainer):
         args: [`BpttTrainingArguments`].
         **kwargs: those of `transformers.Trainer`. With `carry_memory` the training data are `TokenWindows` or a
             `TextStream`, whose text is read in streams.
+        backbone: a causal language model whose predictions are learned too, with `kd_weight`; it is neither trained nor saved.
 
     Raises:
         InputError: if the data are not what the arguments need.
         FloatingPointError: when a loss is no finite number, before it reaches the weights.
     """
 
-    terms = (Term("readout", 1.0, "", readout_loss, readout_targets),)
+    terms = (
+        Term("readout", 1.0, "", readout_loss, readout_targets),
+        kd_term(lambda output: output.logits, lambda batch, plan: batch.targets[:, 1 : plan.length + 1]),
+    )
     counted = "tokens"
 
-    def __init__(self, model, args, **kwargs):
+    def __init__(self, model, args, backbone=None, **kwargs):
+        check_distillation(model, args, backbone)
         self.carried, self._windows = None, kwargs.get("train_dataset")
         if args.carry_memory and self._windows is not None:
             kwargs["train_dataset"] = streams(self._windows, args, args.per_device_train_batch_size)
             self.carried = CarriedMemory(by_process=isinstance(self._windows, TextStream))
         super().__init__(model=model, args=args, **kwargs)
+        self.backbone = None
+        if backbone is not None:
+            backbone.requires_grad_(False)
+            self.backbone = self.accelerator.prepare_model(backbone.eval(), evaluation_mode=True)
+
+    def further_settings(self):
+        return {} if self.backbone is None else {"backbone": weights_identity(self.backbone)}
 
     def student(self):
         return self.accelerator.unwrap_model(self.model)
 
     def weight(self, name):
-        return 1.0  # the next-token loss is all there is
+        return 1.0 if name == "readout" else super().weight(name)
 
     def draw_plan(self, batch, generator):
-        length = batch.input_ids.shape[1]
-        if batch.shift_labels is not None:
-            return BpttPlan(length, trains_start=False)
-        if length < 2:
-            raise InputError("windows of 1 token have no next token: give longer ones, or shift_labels")
-        return BpttPlan(length - 1, self.args.train_start)
+        return plan_for(batch, self.args.train_start)
 
     def run(self, model, step: Step) -> BpttOutput:
         batch, student = step.batch.first(step.plan.length), self.accelerator.unwrap_model(model)
@@ -188,7 +208,11 @@ class BpttTrainer(MemoryTrainer):
         if step.plan.trains_start:
             with self.accelerator.autocast():
                 start_logits = student.readout(student.initial_memory).float()
-        return BpttOutput(output.logits, start_logits, output.memory)
+        backbone_logits = None
+        if self.backbone is not None:
+            with torch.no_grad():
+                backbone_logits = read_backbone(self.backbone, batch.input_ids, batch.documents, logits=True)[2]
+        return BpttOutput(output.logits, start_logits, output.memory, backbone_logits)
 
     def num_counted(self, step):
         batch = step.batch.first(step.plan.length)
@@ -221,6 +245,42 @@ class BpttTrainer(MemoryTrainer):
         super()._load_rng_state(checkpoint)
         if self.carried is not None and checkpoint is not None:
             self.carried.load(checkpoint, self.args)
+
+
+def plan_for(batch: Batch, train_start: bool) -> BpttPlan:
+    """What is read of a window.
+
+    Raises:
+        InputError: for windows without a target.
+    """
+    length = batch.input_ids.shape[1]
+    if batch.shift_labels is not None:
+        return BpttPlan(length, trains_start=False)
+    if length < 2:
+        raise InputError("windows of 1 token have no next token: give longer ones, or shift_labels")
+    return BpttPlan(length - 1, train_start)
+
+
+def check_distillation(student, args, backbone) -> None:
+    """Checks that there is a language model to learn from where there is a weight for it, and that it has the student's tokens.
+
+    Raises:
+        InputError: if not.
+    """
+    if backbone is None and args.kd_weight:
+        raise InputError(
+            f"kd_weight={args.kd_weight:g} needs a language model whose predictions are learned: pass a backbone"
+        )
+    if backbone is not None and not args.kd_weight:
+        raise InputError(
+            "backbone is given, but kd_weight is 0, so that nothing would be learned from it: raise kd_weight"
+        )
+    if backbone is not None:
+        own, other = student.config.vocab_size, backbone.config.get_text_config().vocab_size
+        if own != other:
+            raise InputError(
+                f"the student's vocab_size is {own} and the backbone's {other}: use the backbone's own tokenizer"
+            )
 
 
 def streams(dataset, args, batch_size: int) -> TokenStreams | TextStream:

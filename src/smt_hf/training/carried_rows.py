@@ -1,4 +1,4 @@
-"""What a training whose memory is carried on keeps of every row from one step to the next."""
+"""DMT whose memory is carried on: what every row reads, and what is kept of it from one step to the next."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,9 +6,42 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..data.row_windows import RowWindows
 from ..errors import InputError
 
 FILE = "carried_rows.safetensors"
+
+
+def row_windows(dataset, args, batch_size: int) -> RowWindows:
+    """The text or images of a data set in as many rows as an optimiser step has, `batch_size` a process and batch.
+
+    Raises:
+        InputError: if the data are something else, or too few.
+    """
+    rows = batch_size * args.gradient_accumulation_steps * args.world_size
+    seed = args.seed if args.data_seed is None else args.data_seed
+    return RowWindows(dataset, args.context_length, args.segment_length, rows, args.teacher_lead, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class CarriedPlan:
+    """Which segment every row reads of its window, and from which memory.
+
+    Attributes:
+        columns: `(B, 1, J)`, each row's own.
+        segment: `(B,)`, the number of the segment in the window.
+        window: `(B,)`, the number of the window.
+        continued: bool `(B,)`, the memory after the step before goes on.
+        forced: bool `(B,)`, a window that begins now is put on the teacher's states.
+        cold: bool `(B,)`, a window that begins now starts from the empty context.
+    """
+
+    columns: torch.Tensor
+    segment: torch.Tensor
+    window: torch.Tensor
+    continued: torch.Tensor
+    forced: torch.Tensor
+    cold: torch.Tensor
 
 
 @dataclass

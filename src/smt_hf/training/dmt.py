@@ -8,7 +8,6 @@ from torch.utils.data import SequentialSampler
 
 from ..batch import Batch
 from ..checkpoints import check_pair
-from ..data.row_windows import RowWindows
 from ..errors import InputError
 from ..losses import cross_entropy, dynamics
 from ..models.cache_smt_rnn import SmtRnnCache
@@ -16,7 +15,7 @@ from ..models.documents_smt import columns_on
 from ..rollout import sequential_states, sweep_states
 from ..utils.described import described
 from .arguments import TaughtTrainingArguments, check_something_to_train
-from .carried_rows import CarriedRows, Rows
+from .carried_rows import CarriedPlan, CarriedRows, Rows, row_windows
 from .memory_trainer import TaughtTrainer
 from .resume import weights_identity
 from .terms import Step, Term, kd_term, step_generator, weights_of
@@ -33,27 +32,6 @@ class DmtPlan:
 
     columns: torch.Tensor
     num_sweeps: int
-
-
-@dataclass(frozen=True, eq=False)
-class CarriedPlan:
-    """Which segment every row reads of its window, and from which memory.
-
-    Attributes:
-        columns: `(B, 1, J)`, each row's own.
-        segment: `(B,)`, the number of the segment in the window.
-        window: `(B,)`, the number of the window.
-        continued: bool `(B,)`, the memory after the step before goes on.
-        forced: bool `(B,)`, a window that begins now is put on the teacher's states.
-        cold: bool `(B,)`, a window that begins now starts from the empty context.
-    """
-
-    columns: torch.Tensor
-    segment: torch.Tensor
-    window: torch.Tensor
-    continued: torch.Tensor
-    forced: torch.Tensor
-    cold: torch.Tensor
 
 
 class DmtOutput(NamedTuple):
@@ -389,14 +367,3 @@ class DmtTrainer(TaughtTrainer):
         super()._load_rng_state(checkpoint)
         if self.carried is not None and checkpoint is not None:
             self.carried.load(checkpoint, self.args)
-
-
-def row_windows(dataset, args, batch_size: int) -> RowWindows:
-    """The text or images of a data set in as many rows as an optimiser step has, `batch_size` a process and batch.
-
-    Raises:
-        InputError: if the data are something else, or too few.
-    """
-    rows = batch_size * args.gradient_accumulation_steps * args.world_size
-    seed = args.seed if args.data_seed is None else args.data_seed
-    return RowWindows(dataset, args.context_length, args.segment_length, rows, args.teacher_lead, seed)

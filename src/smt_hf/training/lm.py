@@ -6,11 +6,10 @@ from typing import NamedTuple
 import torch
 
 from ..batch import Batch
-from ..errors import InputError
 from ..models.backbone_smt import read_backbone
 from ..utils.described import described
 from .arguments import TimedTrainingArguments
-from .bptt import BpttPlan, readout_loss, readout_targets
+from .bptt import plan_for, readout_loss, readout_targets
 from .terms import Step, Term
 from .trainer import TermsTrainer
 
@@ -62,12 +61,7 @@ class LmTrainer(TermsTrainer):
         return 1.0  # the next-token loss is all there is
 
     def draw_plan(self, batch: Batch, generator):
-        length = batch.input_ids.shape[1]
-        if batch.shift_labels is not None:
-            return BpttPlan(length, trains_start=False)
-        if length < 2:
-            raise InputError("windows of 1 token have no next token: give longer ones, or shift_labels")
-        return BpttPlan(length - 1, self.model.config.bos_token_id is not None)
+        return plan_for(batch, self.model.config.bos_token_id is not None)
 
     def run(self, model, step: Step) -> LmOutput:
         batch = step.batch.first(step.plan.length)

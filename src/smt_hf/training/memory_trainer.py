@@ -28,6 +28,13 @@ class MemoryTrainer(TermsTrainer):
         """The memories `(..., K, D)` whose rank and variance are logged."""
         return output.memory
 
+    def active_terms(self):
+        return [
+            at_temperature(term, self.args.kd_temperature) if term.name == "kd" else term
+            for term in super().active_terms()
+            if term.name != "kd" or self.args.kd_weight
+        ]
+
     def vocab_size(self):
         return self.student().config.vocab_size
 
@@ -42,10 +49,8 @@ class MemoryTrainer(TermsTrainer):
 
     def further_evaluation(self, batch):
         """Loss of the student's rollout from its initial memory, and with `shift_labels` the share that it gets right."""
-        if (
-            len(self._evaluated["cold_start_loss"]) >= self.args.eval_rollout_batches
-            or not self.args.eval_rollout_steps
-        ):
+        args = self.args
+        if not args.eval_rollout_steps or len(self._evaluated.get("cold_start_loss", ())) >= args.eval_rollout_batches:
             return {}
         batch, student = batch.first(self.args.eval_rollout_steps), self.student()
         with self.accelerator.autocast():
@@ -81,13 +86,6 @@ class TaughtTrainer(MemoryTrainer):
                 f"kd_weight={self.args.kd_weight:g} needs a teacher with a backbone, whose predictions are learned: leave it out, or "
                 "build the teacher on a causal language model"
             )
-
-    def active_terms(self):
-        return [
-            at_temperature(term, self.args.kd_temperature) if term.name == "kd" else term
-            for term in super().active_terms()
-            if term.name != "kd" or self.args.kd_weight
-        ]
 
     def check_length(self, batch: Batch) -> None:
         """Checks that a segment fits into a window.

@@ -1,0 +1,67 @@
+"""The language models that teachers of a comparison are built on: trained in a stage of their own, or made elsewhere."""
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from ..checkpoints import load_backbone
+from ..errors import InputError, one_line
+from ..models.backbone_smt import make_backbone, read_backbone
+from ..models.documents_smt import document_starts
+from .stages import Stage
+
+
+def new_config(stage: Stage, ids: dict, length: int) -> PreTrainedConfig:
+    """The configuration of a language model that a stage trains.
+
+    Args:
+        stage: `model` holds the kind of its configuration, `model_type`, a Llama by default, and fields of it.
+        ids: how many tokens there are, and which are special.
+        length: tokens that it reads at once.
+
+    Raises:
+        InputError: naming the stage, for a kind or a field that is unknown, or one that cannot work.
+    """
+    values = {"model_type": "llama", **stage.model}
+    kind = values.pop("model_type")
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise InputError(
+            f"{stage}: model_type={kind!r} is no causal language model of transformers: choose such as 'llama'"
+        )
+    known = CONFIG_MAPPING[kind]().to_dict()
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise InputError(f"{stage}: model: unknown field {unknown[0]!r} of a {kind}: see the library's configuration")
+    try:
+        config = AutoConfig.for_model(kind, **{"max_position_embeddings": length + 1, **values, **ids})
+        with torch.device("meta"):
+            make_backbone(config)
+    except (StrictDataclassError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{stage}: {one_line(error)}") from error
+    return config
+
+
+def config_at(place: str) -> PreTrainedConfig:
+    """The configuration of a language model in a folder or on the Hub; raises as [`load_backbone`] does."""
+    return load_backbone(place).config
+
+
+@torch.no_grad()
+def language_model_losses(model, input_ids: torch.Tensor, documents: torch.Tensor | None) -> torch.Tensor:
+    """Cross-entropy in nats of every token `(B, T)`, read by a language model as a teacher reads its backbone.
+
+    The first token of a document follows the bos token; without one it counts 0.
+    """
+    _, _, logits, start = read_backbone(model, input_ids, documents, logits=True)
+    before = torch.cat([logits[:, :1], logits[:, :-1]], dim=1)
+    begins = torch.zeros_like(input_ids, dtype=torch.bool)
+    begins[:, 0] = True
+    if documents is not None:
+        begins |= document_starts(documents)
+    if start is not None:
+        before = torch.where(begins[..., None], start[:, None], before)
+    losses = torch.nn.functional.cross_entropy(before.float().flatten(0, 1), input_ids.flatten(), reduction="none")
+    losses = losses.view(input_ids.shape)
+    return losses if start is not None else losses.masked_fill(begins, 0.0)
