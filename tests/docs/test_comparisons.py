@@ -11,6 +11,8 @@ FILES = [file for file in sorted((ROOT / "docs" / "results").glob("*.csv")) if f
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_tables_follow_from_the_csv(file):
-    (page,) = [page.read_text(encoding="utf-8") for page in PAGES if f"]({file.name})" in page.read_text(encoding="utf-8")]
+    (page,) = [
+        page.read_text(encoding="utf-8") for page in PAGES if f"]({file.name})" in page.read_text(encoding="utf-8")
+    ]
     for part in tables(read_rows(file)).split("\n\n"):
         assert part.strip() in page
