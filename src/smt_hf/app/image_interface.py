@@ -15,6 +15,7 @@ from .panel import image_heading_html, notice_html, panel_html
 
 MAX_SECONDS = 60  # that a picture may be drawn in
 NUM_EARLIER = 16  # pictures that are kept in sight
+SPAN = "from the first pixel to the last"
 
 
 def build_image_app(student, processor: SmtImageProcessor) -> gr.Blocks:
@@ -46,8 +47,8 @@ def lay_out(student, processor: SmtImageProcessor) -> SimpleNamespace:
             ui.notice = gr.HTML(notice_html(""), elem_id="notice")
             ui.row = gr.HTML(earlier_html(()), elem_id="earlier")
         with gr.Column(scale=5, min_width=340):
-            ui.panel = gr.HTML(panel_html(student, blank(student), "picture"), elem_id="panel")
-            with gr.Row(equal_height=True):
+            ui.panel = gr.HTML(panel_html(student, blank(student), SPAN), elem_id="panel")
+            with gr.Row(equal_height=False):
                 ui.label = gr.Dropdown(
                     [(name, number) for number, name in enumerate(names)],
                     value=0 if names else None,
@@ -81,7 +82,7 @@ def connect(ui: SimpleNamespace, student, processor: SmtImageProcessor, engine) 
         return {
             ui.drawing: drawing,
             ui.pad: pad_value(processor, drawing, busy),
-            ui.panel: panel_html(student, drawing, "picture"),
+            ui.panel: panel_html(student, drawing, SPAN),
             ui.notice: notice_html(text),
         }
 
@@ -95,14 +96,17 @@ def connect(ui: SimpleNamespace, student, processor: SmtImageProcessor, engine) 
     def is_begun(drawing) -> bool:
         return 0 < drawing.num_tokens < processor.sequence_length
 
-    def run(drawing, stop_request, earlier, temperature, top_p, seconds, seed) -> Iterator[dict]:
+    def run(start, stop_request, earlier, temperature, top_p, seconds, seed) -> Iterator[dict]:
+        if seed is None:
+            raise InputError("seed is missing: give a whole number")
         if not 0 <= seconds <= MAX_SECONDS:
             raise InputError(f"seconds={seconds} must be from 0 to {MAX_SECONDS}")
         params = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
         stop_request.made = False
+        drawing = start
         yield {**show(drawing, busy=True), **allow(drawing, busy=True)}
         try:
-            for drawing in go_on(engine, processor, drawing, params, seconds, lambda: stop_request.made):
+            for drawing in go_on(engine, processor, start, params, seconds, lambda: stop_request.made):
                 yield show(drawing, busy=True)
         except RuntimeError as error:  # EngineFull among them
             yield {**show(drawing), **allow(drawing), ui.notice: notice_html(str(error), refused=True)}

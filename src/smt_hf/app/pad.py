@@ -27,7 +27,7 @@ TEMPLATE = """<canvas width="%d" height="%d" role="img" aria-label="the picture"
 <small>%s</small><i hidden data-picture="${value}"></i>"""
 SCRIPT = """
 const width = %(width)d, height = %(height)d, half = %(half)d, levels = %(levels)d, paper = %(paper)d;
-const ink = paper < 128 ? 255 : 0, radius = Math.max(0.5, width / 25);
+const ink = paper < 128 ? 255 : 0, radius = Math.max(0.75, width / 25);
 const shown = (grey) => Math.ceil(Math.floor(grey * levels / 256) * 255 / (levels - 1));
 const picture = () => {
     const [given, read, busy, grey] = element.querySelector("[data-picture]").dataset.picture.split(":");
@@ -56,7 +56,7 @@ const place = (event) => {
 let last = null;
 const stroke = (to) => {
     const now = picture();
-    const mine = now.given === half && now.read === 0 ? now.pixels : now.given === half ? now.pixels.slice(0, half) : Array(half).fill(paper);
+    const mine = now.given === half ? now.pixels.slice(0, half) : Array(half).fill(paper);
     const [x0, y0] = last, dx = to[0] - x0, dy = to[1] - y0;
     for (let pixel = 0; pixel < half; pixel++) {
         const x = pixel %% width + 0.5 - x0, y = Math.floor(pixel / width) + 0.5 - y0;

@@ -78,13 +78,13 @@ def empty_page(writing: Writing) -> str:
     return "Type a beginning below, or leave it to the student."
 
 
-def panel_html(student, writing, work: str = "text") -> str:
+def panel_html(student, writing, span: str = "however long the text") -> str:
     """The numbers and the picture of the memory.
 
     Args:
         student: whose memory it is.
         writing: a [`Writing`], or what else has a `memory`, `num_tokens` and `tokens_per_second`.
-        work: what it is the memory of.
+        span: for how long the memory keeps its size.
     """
     size = writing.memory.nbytes
     config, itemsize = student.config, writing.memory.element_size()
@@ -96,7 +96,7 @@ def panel_html(student, writing, work: str = "text") -> str:
 <div><b data-name="tokens" data-value="{writing.num_tokens}">{writing.num_tokens:,}</b><span>tokens read so far</span></div>
 <div><b data-name="speed">{speed}</b><span>tokens per second</span></div>
 </div>
-{bar("memory", "Memory of this student", size, max(size, other), f"{tokens} &times; {width} numbers, however long the {work}")}
+{bar("memory", "Memory of this student", size, max(size, other), f"{tokens} &times; {width} numbers, {span}")}
 {bar("cache", "KV cache of a Transformer", other, max(size, other), note(config, itemsize))}
 <figure><img alt="the memory" src="{heat_map(writing.memory)}" style="height: {picture_height(tokens)}px">
 <figcaption>{tokens} memory tokens (rows) of {width} numbers:
