@@ -42,6 +42,14 @@ def heading_html(student) -> str:
 {config.hidden_size} numbers: it reads every token once and never looks back.</p></div>"""
 
 
+def image_heading_html(student, processor) -> str:
+    """Who draws here."""
+    config, size = student.config, processor.size
+    return f"""<div class="heading"><h1>Draw with a student, watch its memory</h1>
+<p>{student.num_parameters():,} parameters, {size["height"]} &times; {size["width"]} pixels one by one, from the upper left. All
+that it knows of the picture so far is {config.num_memory_tokens} memory tokens of {config.hidden_size} numbers.</p></div>"""
+
+
 def notice_html(text: str, refused: bool = False) -> str:
     """The line below the buttons."""
     return f'<div class="notice{" refused" if refused else ""}" role="status">{escape(text)}</div>'
@@ -70,8 +78,14 @@ def empty_page(writing: Writing) -> str:
     return "Type a beginning below, or leave it to the student."
 
 
-def panel_html(student, writing: Writing) -> str:
-    """The numbers and the picture."""
+def panel_html(student, writing, span: str = "however long the text") -> str:
+    """The numbers and the picture of the memory.
+
+    Args:
+        student: whose memory it is.
+        writing: a [`Writing`], or what else has a `memory`, `num_tokens` and `tokens_per_second`.
+        span: for how long the memory keeps its size.
+    """
     size = writing.memory.nbytes
     config, itemsize = student.config, writing.memory.element_size()
     other = key_value_bytes(config, writing.num_tokens, itemsize)
@@ -82,7 +96,7 @@ def panel_html(student, writing: Writing) -> str:
 <div><b data-name="tokens" data-value="{writing.num_tokens}">{writing.num_tokens:,}</b><span>tokens read so far</span></div>
 <div><b data-name="speed">{speed}</b><span>tokens per second</span></div>
 </div>
-{bar("memory", "Memory of this student", size, max(size, other), f"{tokens} &times; {width} numbers, however long the text")}
+{bar("memory", "Memory of this student", size, max(size, other), f"{tokens} &times; {width} numbers, {span}")}
 {bar("cache", "KV cache of a Transformer", other, max(size, other), note(config, itemsize))}
 <figure><img alt="the memory" src="{heat_map(writing.memory)}" style="height: {picture_height(tokens)}px">
 <figcaption>{tokens} memory tokens (rows) of {width} numbers:

@@ -1,4 +1,4 @@
-"""`smt-hf app`: write with a student in the browser."""
+"""`smt-hf app`: write or draw with a student in the browser."""
 
 import importlib
 import os
@@ -10,14 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..checkpoints import check_vocabulary, load_student
-from ..data import load_tokenizer
+from ..data import load_processing
 from ..errors import InputError, Interrupted
+from ..images import check_processor
+from ..models import SmtImageProcessor
 from .parsing import Command, parse
 
 
 @dataclass
 class AppOptions:
-    """Which student writes, and where the app is served."""
+    """Which student writes or draws, and where the app is served."""
 
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
     host: str = field(
@@ -29,9 +31,10 @@ class AppOptions:
 COMMAND = Command(
     name="app",
     kinds=[AppOptions],
-    description="Write with a trained student in the browser, and watch its memory, which never grows.",
-    example="""example:
-  smt-hf app runs/demo/dmt""",
+    description="Write with a trained student in the browser, or draw with one of images, and watch its memory, which never grows.",
+    example="""examples:
+  smt-hf app runs/demo/dmt
+  smt-hf app runs/digits/bptt""",
     positionals=["model"],
     required={"model": "the folder or Hub id of a student"},
 )
@@ -42,19 +45,20 @@ def main(argv: Sequence[str]) -> None:
     (options,) = parse(COMMAND, argv)
     interface = load_interface()
     check_address(options.host, options.port)
-    student, tokenizer = load_student(options.model).eval(), load_tokenizer(options.model)
-    check_vocabulary(student, tokenizer)
+    student, processing = load_student(options.model).eval(), load_processing(options.model)
+    draws = isinstance(processing, SmtImageProcessor)
+    (check_processor if draws else check_vocabulary)(student, processing)
+    build = interface.build_image_app if draws else interface.build_app
     place = os.environ.get("GRADIO_TEMP_DIR")
     if place is not None:
         Path(place).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="smt_hf-", dir=place) as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads  # memories that visitors restore: none stays when the app ends
-        serve(interface, student, tokenizer, options)
+        os.environ["GRADIO_TEMP_DIR"] = uploads  # what visitors upload: none of it stays when the app ends
+        serve(interface, build(student, processing), options)
 
 
-def serve(interface, student, tokenizer, options: AppOptions) -> None:
+def serve(interface, app, options: AppOptions) -> None:
     """Runs the app until a signal ends it."""
-    app = interface.build_app(student, tokenizer)
     _, url, _ = app.launch(
         server_name=options.host,
         server_port=options.port,
@@ -65,7 +69,7 @@ def serve(interface, student, tokenizer, options: AppOptions) -> None:
         max_file_size="16mb",
         ssr_mode=False,
         theme=interface.theme(),
-        css=interface.CSS,
+        css=interface.CSS + interface.PAD_CSS,
     )
     # An open page keeps connections: `close` ends its heartbeat, which gradio's own `block_thread` waits for; a text that is
     # being written is cut off after this many seconds.

@@ -26,7 +26,8 @@ it takes for the digit that was asked for), beside real ones:
 NEXT = """
 The student is in {student}. Continue with:
 
-  smt-hf generate {student} --images 20 --label 3 --output threes.png"""
+  smt-hf generate {student} --images 20 --label 3 --output threes.png
+  smt-hf app {student}   # in the browser, with a view of the memory"""
 
 
 def draw_digits(folder: Path, seconds: dict[str, float | None]) -> None:
