@@ -70,7 +70,8 @@ def test_how_a_flag_is_shown(monkeypatch, capsys):
     for command, shown in (
         ("generate", "[PROMPT]"),
         ("generate", "  MODEL, --model MODEL  "),
-        ("generate", "Sampling temperature; 0 takes the likeliest token (0 or at least 0.001; default: 0.7)."),
+        ("generate", "(0 or at least 0.001; default: none)."),
+        ("generate", "Stop after this many tokens (at least 1; default: 300)."),
         ("serve", "--dtype NAME "),
         ("serve", "(one of auto, float32,"),
         ("dmt", "default: 1 2 4 8 16)."),

@@ -32,7 +32,7 @@ COMMAND = Command(
     name="app",
     kinds=[AppOptions],
     description="Write with a trained student in the browser, or draw with one of images, and watch its memory, which never grows.",
-    example="""examples:
+    example="""example:
   smt-hf app runs/demo/dmt
   smt-hf app runs/digits/bptt""",
     positionals=["model"],

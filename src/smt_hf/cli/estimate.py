@@ -58,8 +58,10 @@ COMMAND = Command(
     description="""Memory, FLOPs, time and cost of a training, before it is begun. A step of the very trainer runs on tensors that have
 shapes and no numbers, whatever its size; a roofline makes time of what it did. Assumptions: docs/scaling.md.""",
     example=r"""example:
-  smt-hf estimate configs/tinystories/smt.yaml --hardware h100 --processes 8 --price 3
-  smt-hf estimate configs/tinystories/smt.yaml --set hidden_size=1024 num_encoder_layers=24""",
+  smt-hf estimate configs/tinystories/smt.yaml \
+      --hardware h100 --processes 8 --price 3
+  smt-hf estimate configs/tinystories/smt.yaml \
+      --set hidden_size=1024 num_encoder_layers=24""",
     positionals=["recipe"],
     required={"recipe": "a YAML file of a training"},
 )

@@ -44,8 +44,8 @@ class GenerateOptions:
     temperature: float | None = field(
         default=None,
         metadata={
-            "help": "Sampling temperature; 0 takes the likeliest token. 0.7 by default, and 1 for images, in which every stroke begins "
-            "with an unlikely pixel."
+            "help": "Sampling temperature; 0 takes the likeliest token. 0.7 for text and 1 for images, in which every stroke begins "
+            "with an unlikely pixel, unless given."
         },
     )
     top_p: float | None = field(
