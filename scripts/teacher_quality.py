@@ -59,7 +59,7 @@ def main() -> None:
     batches = (part.split(8) for part in rows(arguments, processing))
     for ids, documents in zip(*batches, strict=True):
         length = ids.shape[1]
-        logits = read_backbone(teacher.backbone, ids, documents, logits=True)[2]
+        logits = read_backbone(teacher.backbone, ids, documents, logits=True).logits
         backbone = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")  # of token t + 1
         inside = (documents[:, 1:] == documents[:, :-1]).float()
         positions = torch.arange(0, length - 1, arguments.stride)

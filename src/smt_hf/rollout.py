@@ -64,12 +64,24 @@ def teacher_states(teacher, input_ids, positions, documents=None, chunk_size=64)
     Returns:
         `(B, N, K, D)`.
     """
-    chunks = []
-    for chunk in positions.split(chunk_size):
-        context = slice(0, max(int(chunk.max()) + 1, 1))
-        seen = None if documents is None else documents[:, context]
-        chunks.append(teacher.encode(input_ids[:, context], chunk, documents=seen))
-    return torch.cat(chunks, dim=1)
+    chunks = positions.split(chunk_size)
+    return torch.cat([encode_positions(teacher, input_ids, chunk, documents).memory for chunk in chunks], dim=1)
+
+
+@torch.no_grad()
+def encode_positions(teacher, input_ids, positions, documents=None, backbone_logits: bool = False):
+    """What the teacher's forward returns for positions `(N,)`, given the tokens up to the last of them and no more.
+
+    Args:
+        teacher: an `SmtTeacherModel`.
+        input_ids: `(B, T)`, and `documents` likewise.
+        positions: in -1..T-1.
+        backbone_logits: ask for its backbone's predictions too.
+    """
+    context = slice(0, max(int(positions.max()) + 1, 1))
+    seen = None if documents is None else documents[:, context]
+    options = {"documents": seen, "output_backbone_logits": backbone_logits, "return_dict": True}
+    return teacher(input_ids[:, context], positions, **options)
 
 
 @torch.no_grad()

@@ -94,17 +94,22 @@ def test_it_answers_and_finishes_at_a_signal(folder):
             answer = client.post(f"{server.url}/completions", json={**body, "max_tokens": 24, "model": str(folder)})
             assert answer.json()["choices"][0]["text"] == expected
             endless = {**body, "max_tokens": 10_000_000, "stream": True}
-            with client.stream("POST", f"{server.url}/completions", json=endless) as stream:
-                lines = stream.iter_lines()
-                next(lines)
-                server.process.send_signal(signal.SIGTERM)
-                *_, error, done = (line for line in lines if line)
-                assert "the server is stopping" in error and done == "data: [DONE]"
+            stop_while_it_writes(server, client, endless)
         code, printed = server.process.wait(timeout=60), "".join(server.lines)
     finally:
         server.kill()
     assert code == 0 and "Traceback" not in printed, printed
     serve.bind("127.0.0.1", server.port).close()  # a new server may have it
+
+
+def stop_while_it_writes(server, client, body):
+    """Sends SIGTERM into a stream, which then ends as OpenAI's do, with an error before."""
+    with client.stream("POST", f"{server.url}/completions", json=body) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        server.process.send_signal(signal.SIGTERM)
+        *_, error, done = (line for line in lines if line)
+        assert "the server is stopping" in error and done == "data: [DONE]"
 
 
 def workers_of(server):
@@ -152,14 +157,7 @@ def test_workers_answer_on_one_port(folder):
         assert survivor in workers_of(server) and post(prompt="", memory=first["memory"])["text"] in further
 
         client = httpx.Client(timeout=60)
-        with client.stream(
-            "POST", f"{server.url}/completions", json={**body, "prompt": "a", "max_tokens": 10**7, "stream": True}
-        ) as stream:
-            lines = stream.iter_lines()
-            next(lines)
-            server.process.send_signal(signal.SIGTERM)
-            *_, error, done = (line for line in lines if line)
-            assert "the server is stopping" in error and done == "data: [DONE]"
+        stop_while_it_writes(server, client, {**body, "prompt": "a", "max_tokens": 10**7, "stream": True})
         code, printed = server.process.wait(timeout=60), "".join(server.lines)
     finally:
         server.kill()

@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from smt_hf.batch import Batch
-from smt_hf.estimation.trace import make_step, meta_batch, meta_trainer
+from smt_hf.estimation.trace import meta_batch, meta_trainer
+from smt_hf.training.terms import step_generator
 from tests.conftest import tiny_config
 from tests.estimation.test_trace import KINDS, arguments
 
@@ -100,7 +101,7 @@ def run_on_meta(name, tmp_path, rows, cell="transformer"):
     trainer.state.global_step = 1  # the first step checks the labels, once
     batch, waits = rows(meta_batch(args)), Waits()
     with waits:
-        step = make_step(trainer, batch, (0, 1))
+        step = trainer.step_of(batch, trainer.draw_plan(batch, step_generator(0, 1)), (0, 1))
         trainer.mean_loss(trainer.losses(trainer.model, step)[0]).backward()
         step.counts()
     assert not waits.found

@@ -54,7 +54,8 @@ def language_model_losses(model, input_ids: torch.Tensor, documents: torch.Tenso
 
     The first token of a document follows the bos token; without one it counts 0.
     """
-    _, _, logits, start = read_backbone(model, input_ids, documents, logits=True)
+    read = read_backbone(model, input_ids, documents, logits=True)
+    logits, start = read.logits, read.start_logits
     before = torch.cat([logits[:, :1], logits[:, :-1]], dim=1)
     begins = torch.zeros_like(input_ids, dtype=torch.bool)
     begins[:, 0] = True

@@ -39,6 +39,7 @@ class RowWindows(EpochDataset):
         self.cache, self.seed, self.num_rows = windows.cache, seed, num_rows
         self.images = windows if isinstance(windows, ImageRows) else None
         self.segment_length = segment_length
+        self._order, self._order_epoch = np.empty(0, dtype=np.int64), -1  # of the images, drawn once an epoch
         if self.images is None:
             if window_length % segment_length:
                 raise InputError(
@@ -79,8 +80,7 @@ class RowWindows(EpochDataset):
             window = window_at(self.cache, first, self.lead + self.window_length + 1)
             goes_on = segment > 0 or place > 0
         else:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.images))
-            window = dict(self.images[int(order[place])])
+            window = dict(self.images[self._image_at(place)])
             window["documents"] = torch.zeros_like(window["input_ids"])
             goes_on = segment > 0
         numbers = {"segment": segment, "row": row, "window": (self.epoch * self.num_windows + place)}
@@ -89,3 +89,11 @@ class RowWindows(EpochDataset):
             **{name: torch.tensor(value) for name, value in numbers.items()},
             "continued": torch.tensor(step > 0 and goes_on),
         }
+
+    def _image_at(self, place: int) -> int:
+        """Which image of the epoch's order stands at a place."""
+        epoch = self.epoch
+        if self._order_epoch != epoch:
+            self._order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
+            self._order_epoch = epoch
+        return int(self._order[place])

@@ -16,7 +16,7 @@ from ..training.bptt import BpttTrainingArguments
 from ..training.dmt import DmtTrainingArguments
 from ..training.optimizers import hidden_matrices
 from ..training.smt import SmtTrainingArguments
-from ..training.terms import Step, step_generator
+from ..training.terms import step_generator
 from .meter import Kernels, Meter, Metered
 
 TRAINERS = {SmtTrainingArguments: SmtTrainer, DmtTrainingArguments: DmtTrainer, BpttTrainingArguments: BpttTrainer}
@@ -80,7 +80,7 @@ def trace_step(config, arguments, on_cpu: bool = False, draw: tuple[int, int] = 
     with kernels_of_cpu(on_cpu):
         trainer = meta_trainer(config, arguments)
         batch = meta_batch(arguments)
-        step = make_step(trainer, batch, draw)
+        step = trainer.step_of(batch, trainer.draw_plan(batch, step_generator(*draw)), draw)
         meter = Meter()
         trainer.model.train()
         trained = [each for each in trainer.model.parameters() if each.requires_grad]
@@ -112,13 +112,6 @@ def recompute_with_kernels(model: torch.nn.Module, meter: Meter, autocast: bool)
     for module in model.modules():
         if hasattr(module, "_gradient_checkpointing_func"):
             module._gradient_checkpointing_func = again
-
-
-def make_step(trainer, batch: Batch, draw: tuple[int, int]) -> Step:
-    """As the trainer makes it, without moving the batch."""
-    plan = trainer.draw_plan(batch, step_generator(*draw))
-    targets = {term.name: term.targets(batch, plan) for term in trainer.active_terms() if term.targets}
-    return Step(batch, plan, targets, draw)
 
 
 def tokens_read(arguments) -> int:

@@ -1,6 +1,7 @@
 """A causal language model as the backbone of the teacher: how it is read, and what the teacher takes over from it."""
 
 import inspect
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -27,7 +28,24 @@ def make_backbone(config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
-def read_backbone(backbone: PreTrainedModel, input_ids: torch.Tensor, documents: torch.Tensor | None, logits: bool):
+class BackboneReading(NamedTuple):
+    """What a language model makes of rows of documents; `None` for what was not asked for, or not there without a bos token.
+
+    hidden: `(B, T, D_b)`, the last hidden states.
+    start_hidden: `(B, D_b)`, that of the empty context.
+    logits: `(B, T, V)`, of the next token.
+    start_logits: `(B, V)`, of the first token of a document.
+    """
+
+    hidden: torch.Tensor
+    start_hidden: torch.Tensor | None
+    logits: torch.Tensor | None
+    start_logits: torch.Tensor | None
+
+
+def read_backbone(
+    backbone: PreTrainedModel, input_ids: torch.Tensor, documents: torch.Tensor | None, logits: bool
+) -> BackboneReading:
     """Reads rows of documents with a causal language model; no document sees another.
 
     If the model has a bos token, every document is read after it, so that there is a state of the empty context too.
@@ -37,10 +55,6 @@ def read_backbone(backbone: PreTrainedModel, input_ids: torch.Tensor, documents:
         input_ids: `(B, T)`.
         documents: `(B, T)`, -1 for padding; one document a row when `None`.
         logits: whether to return them too.
-
-    Returns:
-        The last hidden states `(B, T, D_b)` and those of the empty context `(B, D_b)`; the logits `(B, T, V)` and `(B, V)`. What is
-        not asked for, or not there without a bos token, is `None`.
     """
     if documents is None:
         documents = torch.zeros_like(input_ids)
@@ -61,10 +75,10 @@ def read_backbone(backbone: PreTrainedModel, input_ids: torch.Tensor, documents:
         parts = output.hidden_states[-1], output.logits
     else:
         parts = backbone.base_model(input_ids, **options).last_hidden_state, None
-    hidden, logits = ((None, None) if part is None else (part[:, starts:], part[:, 0]) for part in parts)
     if not starts:
-        hidden, logits = (hidden[0], None), (logits[0], None)
-    return *hidden, *logits
+        return BackboneReading(parts[0], None, parts[1], None)
+    read = [(None, None) if part is None else (part[:, 1:], part[:, 0]) for part in parts]
+    return BackboneReading(*read[0], *read[1])
 
 
 @torch.no_grad()
@@ -97,7 +111,7 @@ def take_over(teacher, backbone: PreTrainedModel, generator: torch.Generator | N
     turn, _ = torch.linalg.qr(torch.randn(hidden_size, rank, generator=generator))
     projection = turn @ basis  # (D, D_b), with orthonormal rows or columns
     token_ids = torch.randint(len(head), (8, 64), generator=generator).to(backbone.device)
-    hidden = read_backbone(backbone.eval(), token_ids, None, logits=False)[0].float().cpu() @ projection.T
+    hidden = read_backbone(backbone.eval(), token_ids, None, logits=False).hidden.float().cpu() @ projection.T
     scale = hidden.square().mean(dim=-1).sqrt().mean()
     zero_residual_outputs(teacher)
     teacher.backbone_projection.weight.copy_(projection)

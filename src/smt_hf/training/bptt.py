@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import SequentialSampler
 
 from ..batch import IGNORED, Batch
 from ..data import TextStream
@@ -163,10 +162,6 @@ class BpttTrainer(MemoryTrainer):
 
     def __init__(self, model, args, backbone=None, **kwargs):
         check_distillation(model, args, backbone)
-        self.carried, self._windows = None, kwargs.get("train_dataset")
-        if args.carry_memory and self._windows is not None:
-            kwargs["train_dataset"] = streams(self._windows, args, args.per_device_train_batch_size)
-            self.carried = CarriedMemory(by_process=isinstance(self._windows, TextStream))
         super().__init__(model=model, args=args, **kwargs)
         self.backbone = None
         if backbone is not None:
@@ -211,40 +206,15 @@ class BpttTrainer(MemoryTrainer):
         backbone_logits = None
         if self.backbone is not None:
             with torch.no_grad():
-                backbone_logits = read_backbone(self.backbone, batch.input_ids, batch.documents, logits=True)[2]
+                backbone_logits = read_backbone(self.backbone, batch.input_ids, batch.documents, logits=True).logits
         return BpttOutput(output.logits, start_logits, output.memory, backbone_logits)
 
     def num_counted(self, step):
         batch = step.batch.first(step.plan.length)
         return (batch.documents >= 0).sum() if batch.padded else batch.input_ids.numel()
 
-    # ---- the memory that goes from step to step --------------------------------------------------------------------
-
-    def _get_train_sampler(self, train_dataset=None):
-        if self.carried is None or isinstance(self.train_dataset, TextStream):
-            return super()._get_train_sampler(train_dataset)
-        return SequentialSampler(self.train_dataset)
-
-    def _update_auto_batch_size(self, batch_size):
-        super()._update_auto_batch_size(batch_size)
-        if self.carried is not None:  # the training begins again, with fewer rows
-            self.train_dataset = streams(self._windows, self.args, batch_size)
-            self.carried = CarriedMemory(self.carried.by_process)
-
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
-        if self.carried is not None:
-            self.carried.rewind()
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
-
-    def save_further_state(self, output_dir):
-        super().save_further_state(output_dir)
-        if self.carried is not None:
-            self.carried.save(output_dir, self.accelerator)
-
-    def _load_rng_state(self, checkpoint):
-        super()._load_rng_state(checkpoint)
-        if self.carried is not None and checkpoint is not None:
-            self.carried.load(checkpoint, self.args)
+    def carry(self, dataset, args, batch_size):
+        return streams(dataset, args, batch_size), CarriedMemory(by_process=isinstance(dataset, TextStream))
 
 
 def plan_for(batch: Batch, train_start: bool) -> BpttPlan:

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
-from torch.utils.data import SequentialSampler
 
 from ..batch import Batch
 from ..checkpoints import check_pair
@@ -12,11 +11,11 @@ from ..errors import InputError
 from ..losses import cross_entropy, dynamics
 from ..models.cache_smt_rnn import SmtRnnCache
 from ..models.documents_smt import columns_on
-from ..rollout import sequential_states, sweep_states
+from ..rollout import encode_positions, sequential_states, sweep_states
 from ..utils.described import described
 from .arguments import TaughtTrainingArguments, check_something_to_train
 from .carried_rows import CarriedPlan, CarriedRows, Rows, row_windows
-from .memory_trainer import TaughtTrainer
+from .memory_trainer import TaughtTrainer, check_backbone
 from .resume import weights_identity
 from .terms import Step, Term, kd_term, step_generator, weights_of
 
@@ -167,13 +166,8 @@ class DmtTrainer(TaughtTrainer):
 
     def __init__(self, model, args, teacher, **kwargs):
         check_pair(teacher, model)
-        self.args = args
-        self.check_backbone(teacher)
+        check_backbone(args, teacher)
         model.model.initial_memory.requires_grad_(False)  # a state of the teacher's
-        self.carried, self._windows = None, kwargs.get("train_dataset")
-        if args.carry_memory and self._windows is not None:
-            kwargs["train_dataset"] = row_windows(self._windows, args, args.per_device_train_batch_size)
-            self.carried = CarriedRows()
         super().__init__(model=model, args=args, **kwargs)
         if self.neftune_noise_alpha is not None:
             self.neftune_noise_alpha = self.segment_noise(args.segment_length)
@@ -210,8 +204,7 @@ class DmtTrainer(TaughtTrainer):
             forced=drawn[0] < self._forced_share(),
             cold=(drawn[1] < args.cold_start_probability) & (segment == 0),
         )
-        targets = {term.name: term.targets(batch, plan) for term in self.active_terms()}
-        return Step(batch, plan, targets, draw)
+        return self.step_of(batch, plan, draw)
 
     def _forced_share(self) -> float:
         """The share of the windows that are put on the teacher's states now."""
@@ -316,17 +309,10 @@ class DmtTrainer(TaughtTrainer):
                 rows.backbone_logits[new] = logits
         return rows
 
-    @torch.no_grad()
     def _encode(self, batch, positions, columns) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The teacher's states after positions `(N,)`, and its backbone's logits at columns, if they are learned."""
-        context = slice(0, max(int(positions.max()) + 1, 1))
-        output = self.teacher(
-            batch.input_ids[:, context],
-            positions,
-            documents=None if batch.documents is None else batch.documents[:, context],
-            output_backbone_logits=self.args.kd_weight > 0,
-            return_dict=True,
-        )
+        with_logits = self.args.kd_weight > 0
+        output = encode_positions(self.teacher, batch.input_ids, positions, batch.documents, with_logits)
         return output.memory, None if output.backbone_logits is None else output.backbone_logits[:, columns]
 
     def _own_states(self, model, before, tokens, begins, num_sweeps: int) -> torch.Tensor:
@@ -340,30 +326,5 @@ class DmtTrainer(TaughtTrainer):
         each = step.plan.columns.numel()
         return each if isinstance(step.plan, CarriedPlan) else len(step.batch.input_ids) * each
 
-    # ---- the memory that goes from step to step --------------------------------------------------------------------
-
-    def _get_train_sampler(self, train_dataset=None):
-        if self.carried is None:
-            return super()._get_train_sampler(train_dataset)
-        return SequentialSampler(self.train_dataset)
-
-    def _update_auto_batch_size(self, batch_size):
-        super()._update_auto_batch_size(batch_size)
-        if self.carried is not None:  # the training begins again, with fewer rows
-            self.train_dataset = row_windows(self._windows, self.args, batch_size)
-            self.carried = CarriedRows()
-
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
-        if self.carried is not None:
-            self.carried.rewind()
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
-
-    def save_further_state(self, output_dir):
-        super().save_further_state(output_dir)
-        if self.carried is not None:
-            self.carried.save(output_dir, self.accelerator)
-
-    def _load_rng_state(self, checkpoint):
-        super()._load_rng_state(checkpoint)
-        if self.carried is not None and checkpoint is not None:
-            self.carried.load(checkpoint, self.args)
+    def carry(self, dataset, args, batch_size):
+        return row_windows(dataset, args, batch_size), CarriedRows()

@@ -65,8 +65,8 @@ class LmTrainer(TermsTrainer):
 
     def run(self, model, step: Step) -> LmOutput:
         batch = step.batch.first(step.plan.length)
-        _, _, logits, start_logits = read_backbone(model, batch.input_ids, batch.documents, logits=True)
-        return LmOutput(logits, start_logits[0] if step.plan.trains_start else None)
+        read = read_backbone(model, batch.input_ids, batch.documents, logits=True)
+        return LmOutput(read.logits, read.start_logits[0] if step.plan.trains_start else None)
 
     def num_counted(self, step):
         batch = step.batch.first(step.plan.length)

@@ -1,8 +1,12 @@
-"""What the trainers of students share: the memories watched, rollouts at evaluation, drift from the teacher."""
+"""What the trainers of students share: memories watched and carried on, rollouts at evaluation, drift from the teacher."""
 
 import math
+from typing import Any
+
+from torch.utils.data import SequentialSampler
 
 from ..batch import IGNORED, Batch
+from ..data import TextStream
 from ..errors import InputError
 from ..losses import LossTerm, cross_entropy, effective_rank, memory_variance
 from ..rollout import drift, rollout
@@ -14,7 +18,12 @@ from .trainer import TermsTrainer
 class MemoryTrainer(TermsTrainer):
     """A [`TermsTrainer`] of a student: it logs the rank and the variance of memories, and rolls the student out."""
 
+    carried: Any = None  # what goes on from one optimiser step to the next, see `carry`
+
     def __init__(self, model, args, **kwargs):
+        self._windows = kwargs.get("train_dataset")
+        if getattr(args, "carry_memory", False) and self._windows is not None:
+            kwargs["train_dataset"], self.carried = self.carry(self._windows, args, args.per_device_train_batch_size)
         super().__init__(model=model, args=args, **kwargs)
         self.add_callback(CollapseWarning(self.args.collapse_variance, self.args.collapse_rank))
         self._last_memory = None
@@ -67,6 +76,41 @@ class MemoryTrainer(TermsTrainer):
                 labels = labels.masked_fill(batch.documents < 0, IGNORED)
             return {"cold_start_loss": cross_entropy(student.readout(before), labels)}
 
+    # ---- the memory that goes from step to step --------------------------------------------------------------------
+
+    def carry(self, dataset, args, batch_size: int) -> tuple:
+        """What the rows of a step read of a data set, `batch_size` of them a process and batch, and what keeps their memories.
+
+        Raises:
+            InputError: if the data are not what a memory can be carried through.
+        """
+        raise NotImplementedError
+
+    def _get_train_sampler(self, train_dataset=None):
+        if self.carried is None or isinstance(self.train_dataset, TextStream):
+            return super()._get_train_sampler(train_dataset)
+        return SequentialSampler(self.train_dataset)
+
+    def _update_auto_batch_size(self, batch_size):
+        super()._update_auto_batch_size(batch_size)
+        if self.carried is not None:  # the training begins again, with fewer rows
+            self.train_dataset, self.carried = self.carry(self._windows, self.args, batch_size)
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        if self.carried is not None:
+            self.carried.rewind()
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def save_further_state(self, output_dir):
+        super().save_further_state(output_dir)
+        if self.carried is not None:
+            self.carried.save(output_dir, self.accelerator)
+
+    def _load_rng_state(self, checkpoint):
+        super()._load_rng_state(checkpoint)
+        if self.carried is not None and checkpoint is not None:
+            self.carried.load(checkpoint, self.args)
+
 
 class TaughtTrainer(MemoryTrainer):
     """A [`MemoryTrainer`] whose student has a teacher: it logs how far the student's rollout drifts from it."""
@@ -74,18 +118,6 @@ class TaughtTrainer(MemoryTrainer):
     def teacher_model(self):
         """The teacher, to measure drift against."""
         raise NotImplementedError
-
-    def check_backbone(self, teacher) -> None:
-        """Checks that the teacher has what the terms need.
-
-        Raises:
-            InputError: if there is nothing to distil from.
-        """
-        if self.args.kd_weight and teacher.config.backbone_config is None:
-            raise InputError(
-                f"kd_weight={self.args.kd_weight:g} needs a teacher with a backbone, whose predictions are learned: leave it out, or "
-                "build the teacher on a causal language model"
-            )
 
     def check_length(self, batch: Batch) -> None:
         """Checks that a segment fits into a window.
@@ -119,3 +151,16 @@ class TaughtTrainer(MemoryTrainer):
             value = drift(student, self.teacher_model(), batch.input_ids, batch.documents)[-1].item()
         student.train(training)
         return value
+
+
+def check_backbone(args, teacher) -> None:
+    """Checks that the teacher has what the terms need.
+
+    Raises:
+        InputError: if there is nothing to distil from.
+    """
+    if args.kd_weight and teacher.config.backbone_config is None:
+        raise InputError(
+            f"kd_weight={args.kd_weight:g} needs a teacher with a backbone, whose predictions are learned: leave it out, or "
+            "build the teacher on a causal language model"
+        )

@@ -11,7 +11,7 @@ from ..losses import cross_entropy, dynamics, uniformity
 from ..models.modeling_smt import encoded_positions
 from ..utils.described import described
 from .arguments import TaughtTrainingArguments, check_something_to_train
-from .memory_trainer import TaughtTrainer
+from .memory_trainer import TaughtTrainer, check_backbone
 from .optimizers import with_own_rate
 from .terms import Step, Term, kd_term, step_generator, weights_of
 
@@ -205,7 +205,7 @@ class SmtTrainer(TaughtTrainer):
         if self.backbone is not None and not args.backbone_learning_rate:
             self.backbone.requires_grad_(False)
         super().__init__(model=model, args=args, **kwargs)
-        self.check_backbone(model.teacher)
+        check_backbone(args, model.teacher)
 
     def create_optimizer(self, model=None):
         if self.optimizer is not None:

@@ -140,7 +140,10 @@ class TermsTrainer(ResumableTrainer):
     def make_step(self, inputs, draw: tuple[int, int]) -> Step:
         """One micro-batch as a value; `draw` are the seed and the optimiser step."""
         batch = Batch.of(self._prepare_inputs(inputs))
-        plan = self.draw_plan(batch, step_generator(*draw))
+        return self.step_of(batch, self.draw_plan(batch, step_generator(*draw)), draw)
+
+    def step_of(self, batch: Batch, plan, draw: tuple[int, int]) -> Step:
+        """A batch and its plan with the targets of all terms."""
         targets = {term.name: term.targets(batch, plan) for term in self.active_terms() if term.targets}
         return Step(batch, plan, targets, draw)
 
