@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from transformers import set_seed
 
 from smt_hf.checkpoints import load_backbone, load_joint, load_student
 from smt_hf.comparison import run_student, write_corpus_report
 from smt_hf.comparison.backbones import language_model_losses
 from smt_hf.comparison.corpus_report import free_of_backbones, read_rows, runs_of
-from smt_hf.comparison.flops import sequential_flops
+from smt_hf.comparison.flops import position_flops, sequential_flops
 from smt_hf.comparison.results import BUDGETS
 from smt_hf.comparison.runs import Run, new_trainer, sample_batches
 from smt_hf.errors import InputError
@@ -24,6 +25,7 @@ STAGES = {
         **{"teacher_lead": 4, "kd_weight": 1.0},
     },
     "bptt": {"label": "BPTT"},
+    "distilled": {"trainer": "bptt", "after": "lm", "label": "BPTT, distilled", "kd_weight": 0.5},
 }
 
 
@@ -56,14 +58,16 @@ def test_what_is_on_the_way_is_spent_and_stands_in_no_table(run):
     write_corpus_report(str(folder))
     rows = read_rows(folder / "results.csv")
     runs = {each["method"]: each for each in runs_of(rows)}
-    assert set(runs) == {"teacher first → DMT", "BPTT"}
+    assert set(runs) == {"teacher first → DMT", "BPTT", "BPTT, distilled"}
     ends = [result["trace"][-1] for result in results[:3]]
     path = runs["teacher first → DMT"]["path"]
     assert path[-1]["flops"] == pytest.approx(sum(end["flops"] for end in ends))
     assert path[-1]["steps"] == 9
-    (free,) = free_of_backbones(list(runs.values()))
-    for name in BUDGETS:
-        assert free["path"][-1][name] == pytest.approx(path[-1][name] - ends[0][name])
+    free = {each["method"]: each["path"][-1] for each in free_of_backbones(list(runs.values()))}
+    assert set(free) == {"teacher first → DMT", "BPTT, distilled"}
+    for method, end in free.items():
+        for name in BUDGETS:
+            assert end[name] == pytest.approx(runs[method]["path"][-1][name] - ends[0][name])
     assert "as if it came for free" in (folder / "results.md").read_text(encoding="utf-8")
 
 
@@ -84,6 +88,27 @@ def test_the_loss_of_a_language_model(run):
     model = load_backbone(place(folder, "lm"))
     loss = comparison.subject.measure(model, comparison.all_stages()[0], 1.0)
     assert loss["loss"] == pytest.approx(results[0]["trace"][-1]["loss"]) and loss["rows"] == 6
+
+
+def test_bptt_learns_from_the_language_model(run):
+    """It begins as the student of the teacher on that language model does, and the language model stays as it was."""
+    comparison, folder, _ = run
+    lm, teacher, *_, distilled = comparison.all_stages()
+    work, made = Run(comparison, "transformer", 1.0, 0, str(folder)), {}
+    for stage in (teacher, distilled):
+        arguments = comparison.arguments(stage, 1.0, 0, str(folder / "again"))
+        data = comparison.subject.data(stage, 1.0, 0, arguments)
+        set_seed(0)
+        made[stage.name] = new_trainer(work, stage, lm, args=arguments, **data)
+    trainer = made["distilled"]
+    begun = made["teacher"].model.export_student().state_dict()
+    assert all(value.equal(begun[name]) for name, value in trainer.student().state_dict().items())
+    kept = trainer.backbone.state_dict()
+    assert all(kept[name].equal(value) for name, value in load_backbone(place(folder, "lm")).state_dict().items())
+    ids = sample_batches(trainer)[0]["input_ids"][:, :12]
+    read = sequential_flops(trainer, ids)
+    backbone, trainer.backbone = trainer.backbone, None
+    assert read - sequential_flops(trainer, ids) == pytest.approx(position_flops(backbone, ids))
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
@@ -148,7 +173,17 @@ def test_images(tmp_path):
         ({"lm": {"model": {"hidden_size": 15, "num_attention_heads": 2}}}, "stage 'lm': "),
         ({"lm": LM, "dmt": {"after": "lm"}}, "stage 'dmt' cannot go on after the language model 'lm'"),
         ({"smt": {}, "lm": {"after": "smt"}}, "stage 'lm': a language model goes on after nothing"),
-        ({"bptt": {"backbone": "x"}}, "stage 'bptt': backbone is for an SMT stage that goes on after nothing"),
+        (
+            {"smt": {}, "dmt": {"after": "smt", "backbone": "x"}},
+            "stage 'dmt': backbone is for an SMT or BPTT stage that",
+        ),
+        ({"bptt": {"kd_weight": 1.0}}, "stage 'bptt': kd_weight=1 needs a language model to learn from: begin with"),
+        ({"smt": {"kd_weight": 1.0}}, "stage 'smt': kd_weight=1 needs a language model to learn from: begin with"),
+        ({"bptt": {"backbone": "x"}}, "stage 'bptt': nothing is learned from its language model: raise kd_weight"),
+        (
+            {"lm": LM, "bptt": {"after": "lm"}},
+            "stage 'bptt': nothing is learned from its language model: raise kd_weight",
+        ),
         ({"smt": {"backbone": 3}}, "stage 'smt': backbone=3 must be a folder or a Hub id"),
         ({"smt": {"backbone": "/nowhere"}}, "backbone='/nowhere' cannot be loaded"),
         ({"smt": {"shown": "no"}}, "stage 'smt': shown='no' must be true or false"),

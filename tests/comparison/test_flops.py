@@ -3,7 +3,6 @@
 import pytest
 
 from smt_hf.comparison.flops import sequential_flops, step_flops
-from smt_hf.comparison.runs import new_student
 from smt_hf.models import SmtForPreTraining
 from smt_hf.tasks import TaskDataset
 from smt_hf.training import BpttTrainer, DmtTrainer, SmtTrainer
@@ -64,7 +63,7 @@ def make(tmp_path, trainer, length=12, model=None, **arguments):
     elif trainer == "dmt":
         made = DmtTrainer(model=joint.export_student().eval(), teacher=joint.teacher, **options)
     else:
-        made = BpttTrainer(model=new_student(comparison.model_config("transformer", length)).eval(), **options)
+        made = BpttTrainer(model=joint.export_student().eval(), **options)
     return made, dataset
 
 

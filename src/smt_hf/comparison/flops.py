@@ -26,7 +26,7 @@ def step_flops(trainer, batches: list[dict]) -> tuple[float, float]:
     student, for one position of the teacher's encoder (its memory registers) and for one readout, b those of one position of
     a language model, and a backward pass twice as dear as its forward pass:
 
-    - BPTT over T steps, gradient over H: `T c + 2 H c + 3 r`;
+    - BPTT over T steps, gradient over H: `T c + 2 H c + 3 r`, and `b` more where it learns from a language model;
     - SMT with segments of J steps: `3 (e + J c + r)`, and `b` more with a frozen backbone, `3 b` with one that is trained;
     - DMT with n sweeps (n = T / J - 1 if sequential, 0 if carried): `b + e + n J c + 3 (J c + r)`;
     - a language model: `3 b`.
@@ -79,7 +79,8 @@ def sequential_flops(trainer, input_ids: torch.Tensor) -> float:
     read = forward_flops(lambda: student.readout(memory))
     if not hasattr(trainer, "teacher_model"):
         horizon = min(args.bptt_horizon or length, length)
-        return length * step + 2 * horizon * step + 3 * read
+        taught = 0.0 if trainer.backbone is None else position_flops(trainer.backbone, input_ids)
+        return taught + length * step + 2 * horizon * step + 3 * read
 
     teacher = trainer.teacher_model()
     backbone = (

@@ -206,11 +206,24 @@ class Comparison(DataOptions):
         self.subject.check(stages)
         for variant in self.subject.variants:
             for stage in stages:
-                self.arguments(stage, variant, self.seeds[0], "unused")
+                self._check_distillation(stage, self.arguments(stage, variant, self.seeds[0], "unused"))
             if self.task is not None:  # for data, the ids are known when they are read
                 for cell in self.cells:
                     for stage in self.stages_of(cell):
                         self.model_config(cell, variant, stage)
+
+    def _check_distillation(self, stage: Stage, arguments) -> None:
+        """Checks that what learns from a language model has one, and that BPTT learns from the one that it has."""
+        chain, weight = ancestry(self.all_stages(), stage.name), getattr(arguments, "kd_weight", 0.0)
+        if weight and chain[0].trainer != "lm" and chain[0].backbone is None:
+            raise InputError(
+                f"{stage}: kd_weight={weight:g} needs a language model to learn from: begin with an lm stage, or give backbone"
+            )
+        from_language_model = stage.backbone is not None or [step.trainer for step in chain] == ["lm", "bptt"]
+        if stage.trainer == "bptt" and from_language_model and not weight:
+            raise InputError(
+                f"{stage}: nothing is learned from its language model: raise kd_weight, or go on after nothing"
+            )
 
     def _check_cell(self, where: str, cell: str) -> None:
         try:

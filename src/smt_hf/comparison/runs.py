@@ -8,7 +8,7 @@ from transformers import PrinterCallback, set_seed
 from ..checkpoints import load_backbone, load_joint, load_student
 from ..data.row_windows import RowWindows
 from ..hub import public_name
-from ..models import SmtForPreTraining, SmtRnnForCausalLM
+from ..models import SmtForPreTraining
 from ..models.backbone_smt import make_backbone
 from ..training import BpttTrainer, DmtTrainer, LmTrainer, SmtTrainer
 from .flops import step_flops
@@ -164,32 +164,41 @@ def new_trainer(run: Run, stage: Stage, before: Stage | None, **options):
         return LmTrainer(model=make_backbone(config.teacher_config.backbone_config), **options)
     if stage.trainer == "smt":
         return SmtTrainer(model=joint_model(run, stage, before, config), **options)
-    student = load_student(str(run.folder(before))) if before else new_student(config)
+    if before is None or before.trainer == "lm":
+        student = joint_model(run, stage, before, config).export_student()
+    else:
+        student = load_student(str(run.folder(before)))
     if stage.trainer == "dmt":
         return DmtTrainer(model=student, teacher=trained_teacher(run, stage), **options)
-    return BpttTrainer(model=student, **options)
+    backbone = language_model(run, stage) if options["args"].kd_weight else None
+    return BpttTrainer(model=student, backbone=backbone, **options)
 
 
 def joint_model(run: Run, stage: Stage, before: Stage | None, config) -> SmtForPreTraining:
-    """Teacher and student of an SMT stage: of the stage before it, or new and on the backbone that there is."""
+    """Teacher and student of the SMT stage before this one, or new ones, on the backbone that there is.
+
+    New students are so the same, whatever trains them.
+    """
     if before is not None and before.trainer == "smt":
         return load_joint(str(run.folder(before)))
     model = SmtForPreTraining(config)
-    backbone = stage.backbone if before is None else str(run.folder(before))
+    backbone = language_model(run, stage)
     if backbone is not None:
-        model.start_from_backbone(load_backbone(backbone), run.seed)
+        model.start_from_backbone(backbone, run.seed)
     return model
+
+
+def language_model(run: Run, stage: Stage):
+    """The language model that a chain of stages begins with, `None` without one."""
+    first = run.chain(stage)[0]
+    place = str(run.folder(first)) if first.trainer == "lm" else first.backbone
+    return None if place is None else load_backbone(place)
 
 
 def trained_teacher(run: Run, stage: Stage):
     """The teacher of the last SMT stage before this one, `None` without one."""
     trained_with = [earlier for earlier in run.chain(stage)[:-1] if earlier.trainer == "smt"]
     return load_joint(str(run.folder(trained_with[-1]))).teacher if trained_with else None
-
-
-def new_student(config) -> SmtRnnForCausalLM:
-    """An untrained student: the very weights that SMT starts from, so that all begin alike."""
-    return SmtForPreTraining(config).export_student()
 
 
 def evaluated_model(trainer):

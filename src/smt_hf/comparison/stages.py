@@ -26,15 +26,16 @@ class Stage:
 
     Args:
         name: the folder of its results.
-        trainer: 'smt', 'dmt' or 'bptt'; 'lm' for a language model, on which the SMT stage after it builds its teacher.
-        after: the stage whose student it goes on with; a new student when `None`.
+        trainer: 'smt', 'dmt' or 'bptt'; 'lm' for a language model, on which the SMT stage after it builds its teacher, and from
+            which a BPTT stage after it learns (`kd_weight`).
+        after: the stage whose student it goes on with; a new student when `None`, or after a language model.
         share: its part of the budget; `max_train_seconds` or `max_steps` among its arguments is one of its own.
         label: what tables call it; its name when empty.
         shown: whether it stands in tables; otherwise it is on the way to the stages after it, as a language model is.
         cells: the cells whose students it trains, among the comparison's; all of those that `after` trains when `None`.
         model: fields of the teacher's that the models of this stage and of those after it have otherwise; of a language model,
             `model_type` and fields of its configuration.
-        backbone: folder or Hub id of a language model that its teacher is built on.
+        backbone: folder or Hub id of a language model that its teacher is built on, or from which BPTT learns.
         length: tokens a row it trains on; the comparison's own length when `None`.
         task_options: options of the task that it has otherwise. With rows of its own, by these or by the length, it is a step
             of a curriculum, on the way to the stages after it, and stands in no table. With a budget of its own besides, it is
@@ -76,8 +77,8 @@ class Stage:
             raise InputError(f"{self}: shown={self.shown!r} must be true or false")
         if not isinstance(self.backbone, str | None) or self.backbone == "":
             raise InputError(f"{self}: backbone={self.backbone!r} must be a folder or a Hub id")
-        if self.backbone is not None and (self.trainer != "smt" or self.after is not None):
-            raise InputError(f"{self}: backbone is for an SMT stage that goes on after nothing: leave it out")
+        if self.backbone is not None and (self.trainer not in ("smt", "bptt") or self.after is not None):
+            raise InputError(f"{self}: backbone is for an SMT or BPTT stage that goes on after nothing: leave it out")
         if self.cells is not None:
             check_list(f"{self}: cells", self.cells, str)
 
@@ -120,9 +121,10 @@ def read_stages(values: dict) -> list[Stage]:
             raise InputError(f"{stage}: its model is that of {stage.after!r}: set `model` where that one begins")
         if stage.trainer == "lm" and chain:
             raise InputError(f"{stage}: a language model goes on after nothing: leave `after` out")
-        if chain and chain[-1].trainer == "lm" and stage.trainer != "smt":
+        if chain and chain[-1].trainer == "lm" and stage.trainer not in ("smt", "bptt"):
             raise InputError(
-                f"{stage} cannot go on after the language model {stage.after!r}: let an SMT stage build on it"
+                f"{stage} cannot go on after the language model {stage.after!r}: let an SMT stage build on it, or a BPTT stage learn "
+                "from it"
             )
         if stage.trainer == "dmt" and "smt" not in trained:
             raise InputError(f"{stage} needs a teacher: let it go on `after` an SMT stage")
