@@ -47,11 +47,19 @@ def test_marks_and_line_ends(read):
     assert read(b"\xef\xbb\xbfa: 1\r\nb: x\r\n") == {"a": 1, "b": "x"}
 
 
+def test_fields_of_another_mapping(read):
+    """Those that are named anew win, wherever the merge stands; more than one mapping can be merged."""
+    found = read("a: &a {x: 1, y: 2}\nb: &b {y: 3, <<: *a}\nc: {<<: [{y: 3}, *a], z: 4}\n'<<': text\n")
+    assert found == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 1, "y": 3, "z": 4}, "<<": "text"}
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
         ("a: 1\nb: 2\na: 3\n", "'a' appears twice .line 3"),
         ("a: {b: 1, b: 2}\n", "'b' appears twice"),
+        ("a: &a {b: 1}\nc: {<<: *a, d: 1, d: 2}\n", "'d' appears twice"),
+        ("a: {<<: 1}\n", "is not YAML"),
         ("5: 6\n", "5 .line 1. is not a field name"),
         ("true: 1\n", "True .line 1. is not a field name"),
         ("~: 1\n", "None .line 1. is not a field name"),

@@ -7,15 +7,22 @@ import yaml
 
 from ..errors import InputError, explain, one_line
 
+MERGE = "tag:yaml.org,2002:merge"
+
 
 class RecipeLoader(yaml.SafeLoader):
-    """YAML with the scalars of YAML 1.2 (`1:30` and `on` are text), in which no name may appear twice."""
+    """YAML with the scalars of YAML 1.2 (`1:30` and `on` are text), in which no name may appear twice.
+
+    Of YAML 1.1 it keeps merges, `<<: *anchor`: the fields of another mapping, where they are not named anew.
+    """
 
     yaml_implicit_resolvers = {}
 
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key, _ in node.value:
+            if key.tag == MERGE:
+                continue
             name = self.construct_object(key, deep=True)
             if not isinstance(name, str):
                 raise InputError(
@@ -38,6 +45,7 @@ for _tag, _pattern, _first in (
     ),
 ):
     RecipeLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), list(_first))
+RecipeLoader.add_implicit_resolver(MERGE, re.compile(r"<<\Z"), ["<"])
 RecipeLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
 
 
