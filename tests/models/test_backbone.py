@@ -43,6 +43,22 @@ def test_documents_are_read_as_each_alone(backbone, tokens):
     )
 
 
+def test_rows_of_one_document_need_no_documents(model, tokens):
+    """Without them nothing is masked but what is ahead, and all rows share the teacher's mask."""
+    one, positions = torch.zeros_like(tokens), torch.tensor([-1, 3, 13])
+    for found, expected in zip(
+        read_backbone(model.teacher.backbone, tokens, None, logits=True),
+        read_backbone(model.teacher.backbone, tokens, one, logits=True),
+        strict=True,
+    ):
+        assert (found is None) == (expected is None)
+        assert found is None or torch.allclose(found, expected, **EXACT)
+    expected = model.teacher.encode(tokens, positions, documents=one)
+    torch.testing.assert_close(model.teacher.encode(tokens, positions), expected, **EXACT)
+    own = positions.expand(len(tokens), -1)
+    torch.testing.assert_close(model.teacher.encode(tokens, own), expected, **EXACT)
+
+
 @pytest.mark.parametrize("t", [-1, 0, 7])
 def test_causal_to_the_bit(model, tokens, t):
     other = tokens.clone()

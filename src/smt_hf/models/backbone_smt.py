@@ -56,19 +56,12 @@ def read_backbone(
         documents: `(B, T)`, -1 for padding; one document a row when `None`.
         logits: whether to return them too.
     """
-    if documents is None:
-        documents = torch.zeros_like(input_ids)
-    bos_token_id, columns = backbone.config.bos_token_id, torch.arange(input_ids.shape[1], device=input_ids.device)
-    starts = int(bos_token_id is not None)
-    visible = (documents[:, :, None] == documents[:, None]) & (columns <= columns[:, None])
-    position_ids = tokens_read(documents) + starts
+    starts = int(backbone.config.bos_token_id is not None)
+    mask, position_ids = None, torch.arange(starts + input_ids.shape[1], device=input_ids.device)[None]
+    if documents is not None:
+        mask, position_ids = _separating(documents, starts, backbone.dtype)
     if starts:
-        input_ids = nn.functional.pad(input_ids, (1, 0), value=bos_token_id)
-        position_ids = nn.functional.pad(position_ids, (1, 0))
-        visible = nn.functional.pad(nn.functional.pad(visible, (1, 0), value=True), (0, 0, 1, 0))
-        visible[:, 0, 0] = True
-    mask = torch.zeros(visible.shape, dtype=backbone.dtype, device=input_ids.device)
-    mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min)[:, None]
+        input_ids = nn.functional.pad(input_ids, (1, 0), value=backbone.config.bos_token_id)
     options = {"attention_mask": mask, "position_ids": position_ids, "use_cache": False, "return_dict": True}
     if logits:
         output = backbone(input_ids, **options, output_hidden_states=True)
@@ -79,6 +72,19 @@ def read_backbone(
         return BackboneReading(parts[0], None, parts[1], None)
     read = [(None, None) if part is None else (part[:, 1:], part[:, 0]) for part in parts]
     return BackboneReading(*read[0], *read[1])
+
+
+def _separating(documents: torch.Tensor, starts: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mask `(B, 1, T, T)`, which is added, and the positions `(B, T)` of rows of documents; T with the bos token, if any."""
+    columns = torch.arange(documents.shape[1], device=documents.device)
+    visible = (documents[:, :, None] == documents[:, None]) & (columns <= columns[:, None])
+    position_ids = tokens_read(documents) + starts
+    if starts:
+        position_ids = nn.functional.pad(position_ids, (1, 0))
+        visible = nn.functional.pad(nn.functional.pad(visible, (1, 0), value=True), (0, 0, 1, 0))
+        visible[:, 0, 0] = True
+    mask = torch.zeros(visible.shape, dtype=dtype, device=documents.device)
+    return mask.masked_fill(~visible, torch.finfo(dtype).min)[:, None], position_ids
 
 
 @torch.no_grad()

@@ -115,8 +115,6 @@ class SmtTeacherModel(SmtPreTrainedModel):
             if low < -1 or high >= length:
                 raise ValueError(f"positions reach from {low} to {high}: they must lie in -1..{length - 1}")
         documents = separate_padding(input_ids, attention_mask, documents)
-        if documents is None:
-            documents = torch.zeros_like(input_ids)
         if self.config.encoder_attention == "bidirectional":
             return SmtTeacherOutput(memory=self._encode_each(input_ids, positions, documents))
         if self.backbone is None:
@@ -136,7 +134,8 @@ class SmtTeacherModel(SmtPreTrainedModel):
         """One pass: a causal token stream, and K registers a position that see its prefix and each other.
 
         `tokens` `(B, T, D)` stand for the ids; those of a backbone, its projected hidden states, go into the last register of
-        their position too, and `start` `(B, D)` into that of the empty context.
+        their position too, and `start` `(B, D)` into that of the empty context. Rows that are one document each and have their
+        registers at the same positions, `documents` `None` and `given_positions` `(N,)`, share one mask.
         """
         (batch_size, length), num_positions = input_ids.shape, given_positions.shape[-1]
         positions = columns_on(input_ids.device, given_positions).expand(batch_size, -1)
@@ -155,6 +154,8 @@ class SmtTeacherModel(SmtPreTrainedModel):
 
         # Every column gets the last token it may see, its document, and its group (the stream is group -1).
         last_seen = torch.cat([stream, positions.repeat_interleave(num_registers, dim=1)], dim=1)
+        rows = inputs if documents is not None or given_positions.dim() > 1 else inputs[:1]
+        documents = torch.zeros_like(input_ids) if documents is None else documents
         own_document = documents.gather(1, last_seen.clamp(min=0))
         groups = torch.arange(num_positions, device=input_ids.device).repeat_interleave(num_registers)
         groups = nn.functional.pad(groups, (length, 0), value=-1)
@@ -167,7 +168,7 @@ class SmtTeacherModel(SmtPreTrainedModel):
             same_group = (groups[kv_idx] == groups[q_idx]) & ~is_token
             return prefix | same_group | (q_idx == kv_idx)
 
-        mask = create_bidirectional_mask(self.config, inputs, None, and_mask_function=sees)
+        mask = create_bidirectional_mask(self.config, rows, None, and_mask_function=sees)
         if isinstance(mask, torch.Tensor) and not torch.compiler.is_compiling():  # a flex mask knows its blocks
             mask = register_blocks(mask, length, given_positions.expand(batch_size, -1), num_registers)
         hidden_states = self.encoder(inputs, position_ids, mask)
@@ -176,6 +177,7 @@ class SmtTeacherModel(SmtPreTrainedModel):
 
     def _encode_each(self, input_ids, positions, documents) -> torch.Tensor:
         """The paper's encoder: the context of every position by itself, attending in both directions."""
+        documents = torch.zeros_like(input_ids) if documents is None else documents
         (batch_size, length), num_positions = input_ids.shape, positions.shape[-1]
         positions = columns_on(input_ids.device, positions).expand(batch_size, -1)
         num_registers = self.config.num_memory_tokens
