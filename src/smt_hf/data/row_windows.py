@@ -13,8 +13,8 @@ class RowWindows(EpochDataset):
     """Item `i` is segment by segment what row `i % num_rows` reads: its window, and which segment of it is due.
 
     A row reads consecutive windows of a text, or one image after another. Rows stand at different segments, so that every step
-    sees all places of a window, and only some rows begin a new one. An item is `input_ids` and `documents` `(T,)` of the whole
-    window, with `lead` tokens before it and one after it for a text, and the numbers `segment`, `row` and `window`; the bool
+    sees all places of a window, and only some rows begin a new one. An item is `input_ids` and, of a text, `documents` `(T,)` of the whole
+    window, with `lead` tokens before it and one after it, and the numbers `segment`, `row` and `window`; the bool
     `continued` says that the row's memory after the step before goes on into this segment.
 
     Args:
@@ -81,7 +81,6 @@ class RowWindows(EpochDataset):
             goes_on = segment > 0 or place > 0
         else:
             window = dict(self.images[self._image_at(place)])
-            window["documents"] = torch.zeros_like(window["input_ids"])
             goes_on = segment > 0
         numbers = {"segment": segment, "row": row, "window": (self.epoch * self.num_windows + place)}
         return {
