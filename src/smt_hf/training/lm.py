@@ -64,8 +64,8 @@ class LmTrainer(TermsTrainer):
         return plan_for(batch, self.model.config.bos_token_id is not None)
 
     def run(self, model, step: Step) -> LmOutput:
-        batch = step.batch.first(step.plan.length)
-        read = read_backbone(model, batch.input_ids, batch.documents, logits=True)
+        batch, unwrapped = step.batch.first(step.plan.length), self.accelerator.unwrap_model(model)
+        read = read_backbone(unwrapped, batch.input_ids, batch.documents, logits=True, wrapped=model)
         return LmOutput(read.logits, read.start_logits[0] if step.plan.trains_start else None)
 
     def num_counted(self, step):
