@@ -56,6 +56,7 @@ class LmTrainer(TermsTrainer):
 
     terms = (Term("readout", 1.0, "", readout_loss, readout_targets),)
     counted = "tokens"
+    recurrent = False
 
     def weight(self, name):
         return 1.0  # the next-token loss is all there is
