@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from smt_hf import SmtForPreTraining
+from smt_hf.data import TokenWindows
 from smt_hf.errors import InputError
 from smt_hf.training.supported import check_launch
 
@@ -99,11 +100,16 @@ CONFIGURED = {
 }
 
 
-def launched(fsdp=None, parallelism_config=None, deepspeed=None):
+def launched(fsdp=None, parallelism_config=None, mixed_precision="bf16"):
     plugin = None if fsdp is None else FullyShardedDataParallelPlugin(**{**CONFIGURED, **fsdp})
     return SimpleNamespace(
-        state=SimpleNamespace(fsdp_plugin=plugin, deepspeed_plugin=deepspeed), parallelism_config=parallelism_config
+        state=SimpleNamespace(fsdp_plugin=plugin),
+        parallelism_config=parallelism_config,
+        mixed_precision=mixed_precision,
     )
+
+
+HONOURED = dict.fromkeys(("torch_compile", "auto_find_batch_size", "bf16_full_eval", "fp16_full_eval"), False)
 
 
 @pytest.mark.parametrize(
@@ -116,21 +122,22 @@ def launched(fsdp=None, parallelism_config=None, deepspeed=None):
         ({"fsdp": {"activation_checkpointing": True}}, {}, "fsdp_activation_checkpointing: false"),
         ({"fsdp": {"cpu_offload": True}}, {}, "fsdp_offload_params: false"),
         ({"fsdp": {"ignored_modules": "lm_head"}}, {}, "no fsdp_ignored_modules"),
+        ({"fsdp": {}, "mixed_precision": "fp16"}, {}, "mixed_precision: bf16 or no"),
+        ({"fsdp": {}}, {"bf16_full_eval": True}, "bf16_full_eval=True cannot be honoured under FSDP2"),
         ({"fsdp": {}}, {"torch_compile": True}, "torch_compile=True cannot be honoured under FSDP2"),
         ({"fsdp": {}}, {"auto_find_batch_size": True}, "auto_find_batch_size=True"),
         ({"parallelism_config": object()}, {}, "parallelism_config"),
-        ({"deepspeed": object()}, {}, "DeepSpeed, which cannot be honoured: these trainers run in one process"),
     ],
 )
 def test_what_cannot_be_honoured(accelerator, options, message, monkeypatch):
     monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "")  # which the plugin sets
-    arguments = SimpleNamespace(**{"torch_compile": False, "auto_find_batch_size": False, **options})
+    arguments = SimpleNamespace(**{**HONOURED, **options})
     with pytest.raises(InputError, match=message):
         check_launch(launched(**accelerator), arguments, recurrent=True)
 
 
 def test_what_is_honoured():
-    arguments = SimpleNamespace(torch_compile=False, auto_find_batch_size=False)
+    arguments = SimpleNamespace(**HONOURED)
     check_launch(launched(fsdp={}), arguments, recurrent=True)
     check_launch(launched(fsdp={"auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}), arguments, recurrent=False)
 
@@ -144,3 +151,21 @@ def test_processes_without_accelerators_are_refused(make_bptt, monkeypatch):
         InputError, match="configured for FSDP, which it takes for several processes with accelerators"
     ):
         make_bptt()
+
+
+def test_deepspeed_is_refused(make_bptt, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(InputError, match="DeepSpeed, which cannot be honoured: these trainers run in one process"):
+        make_bptt()
+
+
+def test_an_evaluation_needs_a_model_that_is_shared_out(make_bptt, cache, monkeypatch):
+    monkeypatch.setattr(AcceleratorState, "__init__", several_trainers.prepare_on_cpus)
+    for name, value in several_trainers.LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+    trainer = make_bptt(eval_dataset=TokenWindows(cache, 25))
+    try:
+        with pytest.raises(InputError, match=r"evaluate\(\) before train\(\) cannot be honoured under FSDP2"):
+            trainer.evaluate()
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)

@@ -57,8 +57,10 @@ UNSUPPORTED_CALLABLES = {
 
 
 def check_sharding(args) -> None:
-    """Checks arguments before the library acts on them; raises as [`check_supported`] does."""
+    """Checks arguments and launch before the library acts on them; raises as [`check_supported`] does."""
     refuse(args, SHARDING, "")
+    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
+        raise InputError(f"accelerate is configured for DeepSpeed, which cannot be honoured: {_PROCESSES}")
 
 
 def check_launch(accelerator, args, recurrent: bool) -> None:
@@ -73,8 +75,6 @@ def check_launch(accelerator, args, recurrent: bool) -> None:
         InputError: naming the first choice that cannot be honoured, and why.
     """
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
-    if getattr(accelerator.state, "deepspeed_plugin", None) is not None:
-        raise InputError(f"accelerate is configured for DeepSpeed, which cannot be honoured: {_PROCESSES}")
     if getattr(accelerator, "parallelism_config", None) is not None:
         raise InputError(f"accelerate is configured with parallelism_config, which cannot be honoured: {_PROCESSES}")
     if plugin is None:
@@ -105,12 +105,16 @@ def check_launch(accelerator, args, recurrent: bool) -> None:
             not isinstance(plugin.cpu_offload, CPUOffloadPolicy),
             "the weights stay where they are computed with",
         ),
+        "mixed_precision: bf16 or no": (
+            accelerator.mixed_precision in ("bf16", "no"),
+            "the scaling of float16 was not tried",
+        ),
         "no fsdp_ignored_modules": (plugin.ignored_modules is None, "all weights are shared out"),
     }
     for setting, (honoured, reason) in wanted.items():
         if not honoured:
             raise InputError(f"FSDP2 needs {setting} in accelerate's configuration: {reason}")
-    for name in ("torch_compile", "auto_find_batch_size"):
+    for name in ("torch_compile", "auto_find_batch_size", "bf16_full_eval", "fp16_full_eval"):
         if getattr(args, name):
             raise InputError(f"{name}=True cannot be honoured under FSDP2: leave it out")
 
