@@ -75,7 +75,7 @@ class ResumableTrainer(Trainer):
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        state = whole_optimizer_state(self.optimizer)
+        state = whole_optimizer_state(self.optimizer, keep=self.args.should_save)
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)

@@ -75,11 +75,19 @@ def load_whole_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor])
     return set_model_state_dict(model, weights, options=options)
 
 
-def whole_optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
-    """An optimizer's `state_dict` with whole tensors on the CPU; every process has to call it."""
-    return tree_map(
-        lambda value: whole_of(value).cpu() if isinstance(value, torch.Tensor) else value, optimizer.state_dict()
-    )
+def whole_optimizer_state(optimizer: torch.optim.Optimizer, keep: bool) -> dict:
+    """An optimizer's `state_dict` with whole tensors on the CPU.
+
+    Every process has to call it, since each sends its shares; one that is not to `keep` what it gathers gets no tensors.
+    """
+
+    def gather(value):
+        if not isinstance(value, torch.Tensor):
+            return value
+        whole = whole_of(value)
+        return whole.cpu() if keep else None
+
+    return tree_map(gather, optimizer.state_dict())
 
 
 def share_of_state(optimizer: torch.optim.Optimizer, state_dict: dict) -> dict:
