@@ -44,7 +44,11 @@ class BackboneReading(NamedTuple):
 
 
 def read_backbone(
-    backbone: PreTrainedModel, input_ids: torch.Tensor, documents: torch.Tensor | None, logits: bool
+    backbone: PreTrainedModel,
+    input_ids: torch.Tensor,
+    documents: torch.Tensor | None,
+    logits: bool,
+    wrapped: nn.Module | None = None,
 ) -> BackboneReading:
     """Reads rows of documents with a causal language model; no document sees another.
 
@@ -55,6 +59,7 @@ def read_backbone(
         input_ids: `(B, T)`.
         documents: `(B, T)`, -1 for padding; one document a row when `None`.
         logits: whether to return them too.
+        wrapped: what to call in the model's place, such as DistributedDataParallel around it; for `logits` only.
     """
     starts = int(backbone.config.bos_token_id is not None)
     mask, position_ids = None, torch.arange(starts + input_ids.shape[1], device=input_ids.device)[None]
@@ -64,7 +69,7 @@ def read_backbone(
         input_ids = nn.functional.pad(input_ids, (1, 0), value=backbone.config.bos_token_id)
     options = {"attention_mask": mask, "position_ids": position_ids, "use_cache": False, "return_dict": True}
     if logits:
-        output = backbone(input_ids, **options, output_hidden_states=True)
+        output = (backbone if wrapped is None else wrapped)(input_ids, **options, output_hidden_states=True)
         parts = output.hidden_states[-1], output.logits
     else:
         parts = backbone.base_model(input_ids, **options).last_hidden_state, None

@@ -262,11 +262,15 @@ class SmtForPreTraining(SmtPreTrainedModel):
         return torch.stack(logits, dim=1)
 
     @torch.no_grad()
+    def empty_memory(self) -> torch.Tensor:
+        """The teacher's state of the empty context, `(K, D)`."""
+        token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        return self.teacher.encode(token, torch.tensor([-1]))[0, 0]
+
+    @torch.no_grad()
     def set_initial_memory(self) -> None:
         """Copies the teacher's state of the empty context into the student's initial memory."""
-        token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
-        memory = self.teacher.encode(token, torch.tensor([-1]))[0, 0]
-        self.student.model.initial_memory.copy_(memory)
+        self.student.model.initial_memory.copy_(self.empty_memory())
 
     def export_student(self) -> SmtRnnForCausalLM:
         """The student alone: an untied copy, its initial memory set from the teacher's empty context."""

@@ -166,7 +166,7 @@ class BpttTrainer(MemoryTrainer):
         self.backbone = None
         if backbone is not None:
             backbone.requires_grad_(False)
-            self.backbone = self.accelerator.prepare_model(backbone.eval(), evaluation_mode=True)
+            self.backbone = self.replicated(backbone.eval())
 
     def further_settings(self):
         return {} if self.backbone is None else {"backbone": weights_identity(self.backbone)}
@@ -184,7 +184,7 @@ class BpttTrainer(MemoryTrainer):
         batch, student = step.batch.first(step.plan.length), self.accelerator.unwrap_model(model)
         options = {}
         if batch.continued is not None:
-            start = student.model.start_memory(len(batch.continued))
+            start = self.gathered(lambda: student.model.start_memory(len(batch.continued)))
             options["cache"] = SmtRnnCache(self.carried.take(batch.continued, start))
         if model.training and self.args.checkpoint_steps is not None:
             options["checkpoint_steps"] = self.args.checkpoint_steps
@@ -202,7 +202,7 @@ class BpttTrainer(MemoryTrainer):
         start_logits = None
         if step.plan.trains_start:
             with self.accelerator.autocast():
-                start_logits = student.readout(student.initial_memory).float()
+                start_logits = self.gathered(lambda: student.readout(student.initial_memory)).float()
         backbone_logits = None
         if self.backbone is not None:
             with torch.no_grad():

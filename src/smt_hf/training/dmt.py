@@ -173,7 +173,7 @@ class DmtTrainer(TaughtTrainer):
             self.neftune_noise_alpha = self.segment_noise(args.segment_length)
         teacher.requires_grad_(False)
         teacher.eval()
-        self.teacher = self.accelerator.prepare_model(teacher, evaluation_mode=True)
+        self.teacher = self.replicated(teacher)
 
     def student(self):
         return self.accelerator.unwrap_model(self.model)
@@ -319,8 +319,8 @@ class DmtTrainer(TaughtTrainer):
         """The student's own states before the segments, as `rollout` of the arguments says, `(B, S, K, D)`."""
         student = self.accelerator.unwrap_model(model)
         if self.args.rollout == "sequential":
-            return sequential_states(student, before, tokens, begins)
-        return sweep_states(student, before, tokens, begins, num_sweeps)
+            return self.gathered(lambda: sequential_states(student, before, tokens, begins))
+        return self.gathered(lambda: sweep_states(student, before, tokens, begins, num_sweeps))
 
     def num_counted(self, step):
         each = step.plan.columns.numel()

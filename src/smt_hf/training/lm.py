@@ -56,6 +56,7 @@ class LmTrainer(TermsTrainer):
 
     terms = (Term("readout", 1.0, "", readout_loss, readout_targets),)
     counted = "tokens"
+    recurrent = False
 
     def weight(self, name):
         return 1.0  # the next-token loss is all there is
@@ -64,8 +65,8 @@ class LmTrainer(TermsTrainer):
         return plan_for(batch, self.model.config.bos_token_id is not None)
 
     def run(self, model, step: Step) -> LmOutput:
-        batch = step.batch.first(step.plan.length)
-        read = read_backbone(model, batch.input_ids, batch.documents, logits=True)
+        batch, unwrapped = step.batch.first(step.plan.length), self.accelerator.unwrap_model(model)
+        read = read_backbone(unwrapped, batch.input_ids, batch.documents, logits=True, wrapped=model)
         return LmOutput(read.logits, read.start_logits[0] if step.plan.trains_start else None)
 
     def num_counted(self, step):

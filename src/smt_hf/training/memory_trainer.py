@@ -61,20 +61,24 @@ class MemoryTrainer(TermsTrainer):
         args = self.args
         if not args.eval_rollout_steps or len(self._evaluated.get("cold_start_loss", ())) >= args.eval_rollout_batches:
             return {}
-        batch, student = batch.first(self.args.eval_rollout_steps), self.student()
+        batch = batch.first(self.args.eval_rollout_steps)
         with self.accelerator.autocast():
-            before, after = rollout(student, batch.input_ids, documents=batch.documents)
-            if batch.shift_labels is not None:
-                logits = student.readout(after)
-                right = (logits.argmax(dim=-1) == batch.shift_labels).sum()
-                return {
-                    "cold_start_loss": cross_entropy(logits, batch.shift_labels),
-                    "cold_start_accuracy": LossTerm(right, (batch.shift_labels != IGNORED).sum()),
-                }
-            labels = batch.labels
-            if batch.documents is not None:
-                labels = labels.masked_fill(batch.documents < 0, IGNORED)
-            return {"cold_start_loss": cross_entropy(student.readout(before), labels)}
+            return self.gathered(lambda: self._cold_start(batch))
+
+    def _cold_start(self, batch: Batch) -> dict[str, LossTerm]:
+        student = self.student()
+        before, after = rollout(student, batch.input_ids, documents=batch.documents)
+        if batch.shift_labels is not None:
+            logits = student.readout(after)
+            right = (logits.argmax(dim=-1) == batch.shift_labels).sum()
+            return {
+                "cold_start_loss": cross_entropy(logits, batch.shift_labels),
+                "cold_start_accuracy": LossTerm(right, (batch.shift_labels != IGNORED).sum()),
+            }
+        labels = batch.labels
+        if batch.documents is not None:
+            labels = labels.masked_fill(batch.documents < 0, IGNORED)
+        return {"cold_start_loss": cross_entropy(student.readout(before), labels)}
 
     # ---- the memory that goes from step to step --------------------------------------------------------------------
 
@@ -148,9 +152,9 @@ class TaughtTrainer(MemoryTrainer):
         training = student.training
         student.eval()
         with self.compute_loss_context_manager(), self.accelerator.autocast():
-            value = drift(student, self.teacher_model(), batch.input_ids, batch.documents)[-1].item()
+            steps = self.gathered(lambda: drift(student, self.teacher_model(), batch.input_ids, batch.documents))
         student.train(training)
-        return value
+        return steps[-1].item()
 
 
 def check_backbone(args, teacher) -> None:

@@ -4,7 +4,10 @@ import math
 from functools import lru_cache
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
+
+from .sharding import share_of, whole_of
 
 HEADS = ("lm_head", "stream_head", "score")
 BFLOAT16 = ("avx512_bf16", "amx_bf16", "arm_bf16")  # what torch calls a CPU's instructions for products of it
@@ -15,12 +18,16 @@ class Muon(torch.optim.Muon):
 
     torch orthogonalises in bfloat16. Without such instructions that takes 12 to 25 times as long for the matrices of a small
     student, more than all of its forward and backward pass; with them half as long.
+
+    Of a matrix that is shared out (FSDP2) the momentum is too. The iteration needs all of it: every process gathers the matrix of
+    the update, orthogonalises it as one process would, and keeps its own share.
     """
 
     @torch.no_grad()
     def step(self, closure=None):
-        """As in torch; matrices on another device than the CPU are left to it."""
-        if any(p.device.type != "cpu" for group in self.param_groups for p in group["params"]):
+        """As in torch; whole matrices on another device than the CPU are left to it."""
+        matrices = [p for group in self.param_groups for p in group["params"]]
+        if any(p.device.type != "cpu" for p in matrices) and not any(isinstance(p, DTensor) for p in matrices):
             return super().step(closure)
         loss = None
         if closure is not None:
@@ -39,12 +46,12 @@ class Muon(torch.optim.Muon):
         momentum = state["momentum_buffer"]
         momentum.lerp_(gradient, 1 - group["momentum"])
         update = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
-        update = orthogonalized(
-            update.to(iteration_dtype()), group["ns_coefficients"], group["ns_steps"], group["eps"]
-        )
+        dtype = iteration_dtype() if matrix.device.type == "cpu" else torch.bfloat16
+        update = whole_of(update).to(dtype)
+        update = orthogonalized(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
         matrix.mul_(1 - group["lr"] * group["weight_decay"])
         scale = 0.2 * math.sqrt(max(matrix.shape))  # match_rms_adamw
-        matrix.add_(update.to(matrix.dtype), alpha=-group["lr"] * scale)
+        matrix.add_(share_of(update.to(matrix.dtype), matrix), alpha=-group["lr"] * scale)
 
 
 @lru_cache

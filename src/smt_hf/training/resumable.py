@@ -4,11 +4,16 @@ import json
 import logging
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
 from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
+from ..checkpoints import weight_files
 from ..errors import InputError
 from ..models.pretrained_smt import first_of, missing_weights
 from .resume import STATE, check_settings, checkpoint_to_resume, settings_of, write_manifest
+from .sharding import is_sharded, load_whole_weights, share_of_state, under_its_own_class, whole_optimizer_state
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +60,52 @@ class ResumableTrainer(Trainer):
             return
         super()._run_epoch(**kwargs)
 
+    # Under FSDP the library writes and reads checkpoints of another form than without; here there is one.
+
+    def _save(self, output_dir=None, state_dict=None):
+        if not is_sharded(self.model):
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            tied = self.model.all_tied_weights_keys  # whose values were gathered apart
+            weights = {name: value for name, value in state_dict.items() if name not in tied}
+            with under_its_own_class(self.model):
+                super()._save(output_dir, weights)
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = whole_optimizer_state(self.optimizer, keep=self.args.should_save)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        model = self.model if model is None else model
+        if not is_sharded(model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        weights = {}
+        for file in weight_files(Path(resume_from_checkpoint)):
+            weights |= load_file(file)
+        self._issue_warnings_after_load(load_whole_weights(model, weights))
+
+    def _load_best_model(self):
+        if not self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+
     def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or not self.is_fsdp_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        else:
+            optimizer, scheduler = (
+                torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True)
+                for name in (OPTIMIZER_NAME, SCHEDULER_NAME)
+            )
+            self.optimizer.load_state_dict(share_of_state(self.optimizer.optimizer, optimizer))
+            self.lr_scheduler.load_state_dict(scheduler)
         if checkpoint is not None and self._rate_change != 1.0:
             self._scale_learning_rate(self._rate_change)
 

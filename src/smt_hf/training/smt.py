@@ -13,6 +13,7 @@ from ..utils.described import described
 from .arguments import TaughtTrainingArguments, check_something_to_train
 from .memory_trainer import TaughtTrainer, check_backbone
 from .optimizers import with_own_rate
+from .sharding import scatter, share_of
 from .terms import Step, Term, kd_term, step_generator, weights_of
 
 
@@ -293,20 +294,25 @@ class SmtTrainer(TaughtTrainer):
 
     # The student's initial memory is the teacher's empty context, which moves in training: rollouts begin from it as it is now.
 
+    def _set_initial_memory(self):
+        model = self.accelerator.unwrap_model(self.model)
+        memory = self.gathered(model.empty_memory)
+        scatter(model)
+        with torch.no_grad():
+            parameter = model.student.model.initial_memory
+            parameter.copy_(share_of(memory.to(parameter.dtype), parameter))
+
     def further_logs(self):
-        self.accelerator.unwrap_model(self.model).set_initial_memory()
+        self._set_initial_memory()
         return super().further_logs()
 
     def evaluation_loop(self, *args, **kwargs):
-        self.accelerator.unwrap_model(self.model).set_initial_memory()
+        self._set_initial_memory()
         return super().evaluation_loop(*args, **kwargs)
 
-    def _save(self, output_dir=None, state_dict=None):
-        self.accelerator.unwrap_model(self.model).set_initial_memory()
-        if state_dict is not None:
-            with torch.no_grad():
-                state_dict["student.model.initial_memory"] = self.student().model.initial_memory.detach().clone()
-        super()._save(output_dir, state_dict)
+    def save_model(self, *args, **kwargs):
+        self._set_initial_memory()
+        super().save_model(*args, **kwargs)
 
 
 def sample_segments(context_length: int, segment_length: int, num_segments: int, generator) -> torch.Tensor:

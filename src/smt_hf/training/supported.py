@@ -4,13 +4,14 @@ import inspect
 from dataclasses import MISSING, fields
 
 import torch
+from accelerate.utils import parse_flag_from_env
+from torch.distributed.fsdp import CPUOffloadPolicy
 from transformers import SchedulerType
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
 
 from ..errors import InputError, one_line
 
 _PREDICTIONS = "an evaluation here gathers losses and no predictions"
-_SHARDING = "these trainers run in one process or under DistributedDataParallel"
 
 # Fields of TrainingArguments whose default is the only value that can be honoured, and why.
 UNSUPPORTED = {
@@ -29,8 +30,10 @@ UNSUPPORTED = {
     "remove_unused_columns": "the losses read columns that the models' forward does not name",
     "label_names": "targets are the columns labels or shift_labels",
 }
+_LAUNCH = "FSDP2 is chosen by accelerate launch, see configs/accelerate/fsdp2.yaml"
+_PROCESSES = "these trainers run in one process, under DistributedDataParallel or under FSDP2"
 # The same, of fields that the library acts on as soon as it sees them.
-SHARDING = dict.fromkeys(("fsdp", "fsdp_config", "deepspeed", "parallelism_config"), _SHARDING)
+SHARDING = {"fsdp": _LAUNCH, "fsdp_config": _LAUNCH, "deepspeed": _PROCESSES, "parallelism_config": _PROCESSES}
 # With the memory carried on, row r of a step follows row r of the step before.
 CARRIED = {
     "train_sampling_strategy": "the text is read in its order",
@@ -54,8 +57,66 @@ UNSUPPORTED_CALLABLES = {
 
 
 def check_sharding(args) -> None:
-    """Checks arguments before the library acts on them; raises as [`check_supported`] does."""
+    """Checks arguments and launch before the library acts on them; raises as [`check_supported`] does."""
     refuse(args, SHARDING, "")
+    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
+        raise InputError(f"accelerate is configured for DeepSpeed, which cannot be honoured: {_PROCESSES}")
+
+
+def check_launch(accelerator, args, recurrent: bool) -> None:
+    """Checks how accelerate was told to run a training.
+
+    Args:
+        accelerator: the trainer's.
+        args: the trainer's.
+        recurrent: whether the model is called in a loop over time.
+
+    Raises:
+        InputError: naming the first choice that cannot be honoured, and why.
+    """
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if getattr(accelerator, "parallelism_config", None) is not None:
+        raise InputError(f"accelerate is configured with parallelism_config, which cannot be honoured: {_PROCESSES}")
+    if plugin is None:
+        if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+            raise InputError(
+                "accelerate is configured for FSDP, which it takes for several processes with accelerators only: leave it out"
+            )
+        return
+    wanted = {  # as they are called in the file of accelerate, and whether they are as they have to be
+        "fsdp_version: 2": (plugin.fsdp_version == 2, "these trainers know FSDP2 alone"),
+        "fsdp_state_dict_type: FULL_STATE_DICT": (
+            "FULL_STATE_DICT" in str(plugin.state_dict_type),
+            "a checkpoint holds whole tensors, from which any number of processes goes on",
+        ),
+        "fsdp_cpu_ram_efficient_loading: false": (
+            not plugin.cpu_ram_efficient_loading,
+            "a teacher would have weights in the first process only",
+        ),
+        "fsdp_auto_wrap_policy: NO_WRAP": (
+            not recurrent or plugin.auto_wrap_policy is None,
+            "layers by themselves would be gathered anew at every step of the recurrence",
+        ),
+        "fsdp_activation_checkpointing: false": (
+            not plugin.activation_checkpointing,
+            "use gradient_checkpointing or checkpoint_steps",
+        ),
+        "fsdp_offload_params: false": (
+            not isinstance(plugin.cpu_offload, CPUOffloadPolicy),
+            "the weights stay where they are computed with",
+        ),
+        "mixed_precision: bf16 or no": (
+            accelerator.mixed_precision in ("bf16", "no"),
+            "the scaling of float16 was not tried",
+        ),
+        "no fsdp_ignored_modules": (plugin.ignored_modules is None, "all weights are shared out"),
+    }
+    for setting, (honoured, reason) in wanted.items():
+        if not honoured:
+            raise InputError(f"FSDP2 needs {setting} in accelerate's configuration: {reason}")
+    for name in ("torch_compile", "auto_find_batch_size", "bf16_full_eval", "fp16_full_eval"):
+        if getattr(args, name):
+            raise InputError(f"{name}=True cannot be honoured under FSDP2: leave it out")
 
 
 def check_supported(args) -> None:

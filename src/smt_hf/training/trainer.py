@@ -1,11 +1,15 @@
 """What all trainers share: exact averaging, a clock, logs of every term, a stop on NaN."""
 
+import functools
 import logging
 import time
+import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from accelerate.utils import convert_outputs_to_fp32
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import ProgressCallback, get_scheduler
@@ -19,7 +23,8 @@ from ..losses import LossTerm
 from .callbacks import ClockProgress, DatasetEpoch, TrainClock
 from .optimizers import MuonAndAdamW
 from .resumable import ResumableTrainer
-from .supported import SHARDING, check_callables, check_supported, schedule_options
+from .sharding import gathered, is_sharded
+from .supported import check_callables, check_launch, check_supported, schedule_options
 from .terms import Step, Term, step_generator
 
 logger = logging.getLogger(__name__)
@@ -34,6 +39,7 @@ class TermsTrainer(ResumableTrainer):
 
     terms: tuple[Term, ...] = ()
     counted = "transitions"  # what `num_counted` counts, for the logs
+    recurrent = True  # whether the model is called in a loop over time
     loss_is_scaled_for_ga = True  # every term is divided by its items in the whole accumulated batch
 
     def __init__(self, model, args, **kwargs):
@@ -46,8 +52,13 @@ class TermsTrainer(ResumableTrainer):
         if reads_text and kwargs.get("processing_class") is not None:  # is saved as it was used
             kwargs["processing_class"] = without_special_tokens(kwargs["processing_class"])
         super().__init__(model=model, args=args, **kwargs)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise InputError(f"accelerate is configured for FSDP or DeepSpeed: {SHARDING['fsdp']}")
+        check_launch(self.accelerator, args, self.recurrent)
+        if self.is_fsdp_enabled:
+            # as in one process: the weights in float32, and the forward under autocast
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
+            self.autocast_forward(self.model)
+            # of what a model returns nothing is written to in place
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         self._given_schedule = self.lr_scheduler is not None
         if self._given_schedule and args.max_train_seconds is not None:
             raise InputError("optimizers: max_train_seconds has a schedule of its own: give the optimizer alone")
@@ -103,6 +114,32 @@ class TermsTrainer(ResumableTrainer):
     def further_evaluation(self, batch: Batch) -> dict[str, LossTerm]:
         """What is measured on a batch of an evaluation besides the terms."""
         return {}
+
+    # ---- weights that are shared out (FSDP2) ---------------------------------------------------------------------------
+
+    def gathered(self, function: Callable[[], Any]) -> Any:
+        """What a function of the model's weights returns outside of the model's forward; every process has to call it."""
+        return gathered(self.model, function)
+
+    def replicated(self, model):
+        """A model that is not trained, as every process needs it: whole, for each encodes when its own rows need it."""
+        if not self.is_fsdp_enabled:
+            return self.accelerator.prepare_model(model, evaluation_mode=True)
+        self.autocast_forward(model)
+        return model.to(self.args.device)
+
+    def autocast_forward(self, model) -> None:
+        """What accelerate does to models that it does not shard, if the training is in mixed precision."""
+        if not self.accelerator.native_amp:
+            return
+        forward = model.forward
+
+        @functools.wraps(forward)
+        def autocast(*args, **kwargs):
+            with self.accelerator.autocast():
+                return forward(*args, **kwargs)
+
+        model.forward = convert_outputs_to_fp32(autocast)
 
     # ---- a corpus that is read as it comes --------------------------------------------------------------------------
 
@@ -254,6 +291,10 @@ class TermsTrainer(ResumableTrainer):
         return loss.detach(), None, None
 
     def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
+        if self.is_fsdp_enabled and not is_sharded(self.model):
+            raise InputError(
+                "evaluate() before train() cannot be honoured under FSDP2: accelerate shares out a model with its optimizer"
+            )
         self._evaluated = defaultdict(list)
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         for name, values in self._evaluated.items():
