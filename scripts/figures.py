@@ -5,7 +5,7 @@
 
 `docs/results/TASK.csv` and `TASK_curves.json` are the `results.csv` and `curves.json` of an `smt-hf compare` on a task, `DATASET.csv` is the
 `results.csv` of one on a dataset; `long_generation.csv` is what `scripts/long_generation.py` measured, `estimate.json` what
-`scripts/check_estimate.py` did.
+`scripts/check_estimate.py` did, `scaling_tinystories.csv` and `scaling_recall.csv` what `scripts/scaling_study.py` did.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 
 import yaml
+from scaling_laws import plot_laws, plot_recall, read
 
 from smt_hf.comparison.corpus_plots import plot_rows
 from smt_hf.comparison.corpus_report import read_rows
@@ -144,6 +145,9 @@ def main() -> None:
             print(file)
     if not options.names and (RESULTS / f"{LONG_GENERATION}.csv").is_file():
         print(plot_turns(read_csv(RESULTS / f"{LONG_GENERATION}.csv"), options.images / f"{LONG_GENERATION}.png"))
+    for name, plot in (("scaling_tinystories", plot_laws), ("scaling_recall", plot_recall)):
+        if not options.names and (RESULTS / f"{name}.csv").is_file():
+            print(plot(read(RESULTS / f"{name}.csv"), options.images / "results" / f"{name}.png"))
     if not options.names and (RESULTS / f"{ESTIMATE}.json").is_file():
         rows = json.loads((RESULTS / f"{ESTIMATE}.json").read_text(encoding="utf-8"))
         print(plot_estimate(rows, options.images / f"{ESTIMATE}.png"))
