@@ -1,6 +1,6 @@
 """The estimate of a step against the step itself, on this CPU, over a grid of methods and sizes.
 
-    python scripts/check_estimate.py --output docs/images/estimate.png --json estimate.json
+    python scripts/check_estimate.py --json docs/results/estimate.json --output docs/images/estimate.png
 
 Every row is measured in a process of its own, on one thread: FLOPs by torch's counter; memory as the most that the process held
 above what it held before the step, weights and states of the optimiser included; CPU seconds, the mean of two steps after the first. FLOPs are
@@ -8,6 +8,8 @@ those of the step that is estimated, drawn from the same seed.
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import statistics
@@ -19,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from figures import plot_estimate
 from training_setup import SIZES, corpus, make_model, make_trainer, windows
 
 from smt_hf.comparison.flops import counted_flops
@@ -81,6 +84,7 @@ def measure(row: int) -> dict:
     name, method, cell = rows()[row]
     sizes, kind = GRID[name], METHODS[method][0]
     warm_up(kind)
+    give_back()
     before = held("VmRSS")
     layers = {"num_updater_layers": min(sizes.num_updater_layers, sizes.num_memory_tokens)}
     model = make_model(replace(sizes, **layers), cell_type=cell)
@@ -106,6 +110,12 @@ def measure(row: int) -> dict:
         "bytes": [sum(found.memory.values()), peak - before],
         "seconds": [found.seconds_per_step, statistics.median(seconds[1:])],
     }  # fmt: skip
+
+
+def give_back() -> None:
+    """Returns to the system what the process has freed, so that what it takes next is seen."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def warm_up(kind: str) -> None:
@@ -138,34 +148,6 @@ def count(trainer, batch) -> int:
         trainer.mean_loss(trainer.losses(trainer.model, trainer.make_step(batch, (0, 0)))[0]).backward()
     trainer.model.zero_grad()
     return counted.get_total_flops()
-
-
-def plot(results: list[dict], path: str) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, 3, figsize=(12, 4))
-    units = {
-        "flops": ("GFLOP a step", 1e9),
-        "bytes": ("MB of a step, with weights and optimiser", 1e6),
-        "seconds": ("CPU s a step", 1),
-    }
-    for panel, (name, (title, unit)) in zip(panels, units.items(), strict=True):
-        for method in METHODS:
-            chosen = [row[name] for row in results if row["method"] == method]
-            panel.scatter([b / unit for _, b in chosen], [a / unit for a, _ in chosen], s=14, label=method)
-        values = [value / unit for row in results for value in row[name]]
-        ends = [min(values) / 1.3, max(values) * 1.3]
-        panel.plot(ends, ends, color="gray", linewidth=0.8)
-        panel.fill_between(
-            ends, [0.75 * end for end in ends], [1.25 * end for end in ends], color="gray", alpha=0.15, linewidth=0
-        )
-        panel.set(xscale="log", yscale="log", xlabel=f"measured, {title}", ylabel="predicted", xlim=ends, ylim=ends)
-    panels[0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -201,7 +183,7 @@ def main() -> None:
             f"{name}: predicted / measured from {ratios[0]:.3f} to {ratios[-1]:.3f}, median {statistics.median(ratios):.3f}"
         )
     if options.output:
-        plot(results, options.output)
+        plot_estimate(results, options.output)
 
 
 if __name__ == "__main__":

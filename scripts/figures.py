@@ -4,14 +4,17 @@
     python scripts/figures.py retrieval  # those of one task or dataset
 
 `docs/results/TASK.csv` and `TASK_curves.json` are the `results.csv` and `curves.json` of an `smt-hf compare` on a task, `DATASET.csv` is the
-`results.csv` of one on a dataset; `long_generation.csv` is what `scripts/long_generation.py` measured.
+`results.csv` of one on a dataset; `long_generation.csv` is what `scripts/long_generation.py` measured, `estimate.json` what
+`scripts/check_estimate.py` did, `scaling_tinystories.csv` and `scaling_recall.csv` what `scripts/scaling_study.py` did.
 """
 
 import argparse
 import csv
+import json
 from pathlib import Path
 
 import yaml
+from scaling_laws import plot_laws, plot_recall, read
 
 from smt_hf.comparison.corpus_plots import plot_rows
 from smt_hf.comparison.corpus_report import read_rows
@@ -23,7 +26,13 @@ from smt_hf.utils.figures import draw
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, IMAGES = ROOT / "docs" / "results", ROOT / "docs" / "images"
-LONG_GENERATION = "long_generation"
+LONG_GENERATION, ESTIMATE = "long_generation", "estimate"
+# What an estimate predicts: its title and unit.
+PREDICTED = {
+    "flops": ("GFLOP a step", 1e9),
+    "bytes": ("MB of a step", 1e6),
+    "seconds": ("CPU s a step", 1),
+}
 # Which curves the pages of these tasks show.
 CURVES = {"retrieval": ("gradients", "drift", "memory_space"), "parity": ("drift",), "stack": ("drift",)}
 MODELS = {
@@ -95,6 +104,34 @@ def turns(axes, rows) -> None:
         axis.set(xlabel="tokens written, thousands", ylabel=label, ylim=(0, None))
 
 
+def plot_estimate(rows: list[dict], file: Path) -> Path:
+    """Draws predicted against measured numbers; within the gray band they are at most 25 % off.
+
+    Args:
+        rows: `method`, and predicted and measured `flops`, `bytes` and `seconds`.
+        file: where the picture goes.
+    """
+    return draw(file, (3, 3, 2.9), lambda axes: predicted(axes, rows))
+
+
+def predicted(axes, rows) -> None:
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    for axis, (name, (title, unit)) in zip(axes, PREDICTED.items(), strict=True):
+        for method, marker in zip(methods, "os^Dvx", strict=True):
+            chosen = [[number / unit for number in row[name]] for row in rows if row["method"] == method]
+            found, measured = zip(*chosen, strict=True)
+            axis.plot(measured, found, marker=marker, linestyle="", markersize=4, label=method)
+        values = [number / unit for row in rows for number in row[name]]
+        ends = [min(values) / 1.3, max(values) * 1.3]
+        axis.plot(ends, ends, color="gray", linewidth=0.8)
+        axis.fill_between(ends, [0.75 * end for end in ends], [1.25 * end for end in ends], color="gray", alpha=0.15)
+        axis.set(title=title, xlabel="measured", xscale="log", yscale="log", xlim=ends, ylim=ends)
+        for each in (axis.xaxis, axis.yaxis):
+            each.set_major_formatter("{x:g}")
+            each.set_minor_formatter("")
+    axes[0].set_ylabel("predicted")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="Tasks and datasets; all by default.")
@@ -108,6 +145,12 @@ def main() -> None:
             print(file)
     if not options.names and (RESULTS / f"{LONG_GENERATION}.csv").is_file():
         print(plot_turns(read_csv(RESULTS / f"{LONG_GENERATION}.csv"), options.images / f"{LONG_GENERATION}.png"))
+    for name, plot in (("scaling_tinystories", plot_laws), ("scaling_recall", plot_recall)):
+        if not options.names and (RESULTS / f"{name}.csv").is_file():
+            print(plot(read(RESULTS / f"{name}.csv"), options.images / "results" / f"{name}.png"))
+    if not options.names and (RESULTS / f"{ESTIMATE}.json").is_file():
+        rows = json.loads((RESULTS / f"{ESTIMATE}.json").read_text(encoding="utf-8"))
+        print(plot_estimate(rows, options.images / f"{ESTIMATE}.png"))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,15 @@ import json
 import pytest
 import yaml
 
-from smt_hf.cli.estimate import changes
+from smt_hf.cli.estimate import EstimateOptions, changes, config_of, training
 from smt_hf.cli.main import main
+from smt_hf.cli.recipe_file import read_recipe
 from smt_hf.errors import InputError
+from smt_hf.estimation.trace import meta_trainer
+from smt_hf.utils.packaged import packaged_folder
+from tests.backbones import language_model, model_on
+
+FOLDERS = ("demo", "digits", "mnist", "mnist_cpu", "quickdraw_cpu", "sketchy", "tinystories", "tinystories_cpu")
 
 
 def printed(capsys, *words):
@@ -37,6 +43,42 @@ def test_sizes_from_elsewhere(recipes, smt_run, capsys):
     assert from_recipe["parameters"] == from_run["parameters"] and from_run["method"] == "dmt"
     tuned = json.loads(printed(capsys, recipes["finetune"], "--json", "true", "--hardware", "cpu"))
     assert tuned["parameters"]["trained"] >= from_run["parameters"]["trained"] and "this CPU" in tuned["hardware"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_recipes_at_their_full_size(folder, monkeypatch):
+    """Their trainers are made, and all of a folder train one student, whether a recipe gives its sizes or goes on with it."""
+    found = {}
+    for method in ("smt", "dmt", "bptt", "finetune"):
+        file = packaged_folder("configs") / folder / f"{method}.yaml"
+        if file.is_file():
+            values = read_recipe(str(file)) | {"bf16": False}
+            given, arguments = training(method, values)
+            config = config_of(method, EstimateOptions(recipe=str(file)), given, values)
+            student = getattr(config, "student_config", config).to_diff_dict()
+            found[method] = {name: student[name] for name in sorted(student) if name != "dtype"}
+            trainer = meta_trainer(config, arguments)
+            assert next(trainer.model.parameters()).is_meta
+    assert len(found) > 1 and all(each == found["smt"] for each in found.values())
+
+
+def test_a_teacher_on_a_backbone(recipes, tmp_path, capsys):
+    """The student of a teacher that is not trained yet, and of one that is."""
+    backbone, lm_run, teacher_run = language_model(vocab_size=258), tmp_path / "lm", tmp_path / "teacher"
+    backbone.save_pretrained(lm_run)
+    model_on(backbone).save_pretrained(teacher_run)
+    smt = yaml.safe_load(recipes["smt"].read_text()) | {"num_encoder_layers": 1}
+    teacher, student = tmp_path / "teacher.yaml", tmp_path / "student.yaml"
+    teacher.write_text(yaml.safe_dump(smt))
+    dmt = {"context_length": 16, "segment_length": 4, "rollout": "carried", "kd_weight": 1.0, "max_steps": 3}
+    student.write_text(yaml.safe_dump(dmt))
+    words = [student, "--method", "dmt", "--json", "true", "--model"]
+    planned = json.loads(printed(capsys, *words, teacher, "--backbone", lm_run))
+    assert planned["tokens"] == 4 * 8 and planned["steps"] == 3
+    alone = json.loads(printed(capsys, teacher, "--method", "smt", "--json", "true", "--backbone", lm_run))
+    assert alone["parameters"]["trained"] > planned["parameters"]["trained"]
+    assert json.loads(printed(capsys, *words, teacher_run))["method"] == "dmt"
+    assert main(["estimate", *map(str, [*words, teacher])]) == 2 and "backbone" in capsys.readouterr().err
 
 
 def test_refusals(recipes, tmp_path, capsys):

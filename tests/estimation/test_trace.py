@@ -1,11 +1,15 @@
 """A traced step against the step itself: every number that can be counted exactly is."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from smt_hf.comparison.flops import counted_flops, sequential_flops
 from smt_hf.data import TokenWindows
 from smt_hf.estimation import trace_step
+from smt_hf.estimation.estimates import batch_cost
+from smt_hf.estimation.hardware import HARDWARE
 from smt_hf.estimation.meter import Kernels, Meter, Metered
 from smt_hf.training import (
     BpttTrainer,
@@ -15,6 +19,7 @@ from smt_hf.training import (
     SmtTrainer,
     SmtTrainingArguments,
 )
+from tests.backbones import language_model, model_on
 from tests.conftest import tiny_config, tiny_model
 from tests.training.conftest import COMMON, DMT, SMT
 
@@ -75,6 +80,36 @@ def test_flops_and_parameters_are_those_of_the_step(name, num_memory_tokens, cac
     assert traced.num_parameters == sum(each.numel() for each in trainer.model.parameters() if each.requires_grad)
     frozen = sum(each.numel() for each in trainer.teacher.parameters()) if kind == "dmt" else 0
     assert traced.num_frozen == frozen
+
+
+@pytest.mark.parametrize("with_backbone", [False, True])
+def test_windows_that_begin_while_others_go_on(with_backbone, cache, tmp_path):
+    """Rows stand at different segments: of four rows and three segments one or two begin a window in a step."""
+    more = {"rollout": "carried", "segment_length": 8, "teacher_lead": 5}
+    joint = tiny_model(dtype=torch.float32, vocab_size=258)
+    if with_backbone:
+        joint = model_on(language_model(vocab_size=258, dtype=torch.float32))
+        more["kd_weight"] = 1.0
+    args = arguments("dmt", tmp_path, **more)
+    trainer, _ = real_step("dmt", args, joint, cache)
+    counts, data = [], trainer.train_dataset
+    for number in range(4):
+        batch = trainer.data_collator([data[number * 4 + row] for row in range(4)])
+        step, earlier = trainer.make_step(batch, (0, number)), trainer.carried.take()
+        new = 4 if earlier is None else int((step.plan.window != earlier.window).sum())
+        with counted_flops() as counted:
+            trainer.mean_loss(trainer.losses(trainer.model, step)[0]).backward()
+        trainer.carried.rewind()
+        counts.append((new, counted.get_total_flops()))
+    assert [new for new, _ in counts] == [4, 1, 1, 2]
+    for new, flops in counts:
+        traced = trace_step(joint.config, args, on_cpu=True, new_windows=new)
+        assert traced.flops == flops, new
+    assert traced.sequential_flops == sequential_flops(trainer, step.batch.input_ids)
+    assert traced.tokens == 4 * 8 and traced.num_frozen == sum(each.numel() for each in trainer.teacher.parameters())
+    cpu = dataclasses.replace(HARDWARE["h100"], overlaps=False)  # whose kernels are those of a CPU
+    cost = batch_cost(joint.config, args, cpu)[1]
+    assert cost.flops == pytest.approx(sum(flops for _, flops in counts[1:]) / 3, rel=1e-12)
 
 
 def test_a_size_that_no_machine_holds(tmp_path):

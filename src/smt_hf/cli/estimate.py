@@ -11,8 +11,9 @@ from transformers import AutoConfig
 
 from ..errors import InputError
 from ..estimation import HARDWARE, Estimate, estimate, measure_cpu
-from ..models import SmtConfig, SmtImageProcessor
+from ..models import SmtConfig, SmtImageProcessor, SmtRnnConfig
 from . import bptt, dmt, finetune, smt
+from .options import sizes
 from .parsing import Command, make_all, parse
 from .recipe_file import RecipeLoader, read_recipe
 
@@ -35,6 +36,12 @@ class EstimateOptions:
         metadata={
             "help": "Sizes of a model that the recipe does not give: a recipe, or the folder or Hub id of an SMT run. smt.yaml beside "
             "the recipe by default."
+        },
+    )
+    backbone: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of the language model that the teacher is built on; the recipe's by default."
         },
     )
     hardware: str = field(
@@ -80,8 +87,10 @@ def main(argv: Sequence[str]) -> Estimate:
             f"{options.recipe!r} is not named after a command: pass --method, one of {', '.join(METHODS)}"
         )
     values = {**read_recipe(options.recipe), **changes(options.set)}
+    if method == "smt" and options.backbone is not None:
+        values["backbone"] = options.backbone
     given, arguments = training(method, values)
-    config = config_of(method, options, given)
+    config = config_of(method, options, given, values)
     hardware = measure_cpu() if options.hardware == "cpu" else HARDWARE[options.hardware]
     found = estimate(config, arguments, hardware, options.processes, options.processes_per_node, options.price)
     print(json.dumps(found.as_dict(), indent=1) if options.json else shown(found))
@@ -114,20 +123,28 @@ def training(method: str, values: dict) -> tuple:
     return make_all(METHODS[method].COMMAND, {**values, **without})
 
 
-def config_of(method: str, options: EstimateOptions, given):
+def config_of(method: str, options: EstimateOptions, given, values: dict):
     """The sizes of the models.
+
+    Args:
+        method: the command.
+        options: those of the estimate.
+        given: the command's options.
+        values: the fields that they were made of.
 
     Raises:
         InputError: if they are nowhere, or cannot be read.
     """
-    if method in ("smt", "bptt") and options.model is None:
+    beside = Path(options.recipe).with_name("smt.yaml")
+    continues = method == "bptt" and beside.is_file() and not set(sizes(SmtRnnConfig)) & set(values)
+    if method in ("smt", "bptt") and options.model is None and not continues:
         return joint_config(given) if method == "smt" else given.student_config(Vocabulary(given))
-    place = options.model or str(Path(options.recipe).with_name("smt.yaml"))
+    place = options.model or str(beside)
     if not place.endswith((".yaml", ".yml")):
         config = AutoConfig.from_pretrained(place)
     elif Path(place).is_file():
-        sizes, _ = training("smt", read_recipe(place))
-        config = joint_config(sizes)
+        more = {} if options.backbone is None else {"backbone": options.backbone}
+        config = joint_config(training("smt", {**read_recipe(place), **more})[0])
     else:
         raise InputError(f"{options.recipe!r} gives no sizes of a model and there is no {place!r}: pass --model")
     if method in ("bptt", "finetune") and isinstance(config, SmtConfig):

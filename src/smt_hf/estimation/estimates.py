@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from .hardware import Hardware
 from .parallel import limits
-from .trace import StepTrace, tokens_read, trace_step
+from .trace import StepTrace, carries_windows, tokens_read, trace_step
 
 LONG_WINDOW = 64  # steps of BPTT past which shorter windows are traced
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one batch of one process costs; all numbers are linear in sweeps, and of BPTT in the window's length."""
+    """What one batch of one process costs; all numbers are linear in sweeps, in windows that begin, and of BPTT in the window's length."""
 
     flops: float
     sequential_flops: float
@@ -152,8 +152,15 @@ def estimate(
 def batch_cost(config, arguments, hardware: Hardware) -> tuple[StepTrace, Cost]:
     """What one batch of one process costs, the mean over what a step draws; and a trace of such a step.
 
-    Sweeps are traced for the fewest and the most, and windows of BPTT that are longer than `LONG_WINDOW` for two lengths.
+    Sweeps are traced for the fewest and the most, windows of BPTT that are longer than `LONG_WINDOW` for two lengths, and
+    rows that go through windows for the fewest and the most that begin one in a step.
     """
+    if carries_windows(arguments):
+        begin = arguments.per_device_train_batch_size * arguments.segment_length / arguments.context_length
+        low = traced_cost(config, arguments, hardware, int(begin))
+        high = low if begin == int(begin) else traced_cost(config, arguments, hardware, int(begin) + 1)
+        mean = low[1].towards(high[1], begin - int(begin))
+        return high[0], replace(mean, activation_bytes=high[1].activation_bytes)
     if getattr(arguments, "rollout", None) == "sweeps" and len(set(arguments.num_sweeps)) > 1:
         most = arguments.rollout_length // arguments.segment_length - 1
         sweeps = [min(number, most) for number in arguments.num_sweeps]
@@ -181,8 +188,8 @@ def window_unit(arguments) -> int | None:
     return unit if all(unit % size == 0 and arguments.context_length % unit == 0 for size in sizes) else None
 
 
-def traced_cost(config, arguments, hardware: Hardware) -> tuple[StepTrace, Cost]:
-    trace = trace_step(config, arguments, on_cpu=not hardware.overlaps)
+def traced_cost(config, arguments, hardware: Hardware, new_windows: int = 0) -> tuple[StepTrace, Cost]:
+    trace = trace_step(config, arguments, on_cpu=not hardware.overlaps, new_windows=new_windows)
     device, host = hardware.step_time(trace.kernels)
     return trace, Cost(
         flops=trace.flops / trace.num_batches,

@@ -82,6 +82,6 @@ def _chain(arguments) -> int:
         return arguments.bptt_horizon if arguments.carry_memory else arguments.context_length
     if getattr(arguments, "rollout", None) == "sequential":
         return arguments.rollout_length
-    if hasattr(arguments, "num_sweeps"):
+    if getattr(arguments, "rollout", None) == "sweeps":
         return (max(arguments.num_sweeps) + 1) * arguments.segment_length
     return arguments.segment_length

@@ -3,16 +3,17 @@
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from ..batch import Batch
 from ..comparison.flops import sequential_flops
-from ..errors import InputError
 from ..models import SmtForPreTraining, SmtRnnForCausalLM, layers_smt
 from ..training import BpttTrainer, DmtTrainer, SmtTrainer
 from ..training.bptt import BpttTrainingArguments
+from ..training.carried_rows import CarriedPlan, CarriedRows
 from ..training.dmt import DmtTrainingArguments
 from ..training.optimizers import hidden_matrices
 from ..training.smt import SmtTrainingArguments
@@ -60,7 +61,9 @@ class StepTrace:
         return sum(moved * number for (_, moved, _), number in self.kernels.items())
 
 
-def trace_step(config, arguments, on_cpu: bool = False, draw: tuple[int, int] = (0, 0)) -> StepTrace:
+def trace_step(
+    config, arguments, on_cpu: bool = False, draw: tuple[int, int] = (0, 0), new_windows: int = 0
+) -> StepTrace:
     """Traces a step.
 
     Args:
@@ -68,25 +71,26 @@ def trace_step(config, arguments, on_cpu: bool = False, draw: tuple[int, int] = 
         arguments: a trainer's; the method is theirs.
         on_cpu: whether kernels are those of a CPU, which differ for attention over a handful of positions.
         draw: the seed and the step that the plan is drawn from.
-
-    Raises:
-        InputError: for DMT with the memory carried on.
+        new_windows: of DMT with the memory carried on, rows that begin a window in this step, which the teacher encodes; most is
+            held in the first step of a training, in which all do.
     """
-    if getattr(arguments, "rollout", None) == "carried":
-        raise InputError(
-            "rollout=carried cannot be estimated: its steps depend on which windows begin; estimate sweeps, or BPTT with carry_memory"
-        )
     torch.manual_seed(0)
     with kernels_of_cpu(on_cpu):
         trainer = meta_trainer(config, arguments)
         batch = meta_batch(arguments)
-        step = trainer.step_of(batch, trainer.draw_plan(batch, step_generator(*draw)), draw)
+        step = trainer.step_of(batch, meta_plan(trainer, batch, draw), draw)
         meter = Meter()
         trainer.model.train()
         trained = [each for each in trainer.model.parameters() if each.requires_grad]
         for parameter in trained:
             parameter.register_post_accumulate_grad_hook(lambda each: _note_gradient(meter, each))
         recompute_with_kernels(trainer.model, meter, arguments.bf16)
+        if carries_windows(arguments):
+            with torch.no_grad(), Metered(meter), Kernels(meter, arguments.bf16):
+                trainer.run(trainer.model, step)  # the first step
+            meter.kernels.clear()
+            trainer.carried.rewind()
+            trainer.new_windows = new_windows
         with Metered(meter), Kernels(meter, arguments.bf16):
             trainer.mean_loss(trainer.losses(trainer.model, step)[0]).backward()
         chain = sequential_flops(trainer, batch.input_ids)
@@ -116,6 +120,8 @@ def recompute_with_kernels(model: torch.nn.Module, meter: Meter, autocast: bool)
 
 def tokens_read(arguments) -> int:
     """Tokens of a window, or of a segment where the memory is carried on."""
+    if carries_windows(arguments):
+        return arguments.segment_length
     return arguments.bptt_horizon if carries(arguments) else arguments.context_length
 
 
@@ -124,14 +130,32 @@ def carries(arguments) -> bool:
     return hasattr(arguments, "bptt_horizon") and arguments.carry_memory
 
 
+def carries_windows(arguments) -> bool:
+    """Whether a step of DMT reads one segment of every row's window."""
+    return getattr(arguments, "rollout", None) == "carried"
+
+
 def meta_batch(arguments) -> Batch:
     """A micro-batch of one process, as the data of text are."""
     rows, carried = arguments.per_device_train_batch_size, carries(arguments)
     length = arguments.bptt_horizon + 1 if carried else arguments.window_length
+    if carries_windows(arguments):
+        length += arguments.teacher_lead
     columns = {name: torch.zeros(rows, length, dtype=torch.long, device="meta") for name in ("input_ids", "documents")}
     if carried:
         columns["continued"] = torch.zeros(rows, dtype=torch.bool, device="meta")
     return Batch.of(columns)
+
+
+def meta_plan(trainer, batch: Batch, draw: tuple[int, int]):
+    """What a step looks at; where the memory is carried on, numbers that are never read."""
+    if not carries_windows(trainer.args):
+        return trainer.draw_plan(batch, step_generator(*draw))
+    rows = len(batch.input_ids)
+    columns = torch.zeros(rows, 1, trainer.args.segment_length, dtype=torch.long, device="meta")
+    segment, window = (torch.zeros(rows, dtype=torch.long, device="meta") for _ in range(2))
+    continued, forced, cold = (torch.zeros(rows, dtype=torch.bool, device="meta") for _ in range(3))
+    return CarriedPlan(columns, segment, window, continued, forced, cold)
 
 
 def meta_trainer(config, arguments):
@@ -140,11 +164,17 @@ def meta_trainer(config, arguments):
     with torch.device("meta"):
         whole = SmtForPreTraining(config) if hasattr(config, "teacher_config") else None
         student = SmtRnnForCausalLM(getattr(config, "student_config", config)) if kind is not SmtTrainer else None
-    made = type(f"Meta{kind.__name__}", (_OnMeta, kind), {})
+    windows = carries_windows(arguments)
+    made = type(f"Meta{kind.__name__}", (_WindowsOnMeta if windows else _OnMeta, kind), {})
     if kind is SmtTrainer:
         return made(model=whole, args=arguments)
     if kind is DmtTrainer:
-        return made(model=student, args=arguments, teacher=whole.teacher)
+        trainer = made(model=student, args=arguments, teacher=whole.teacher)
+        if windows:
+            num_segments = arguments.context_length // arguments.segment_length
+            trainer.train_dataset = SimpleNamespace(lead=arguments.teacher_lead, num_segments=num_segments)
+            trainer.carried = CarriedRows()
+        return trainer
     trainer = made(model=student, args=arguments)
     if arguments.carry_memory:
         trainer.carried = _Carried()
@@ -160,6 +190,16 @@ class _OnMeta:
     def create_accelerator_and_postprocess(self):
         super().create_accelerator_and_postprocess()
         self.accelerator.device_placement = False
+
+
+class _WindowsOnMeta(_OnMeta):
+    """A trainer of DMT with the memory carried on, which is told how many rows begin a window."""
+
+    new_windows: int
+
+    def _new_windows(self, plan, earlier):
+        number = len(plan.window) if earlier is None else self.new_windows
+        return torch.arange(number, device=plan.window.device)
 
 
 class _Carried:

@@ -289,13 +289,12 @@ class DmtTrainer(TaughtTrainer):
 
     def _encode_windows(self, batch, plan: CarriedPlan, earlier: Rows | None) -> Rows:
         """The rows of a step with the teacher's states of their windows, of which only new ones are encoded."""
-        new = torch.ones_like(plan.window, dtype=torch.bool)
+        new = self._new_windows(plan, earlier)
         if earlier is None or earlier.window is None:
             rows = Rows(None, None, plan.window)
         else:
             rows = Rows(None, None, plan.window, earlier.encoded, earlier.backbone_logits)
-            new = plan.window != earlier.window
-        if not new.any():
+        if not len(new):
             return rows
         data, length = self.train_dataset, batch.input_ids.shape[1]
         edges = data.lead - 1 + self.args.segment_length * torch.arange(data.num_segments + 1)
@@ -308,6 +307,12 @@ class DmtTrainer(TaughtTrainer):
             if logits is not None:
                 rows.backbone_logits[new] = logits
         return rows
+
+    def _new_windows(self, plan: CarriedPlan, earlier: Rows | None) -> torch.Tensor:
+        """The numbers `(N,)` of the rows whose window is another than in the step before."""
+        if earlier is None or earlier.window is None:
+            return torch.arange(len(plan.window), device=plan.window.device)
+        return (plan.window != earlier.window).nonzero()[:, 0]
 
     def _encode(self, batch, positions, columns) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The teacher's states after positions `(N,)`, and its backbone's logits at columns, if they are learned."""
