@@ -204,7 +204,7 @@ def recall(axes, rows: list[dict]) -> None:
             chosen = [row for row in rows if (row["hidden_size"], row["method"]) == (width, method)]
             points = sorted((row["num_memory_tokens"] * width, recalled(row)) for row in chosen)
             panel.plot(*zip(*points, strict=True), marker=marker, label=f"D = {width:g}")
-        panel.set(title=method, xlabel="numbers of a memory, K × D", xscale="log", ylim=(-0.5, None))
+        panel.set(title=method, xlabel="numbers of a memory, K × D", xscale="log", ylim=(0, rows[0]["string_length"]))
     axes[0].set_ylabel("symbols recalled")
 
 
