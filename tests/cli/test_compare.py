@@ -89,6 +89,7 @@ def test_without_matplotlib(recipe, tmp_path, monkeypatch, capsys):
     [
         (["--cells", "tape"], "cell_type='tape' is unknown"),
         (["--only", "dmt"], "there is no stage 'dmt': choose among smt, short, bptt"),
+        (["--only", "short"], "only=['short']: none of these stages stands in a table: add one"),
         (["--stages", '{"dmt": {}}'], "stage 'dmt' needs a teacher"),
         (["--stages", "{"], "stages='{' is not JSON"),
         (["--training", '{"learnign_rate": 0.1}'], "training: unknown field 'learnign_rate'"),

@@ -107,7 +107,6 @@ def test_shipped_recipes_of_datasets(file, tmp_path):
             r"cpu_seconds=\[1, 2\] must be one positive number, or one for each of lengths=\[12\]",
         ),
         ({"only": ["smt", "dtm"]}, "only: there is no stage 'dtm': choose among short, smt, dmt"),
-        ({"only": ["short"]}, r"only=\['short'\]: none of these stages stands in a table: add one that goes on"),
         ({"only": "smt"}, r"only='smt' must be a list: write \[smt\]"),
         ({"only": []}, "only is empty"),
         ({"model": {"hiden_size": 16}}, "model: unknown field 'hiden_size': did you mean 'hidden_size'"),

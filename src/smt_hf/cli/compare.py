@@ -66,6 +66,10 @@ def main(argv: Sequence[str]) -> str:
     options, comparison = parse(COMMAND, argv)
     if Path(options.output_dir).is_file():
         raise InputError(f"output_dir={options.output_dir!r} is a file: pass a folder")
+    if all(stage.shown_label is None for stage in comparison.chosen_stages()):
+        raise InputError(
+            f"only={comparison.only}: none of these stages stands in a table: add one that goes on after them"
+        )
     if not options.report_only:
         comparison.subject.open()
         hold_folder(options.output_dir)

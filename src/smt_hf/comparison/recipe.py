@@ -247,12 +247,7 @@ class Comparison(DataOptions):
                 f"only: there is no stage {sorted(unknown)[0]!r}: choose among {', '.join(stage.name for stage in stages)}"
             )
         wanted = {stage.name for name in self.only for stage in ancestry(stages, name)}
-        chosen = [stage for stage in stages if stage.name in wanted]
-        if all(stage.shown_label is None for stage in chosen):
-            raise InputError(
-                f"only={self.only}: none of these stages stands in a table: add one that goes on after them"
-            )
-        return chosen
+        return [stage for stage in stages if stage.name in wanted]
 
     def stages_of(self, cell: str) -> list[Stage]:
         """The stages to train that students with this cell go through."""

@@ -62,12 +62,11 @@ def read_backbone(
         wrapped: what to call in the model's place, such as DistributedDataParallel around it; for `logits` only.
     """
     starts = int(backbone.config.bos_token_id is not None)
-    mask, position_ids = None, torch.arange(starts + input_ids.shape[1], device=input_ids.device)[None]
+    options = {"use_cache": False, "return_dict": True}
     if documents is not None:
-        mask, position_ids = _separating(documents, starts, backbone.dtype)
+        options["attention_mask"], options["position_ids"] = _separating(documents, starts, backbone.dtype)
     if starts:
         input_ids = nn.functional.pad(input_ids, (1, 0), value=backbone.config.bos_token_id)
-    options = {"attention_mask": mask, "position_ids": position_ids, "use_cache": False, "return_dict": True}
     if logits:
         output = (backbone if wrapped is None else wrapped)(input_ids, **options, output_hidden_states=True)
         parts = output.hidden_states[-1], output.logits
