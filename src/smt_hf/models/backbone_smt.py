@@ -63,6 +63,9 @@ def read_backbone(
     """
     starts = int(backbone.config.bos_token_id is not None)
     options = {"use_cache": False, "return_dict": True}
+    if documents is None and input_ids.device.type != "cpu":
+        # without a mask the library looks whether positions begin anew, for which a GPU would have to be waited for
+        documents = torch.zeros_like(input_ids)
     if documents is not None:
         options["attention_mask"], options["position_ids"] = _separating(documents, starts, backbone.dtype)
     if starts:
