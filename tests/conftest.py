@@ -39,6 +39,20 @@ def tiny_model(encoder_attention="causal", dtype=torch.float64, seed=0, **overri
     return SmtForPreTraining(tiny_config(encoder_attention, **overrides)).to(dtype).eval()
 
 
+@pytest.fixture(autouse=True)
+def launch_of_its_own():
+    """What accelerate's plugins write into the environment ends with the test: later ones and their processes would be launched so."""
+
+    def configured():
+        return {name: value for name, value in os.environ.items() if name.startswith(("ACCELERATE_", "FSDP_"))}
+
+    before = configured()
+    yield
+    for name in configured():
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture
 def joint():
     return tiny_model()

@@ -129,8 +129,7 @@ HONOURED = dict.fromkeys(("torch_compile", "auto_find_batch_size", "bf16_full_ev
         ({"parallelism_config": object()}, {}, "parallelism_config"),
     ],
 )
-def test_what_cannot_be_honoured(accelerator, options, message, monkeypatch):
-    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "")  # which the plugin sets
+def test_what_cannot_be_honoured(accelerator, options, message):
     arguments = SimpleNamespace(**{**HONOURED, **options})
     with pytest.raises(InputError, match=message):
         check_launch(launched(**accelerator), arguments, recurrent=True)
