@@ -35,6 +35,7 @@ PREDICTED = {
 }
 # Which curves the pages of these tasks show.
 CURVES = {"retrieval": ("gradients", "drift", "memory_space"), "parity": ("drift",), "stack": ("drift",)}
+STUDIES = {"scaling_tinystories": plot_laws, "scaling_recall": plot_recall}  # of scripts/scaling_study.py
 MODELS = {
     "student": {"label": "student (fixed-size memory)", "color": "#0072B2"},
     "gpt2": {"label": "GPT-2 (key-value cache)", "color": "#D55E00"},
@@ -47,7 +48,9 @@ def recipes(folder: str) -> set[str]:
 
 
 def plot_results(name: str, images: Path) -> list[Path]:
-    """Draws the pictures of one task or dataset."""
+    """Draws the pictures of one task, dataset or study."""
+    if name in STUDIES:
+        return [STUDIES[name](read(RESULTS / f"{name}.csv"), images / f"{name}.png")]
     if name in recipes("compare"):
         return plot_rows(read_rows(RESULTS / f"{name}.csv"), images, prefix=f"{name}_")
     return plot_task(name, images)
@@ -134,20 +137,17 @@ def predicted(axes, rows) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="Tasks and datasets; all by default.")
+    parser.add_argument("names", nargs="*", help="Tasks, datasets and studies; all by default.")
     parser.add_argument("--images", type=Path, default=IMAGES, help="Folder of the pictures.")
     options = parser.parse_args()
     (options.images / "results").mkdir(parents=True, exist_ok=True)
-    known = recipes("synthetic") | recipes("compare")
+    known = recipes("synthetic") | recipes("compare") | STUDIES.keys()
     measured = [file.stem for file in sorted(RESULTS.glob("*.csv")) if file.stem in known]
     for name in options.names or measured:
         for file in plot_results(name, options.images / "results"):
             print(file)
     if not options.names and (RESULTS / f"{LONG_GENERATION}.csv").is_file():
         print(plot_turns(read_csv(RESULTS / f"{LONG_GENERATION}.csv"), options.images / f"{LONG_GENERATION}.png"))
-    for name, plot in (("scaling_tinystories", plot_laws), ("scaling_recall", plot_recall)):
-        if not options.names and (RESULTS / f"{name}.csv").is_file():
-            print(plot(read(RESULTS / f"{name}.csv"), options.images / "results" / f"{name}.png"))
     if not options.names and (RESULTS / f"{ESTIMATE}.json").is_file():
         rows = json.loads((RESULTS / f"{ESTIMATE}.json").read_text(encoding="utf-8"))
         print(plot_estimate(rows, options.images / f"{ESTIMATE}.png"))

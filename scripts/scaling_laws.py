@@ -1,7 +1,7 @@
 """What scripts/scaling_study.py measured, as tables and plots.
 
-python scripts/scaling_laws.py           # prints the tables of docs/results/scaling_study.md
-python scripts/figures.py scaling_study  # draws its plots
+python scripts/scaling_laws.py  # prints the tables of docs/results/scaling_study.md
+python scripts/figures.py scaling_tinystories scaling_recall  # draws its plots
 """
 
 import csv
