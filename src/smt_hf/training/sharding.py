@@ -9,7 +9,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
@@ -61,11 +61,6 @@ def whole_of(value):
 
 
 # ---- checkpoints -------------------------------------------------------------------------------------------------------
-
-
-def whole_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict of a sharded model in whole tensors on the CPU, on the first process; empty on all others."""
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
 def load_whole_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]):
