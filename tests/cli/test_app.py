@@ -21,7 +21,7 @@ pytest.importorskip("gradio")
 from safetensors.torch import load
 from safetensors.torch import save as safetensors_bytes
 
-from smt_hf import SmtMemory
+from smt_hf import SmtMemory, SmtRnnForCausalLM
 from smt_hf.app.interface import MAX_CHARACTERS
 from smt_hf.app.memory_file import restore, save
 from smt_hf.app.panel import heat_map, key_value_bytes, page_html, panel_html, readable_bytes
@@ -355,7 +355,10 @@ def test_half_an_emoji(student, tokenizer, write):
 def test_a_visit(tmp_path, tokenizer):
     playwright = pytest.importorskip("playwright.sync_api")
     folder = tmp_path / "student"
-    student = tiny_model(vocab_size=258, dtype=torch.float32).export_student()
+    config = tiny_model(vocab_size=258).config.student_config
+    config.num_updater_layers = layers = 24  # it must still be writing when a slow browser comes to press Stop
+    torch.manual_seed(0)
+    student = SmtRnnForCausalLM(config)
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     pictures = Path(os.environ.get("SMT_HF_ARTIFACTS", tmp_path))
@@ -383,7 +386,7 @@ def test_a_visit(tmp_path, tokenizer):
             visitor.press("stop")
             visitor.wait_until_idle()
             first = visitor.number("tokens")
-            assert visitor.number("memory") == size and visitor.number("cache") == first * 2 * 2 * 32 * 4
+            assert visitor.number("memory") == size and visitor.number("cache") == first * 2 * layers * 32 * 4
             assert first < len(BEGINNING) + 10_000 and "then stopped" in visitor.page.inner_text("#notice")
             assert visitor.page.inner_text("#page").startswith(BEGINNING)
             visitor.page.screenshot(path=pictures / "app.png")
