@@ -53,6 +53,18 @@ def test_every_trainer_takes_images(runs):
         assert saved.class_names == [str(digit) for digit in range(10)] and saved.sequence_length == 17
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_conditional": True}, "class_conditional=True: without image_size the model is one of text"),
+        ({"num_levels": 4, "class_conditional": True}, "num_levels=4, class_conditional=True: without image_size"),
+    ],
+)
+def test_options_of_images_alone(changes, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        smt.main(words(SIZES, TRAINING, SMT, changes, output_dir=tmp_path / "smt"))
+
+
 def test_a_short_context_reads_windows_and_the_memory_can_be_carried_on(runs):
     carried = {"context_length": 8, "bptt_horizon": 4, "carry_memory": True, "eval_split": "validation"}
     more = words(MODEL, {**TRAINING, **carried}, cache_dir=runs / "cache", output_dir=runs / "carried")

@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from ..checkpoints import load_backbone
-from ..data import load_processing, load_tokenizer, processor_for
+from ..data import ImageOptions, load_processing, load_tokenizer
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtForPreTraining, SmtRnnConfig, SmtTeacherConfig
 from ..utils.imports import load_object
@@ -60,21 +60,13 @@ StudentSizes = make_dataclass("StudentSizes", as_options(SmtRnnConfig, sizes(Smt
 
 
 @dataclass
-class ProcessingOptions:
+class ProcessingOptions(ImageOptions):
     """The tokenizer of a new model, or what images become."""
 
     _argument_group_name = "model"
 
     tokenizer: str = field(
         default="byte", metadata={"help": "'byte' (256 bytes and two special ids), or a tokenizer's folder or Hub id."}
-    )
-    image_size: int | None = field(
-        default=None, metadata={"help": "Learn images of this height and width, pixel by pixel, instead of text."}
-    )
-    num_levels: int = field(default=8, metadata={"help": "Grey levels of a pixel."})
-    class_conditional: bool = field(
-        default=False,
-        metadata={"help": "Begin every image with the token of its class, so that a class can be drawn."},
     )
 
 
@@ -176,7 +168,6 @@ def processing_for(options):
                 "leave tokenizer out, and the backbone's is used"
             )
         return load_processing(backbone)
-    if options.image_size is None:
+    if not options.is_of_images():
         return load_tokenizer(options.tokenizer)
-    sizes = {"size": options.image_size, "num_levels": options.num_levels}
-    return processor_for(options.images(), options.class_conditional, **sizes)
+    return options.image_processor(options.images())

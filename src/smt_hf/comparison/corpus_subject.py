@@ -5,7 +5,7 @@ from functools import cached_property
 
 import torch
 
-from ..data import ImageRows, TokenCache, evenly_spaced_windows, load_tokenizer, processor_for
+from ..data import ImageRows, TokenCache, evenly_spaced_windows, load_tokenizer
 from ..data.build import training_rows
 from ..errors import InputError
 from ..evaluation import evaluate_models
@@ -98,10 +98,9 @@ class CorpusSubject:
     def processing(self):
         """The tokenizer, or what makes ids of images."""
         options = self.comparison
-        if options.image_size is None:
+        if not options.is_of_images():
             return load_tokenizer(options.tokenizer)
-        sizes = {"size": options.image_size, "num_levels": options.num_levels}
-        return processor_for(options.images(), options.class_conditional, **sizes)
+        return options.image_processor(options.images())
 
     @property
     def is_image(self) -> bool:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from huggingface_hub.errors import StrictDataclassError
 
-from ..data import DataOptions
+from ..data import DataOptions, ImageOptions
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig, student_config_for
 from ..models.cells_smt_rnn import cell_class
@@ -36,13 +36,14 @@ OF_DATA = {"vocab_size": "it is the data's", "backbone_config": "give a stage's 
 OF_TASKS = ("task_options", "lengths", "eval_factors", "gradient_length")
 OF_CORPORA = (
     *(each.name for each in dataclasses.fields(DataOptions)),
-    *("tokenizer", "image_size", "num_levels", "class_conditional", "data_shares"),
+    *(each.name for each in dataclasses.fields(ImageOptions)),
+    *("tokenizer", "data_shares"),
     *("context_length", "rollout_steps", "reference", "target_losses"),
 )
 
 
 @dataclass
-class Comparison(DataOptions):
+class Comparison(DataOptions, ImageOptions):
     """The fields of a comparison's recipe: on a `task`, or on a `dataset` of text or images."""
 
     _argument_group_name = "comparison"
@@ -55,13 +56,6 @@ class Comparison(DataOptions):
     lengths: list[int] = field(default_factory=lambda: [32], metadata={"help": "Tokens a row; every one is a run."})
     tokenizer: str = field(
         default="byte", metadata={"help": "Of a dataset of text: 'byte', or a tokenizer's folder or Hub id."}
-    )
-    image_size: int | None = field(
-        default=None, metadata={"help": "The dataset is one of images, of which this becomes the height and width."}
-    )
-    num_levels: int = field(default=8, metadata={"help": "Grey levels of a pixel."})
-    class_conditional: bool = field(
-        default=False, metadata={"help": "Begin every image with the token of its class, which is not scored."}
     )
     data_shares: list[float] = field(
         default_factory=lambda: [1.0],

@@ -1,6 +1,6 @@
 """From options to datasets: the text or images that a command reads, and the rows that a trainer takes from them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from torch.utils.data import Subset
 
@@ -9,7 +9,7 @@ from ..models.image_processing_smt import SmtImageProcessor
 from .encoding import num_cores
 from .files import local_path
 from .image_sources import ImageSource, open_images
-from .images import ImageRows, cached_images
+from .images import ImageRows, cached_images, processor_for
 from .text_stream import TextStream
 from .token_cache import TokenCache, cached_tokens
 from .windows import TokenWindows
@@ -100,6 +100,40 @@ class TextOptions:
             num_proc=self.num_proc or num_cores(),
             **options,
         )
+
+
+@dataclass
+class ImageOptions:
+    """What images become for a new model, where it is one of images."""
+
+    image_size: int | None = field(
+        default=None, metadata={"help": "Learn images of this height and width, pixel by pixel, instead of text."}
+    )
+    num_levels: int = field(default=8, metadata={"help": "Grey levels of a pixel."})
+    class_conditional: bool = field(
+        default=False,
+        metadata={"help": "Begin every image with the token of its class, so that a class can be drawn."},
+    )
+
+    def is_of_images(self) -> bool:
+        """Whether the model is one of images.
+
+        Raises:
+            InputError: if it is one of text, and an option of images was given.
+        """
+        if self.image_size is not None:
+            return True
+        defaults = ((each.name, each.default) for each in fields(ImageOptions))
+        given = [f"{name}={value}" for name, default in defaults if (value := getattr(self, name)) != default]
+        if given:
+            raise InputError(
+                f"{', '.join(given)}: without image_size the model is one of text: give it, or leave this out"
+            )
+        return False
+
+    def image_processor(self, images: ImageSource) -> SmtImageProcessor:
+        """The processor that makes ids of such images; raises as [`processor_for`] does."""
+        return processor_for(images, self.class_conditional, size=self.image_size, num_levels=self.num_levels)
 
 
 @dataclass
