@@ -18,7 +18,7 @@ demo-pixels: $(RUNS)
 	$(BIN)/smt-hf demo --pixels --output_dir runs/digits --overwrite
 
 test: $(DEVELOPS)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(DEVELOPS)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/mypy
