@@ -14,6 +14,7 @@ FIRST = {
     "app": "write with a student in the browser and watch its memory",
 }
 MORE = {
+    "tokenize": "encode a corpus beforehand, on several machines too",
     "lm": "train the language model that a teacher can be built on",
     "bptt": "train a student alone by back-propagation through time (BPTT)",
     "finetune": "fine-tune a student by back-propagation through time",

@@ -18,7 +18,16 @@ from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from smt_hf.data import TokenCache, build_token_cache, byte_tokenizer, cached_tokens, encoding, folders, token_cache
+from smt_hf.data import (
+    TokenCache,
+    build_token_cache,
+    byte_tokenizer,
+    cache_key,
+    cached_tokens,
+    encoding,
+    folders,
+    token_cache,
+)
 from smt_hf.errors import InputError
 
 DOCUMENTS = ["héllo", "", "a <|endoftext|> b\x00", "x" * 300]
@@ -475,7 +484,7 @@ def test_default_cache_dir(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     assert cached_tokens(text_file(tmp_path), byte_tokenizer()).path.parent == tmp_path / "mine"
     monkeypatch.delenv("SMT_HF_CACHE")
-    assert token_cache.default_cache_dir() == tmp_path / "hf" / "smt_hf"
+    assert cache_key.default_cache_dir() == tmp_path / "hf" / "smt_hf"
     monkeypatch.delenv("HF_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert token_cache.default_cache_dir() == tmp_path / ".cache" / "smt_hf"
+    assert cache_key.default_cache_dir() == tmp_path / ".cache" / "smt_hf"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data import TokenCache
+from ..data.cache_key import CacheKey
 from ..data.token_cache import FORMAT_VERSION, cached, write_token_cache
 
 CHUNK_DOCUMENTS = 10_000
@@ -33,7 +34,7 @@ def share_of(corpus: TokenCache, share: float, cache_dir: str | os.PathLike | No
     def build(path: Path) -> TokenCache:
         return write_token_cache(_chunks(corpus, share), corpus.vocab_size, path, fingerprint)
 
-    return cached(f"share-{share:g}", fingerprint, build, cache_dir)
+    return cached(CacheKey(f"share-{share:g}", fingerprint), build, cache_dir)
 
 
 def _chunks(corpus: TokenCache, share: float) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:

@@ -5,10 +5,12 @@ from .collation import collate
 from .documents import iter_documents, iter_text_file
 from .encoding import encode_documents
 from .image_sources import ImageSource, open_images
-from .images import ImageRows, build_image_cache, cached_images, processor_for
+from .images import ImageRows, build_image_cache, cached_images, image_key, processor_for
+from .merging import merge_shards
 from .processing import load_processing, load_processor
+from .shards import Shard
 from .text_stream import TextStream
-from .token_cache import TokenCache, build_token_cache, cached_tokens
+from .token_cache import TokenCache, build_token_cache, cached_tokens, text_key
 from .tokenizer import byte_tokenizer, is_byte_tokenizer, load_tokenizer, without_special_tokens
 from .windows import TokenWindows, evenly_spaced_windows
 
@@ -17,6 +19,7 @@ __all__ = [
     "ImageOptions",
     "ImageRows",
     "ImageSource",
+    "Shard",
     "TextOptions",
     "TextStream",
     "TokenCache",
@@ -29,13 +32,16 @@ __all__ = [
     "collate",
     "encode_documents",
     "evenly_spaced_windows",
+    "image_key",
     "is_byte_tokenizer",
     "iter_documents",
     "iter_text_file",
     "load_processing",
     "load_processor",
     "load_tokenizer",
+    "merge_shards",
     "open_images",
     "processor_for",
+    "text_key",
     "without_special_tokens",
 ]

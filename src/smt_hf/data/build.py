@@ -9,9 +9,11 @@ from ..models.image_processing_smt import SmtImageProcessor
 from .encoding import num_cores
 from .files import local_path
 from .image_sources import ImageSource, open_images
-from .images import ImageRows, cached_images, processor_for
+from .images import ImageRows, cached_images, image_key, processor_for
+from .merging import merge_shards
+from .shards import Shard
 from .text_stream import TextStream
-from .token_cache import TokenCache, cached_tokens
+from .token_cache import TokenCache, cached_tokens, text_key
 from .windows import TokenWindows
 
 
@@ -59,15 +61,24 @@ class TextOptions:
         default=None, metadata={"help": "Folder of token caches; $SMT_HF_CACHE or ~/.cache/smt_hf by default."}
     )
 
-    def tokens(self, tokenizer) -> TokenCache:
-        """The text of `dataset` as tokens, or its images where the tokenizer is a [`SmtImageProcessor`].
+    def tokens(self, tokenizer, shard: Shard | None = None) -> TokenCache:
+        """The text of `dataset` as tokens, or its images where the tokenizer is a [`SmtImageProcessor`]; or one shard of them.
 
         Raises:
             InputError: if there is no dataset, or it cannot be read.
         """
         if self.dataset is None:
             raise InputError("dataset is missing: pass a text file or a Hub dataset id")
-        return self._read(self.dataset, tokenizer, split=self.split, max_documents=self.max_documents)
+        return self._read(self.dataset, tokenizer, shard, split=self.split, max_documents=self.max_documents)
+
+    def merged(self, tokenizer, num_shards: int) -> TokenCache:
+        """What [`tokens`] returns, made of shards; raises as [`merge_shards`] does."""
+        if isinstance(tokenizer, SmtImageProcessor):
+            key = image_key(self.images(), tokenizer, self.max_documents)
+        else:
+            limits = {"split": self.split, "max_documents": self.max_documents}
+            key = text_key(self.dataset, tokenizer, **self._reading(), **limits)
+        return merge_shards(key, num_shards, self.cache_dir)
 
     def tokens_of(self, source: str, split: str, tokenizer) -> TokenCache:
         """As [`tokens`], of another source or split."""
@@ -85,21 +96,21 @@ class TextOptions:
             streaming=self.streaming,
         )
 
-    def _read(self, source, tokenizer, **options) -> TokenCache:
+    def _read(self, source, tokenizer, shard: Shard | None = None, **options) -> TokenCache:
         if isinstance(tokenizer, SmtImageProcessor):
             images = self.images(source, options["split"])
-            return cached_images(images, tokenizer, self.cache_dir, options.get("max_documents"))
-        return cached_tokens(
-            source,
-            tokenizer,
-            self.cache_dir,
-            config_name=self.dataset_config,
-            text_column=self.text_column,
-            separator=self.separator,
-            streaming=self.streaming,
-            num_proc=self.num_proc or num_cores(),
-            **options,
-        )
+            return cached_images(images, tokenizer, self.cache_dir, options.get("max_documents"), shard)
+        num_proc = self.num_proc or num_cores()
+        return cached_tokens(source, tokenizer, self.cache_dir, num_proc, shard, **self._reading(), **options)
+
+    def _reading(self) -> dict:
+        """How every text is read."""
+        return {
+            "config_name": self.dataset_config,
+            "text_column": self.text_column,
+            "separator": self.separator,
+            "streaming": self.streaming,
+        }
 
 
 @dataclass

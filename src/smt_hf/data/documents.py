@@ -1,5 +1,6 @@
 """Reading the documents of a corpus one by one: from files, folders, Hub datasets and `datasets` objects."""
 
+import functools
 import itertools
 import os
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ import datasets
 from ..errors import InputError, one_line
 from .files import EXPECTED, FORMATS, OPENERS, READ_ROWS, TEXT, file_texts, local_path, row_texts
 from .folders import folder_files
+from .shards import Shard
 
 SPLITS = (datasets.DatasetDict, datasets.IterableDatasetDict)
 DATASETS = (datasets.Dataset, datasets.IterableDataset)
@@ -25,6 +27,7 @@ def iter_documents(
     streaming: bool = False,
     separator: str = SEPARATOR,
     max_documents: int | None = None,
+    shard: Shard | None = None,
 ) -> Iterator[str]:
     """Return an iterator over the documents of a corpus, in order, without holding the corpus in memory.
 
@@ -44,10 +47,14 @@ def iter_documents(
         streaming: read a Hub dataset while it downloads instead of downloading it first.
         separator: the text between the documents of a `.txt` file; a file without it is one document.
         max_documents: stop after this many documents.
+        shard: read this part alone; the parts one after another are the whole. Where there are as many files, or rows of
+            a `Dataset`, as shards, and no `max_documents`, whole files or rows are dealt out, and the others are not read.
+            Otherwise the documents are counted first, and read again up to the end of the part.
 
     Raises:
         InputError: at the call, for a source, split or column that does not exist, a Hub that cannot be reached, and
-            a source without documents; on iteration, for contents that cannot be read, naming the file and the row.
+            a source without documents, or with fewer than shards; on iteration, for contents that cannot be read, naming
+            the file and the row.
     """
     if not separator:
         raise InputError("separator is empty: pass the text between documents, or leave it out")
@@ -58,11 +65,23 @@ def iter_documents(
     found = find_source(source, split, config_name)
     if isinstance(found, str):
         found = load_dataset(found, datasets.load_dataset, found, name=config_name, split=split, streaming=streaming)
-    if isinstance(found, DATASETS):
-        texts = _column(found, text_column, source)
-    else:
-        texts = itertools.chain.from_iterable(file_texts(file, text_column, separator) for file in found)
-    return itertools.islice(_documents(texts, source), max_documents)
+    texts = functools.partial(_texts, text_column=text_column, separator=separator, source=source)
+    if shard is None:
+        return itertools.islice(_documents(texts(found), source), max_documents)
+    if max_documents is None and (pieces := _num_pieces(found)) >= shard.num_shards:
+        place = shard.part(pieces)
+        if isinstance(found, list):
+            return _without_empty(texts(found[place]))
+        part = found.shard(num_shards=shard.num_shards, index=shard.index, contiguous=True)
+        return _without_empty(texts(part, first_row=place.start + 1 if isinstance(found, datasets.Dataset) else 1))
+    number = sum(1 for _ in itertools.islice(_without_empty(texts(found)), max_documents))
+    place = shard.part_of_all(number, describe(source), "documents")
+    return itertools.islice(_without_empty(texts(found)), place.start, place.stop)
+
+
+def _num_pieces(found: list[Path] | datasets.Dataset | datasets.IterableDataset) -> int:
+    """The files or rows of a source that can be read without the others."""
+    return found.num_shards if isinstance(found, datasets.IterableDataset) else len(found)
 
 
 def iter_text_file(path: str | os.PathLike, *, text_column: str = "text", separator: str = SEPARATOR) -> Iterator[str]:
@@ -79,13 +98,27 @@ def iter_text_file(path: str | os.PathLike, *, text_column: str = "text", separa
     return _documents(file_texts(file, text_column, separator, default=TEXT), path)
 
 
+def _texts(
+    found: list[Path] | datasets.Dataset | datasets.IterableDataset, text_column, separator, source, first_row: int = 1
+) -> Iterator[str | None]:
+    """The texts of files or rows; those of a dataset are counted from `first_row` in messages."""
+    if isinstance(found, DATASETS):
+        return _column(found, text_column, source, first_row)
+    return itertools.chain.from_iterable(file_texts(file, text_column, separator) for file in found)
+
+
 def _documents(texts: Iterable[str | None], source) -> Iterator[str]:
-    """The texts without newlines at either end, empty and null ones left out; the first is read at the call."""
-    documents = filter(None, (text.strip("\r\n") for text in texts if text))
+    """The documents that texts are; the first is read at the call, so that there is one."""
+    documents = _without_empty(texts)
     first = next(documents, None)
     if first is None:
         raise InputError(f"{describe(source)} contains no documents: every text in it is empty")
     return itertools.chain([first], documents)
+
+
+def _without_empty(texts: Iterable[str | None]) -> Iterator[str]:
+    """The texts without newlines at either end, empty and null ones left out."""
+    return filter(None, (text.strip("\r\n") for text in texts if text))
 
 
 def find_source(source, split: str, config_name: str | None) -> list[Path] | datasets.Dataset | str:
@@ -155,7 +188,9 @@ def load_dataset(source, load, *arguments, **options):
         raise InputError(f"cannot load {describe(source)}: {remedy} ({reason})") from error
 
 
-def _column(dataset: datasets.Dataset | datasets.IterableDataset, text_column: str, source) -> Iterator[str | None]:
+def _column(
+    dataset: datasets.Dataset | datasets.IterableDataset, text_column: str, source, first_row: int
+) -> Iterator[str | None]:
     """The texts of a column; the column is checked at the call."""
     dataset, name = dataset.with_format(None), describe(source)
     names = dataset.column_names or list(load_dataset(source, next, iter(dataset), {}))
@@ -164,5 +199,5 @@ def _column(dataset: datasets.Dataset | datasets.IterableDataset, text_column: s
     batches = dataset.select_columns([text_column]).iter(batch_size=READ_ROWS) if names else iter(())
     loaded = iter(lambda: load_dataset(source, next, batches, None), None)
     texts = itertools.chain.from_iterable(batch[text_column] for batch in loaded)
-    rows = ((f"row {number}", {text_column: text}) for number, text in enumerate(texts, 1))
+    rows = ((f"row {number}", {text_column: text}) for number, text in enumerate(texts, first_row))
     return row_texts(rows, text_column, name)

@@ -1,9 +1,10 @@
 """Reading the images of a data set one by one: from folders, arrays, Hub datasets and `datasets` objects."""
 
+import itertools
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import datasets
@@ -12,6 +13,7 @@ import numpy as np
 from ..errors import InputError, one_line
 from .documents import describe, find_source, load_dataset, split_of
 from .files import local_path
+from .shards import Shard
 
 DIGITS = "digits"  # the 8 x 8 digits that come with scikit-learn
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
@@ -33,16 +35,33 @@ class ImageSource:
         name: for messages.
         class_names: the classes, in the order of their labels; `None` where images have none.
         identity: JSON-ready values that change when the images do.
-        items: makes an iterator over `(image, label)`, the label `None` where there is none.
+        items: makes an iterator over images, or what `read` makes them of, and their labels, `None` where there are none.
+        read: the image of an item, so that none is read in vain.
     """
 
     name: str
     class_names: list[str] | None
     identity: list
-    items: Callable[[], Iterable]
+    items: Callable[[], Iterable[tuple]]
+    read: Callable = field(default=lambda image: image)
 
     def __iter__(self) -> Iterator[tuple]:
-        return iter(self.items())
+        for item, label in self.items():
+            yield self.read(item), label
+
+    def part(self, shard: Shard, max_images: int | None = None) -> "ImageSource":
+        """One of the contiguous parts of the first `max_images` images, or of all.
+
+        Raises:
+            InputError: if there are fewer images than parts.
+        """
+        number = sum(1 for _ in itertools.islice(self.items(), max_images))
+        place = shard.part_of_all(number, self.name, "images")
+
+        def items():
+            return itertools.islice(self.items(), place.start, place.stop)
+
+        return replace(self, name=f"{shard} of {self.name}", items=items)
 
 
 def open_images(
@@ -121,7 +140,7 @@ def _held_out(source: ImageSource, split: str, holdout: int | None) -> ImageSour
     validation = split == "validation"
 
     def items():
-        for number, item in enumerate(source):
+        for number, item in enumerate(source.items()):
             block, place = divmod(number, holdout)
             # drawn, for an even step would take the same few of classes that stand in turn
             if (random.Random(block).randrange(holdout) == place) == validation:
@@ -176,11 +195,7 @@ def _from_folder(folder: Path, files: list[Path], split: str, holdout: int | Non
     chosen = [(files[index], places[index][1]) for index in order]
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file, _ in chosen]
 
-    def items():
-        for file, label in chosen:
-            yield read_image(file), label
-
-    source = ImageSource(name, class_names, [stats], items)
+    source = ImageSource(name, class_names, [stats], lambda: chosen, read_image)
     return source if has_splits else _held_out(source, split, holdout)
 
 
@@ -334,9 +349,14 @@ def _from_dataset(dataset, source, split: str, columns: tuple, holdout: int | No
         class_names = _names_of(dataset, features.get(label_column), label_column, name)
     identity = [str(source), split] if isinstance(source, str) else [getattr(dataset, "_fingerprint", None)]
 
+    wanted = dataset.with_format(None).select_columns([column for column in (image_column, label_column) if column])
+    feature = features.get(image_column)
+    encoded = isinstance(dataset, datasets.Dataset) and isinstance(feature, datasets.Image) and feature.decode
+    if encoded:
+        wanted = wanted.cast_column(image_column, replace(feature, decode=False))
+
     def items():
-        wanted = [image_column] if label_column is None else [image_column, label_column]
-        rows = iter(dataset.with_format(None).select_columns(wanted))
+        rows = iter(wanted)
         while (row := load_dataset(source, next, rows, None)) is not None:
             image, label = row[image_column], row.get(label_column)
             if isinstance(image, list):
@@ -345,7 +365,10 @@ def _from_dataset(dataset, source, split: str, columns: tuple, holdout: int | No
                 label = class_names.index(label)
             yield image, label
 
-    return ImageSource(name, class_names, identity, items)
+    def read(image):
+        return load_dataset(source, feature.decode_example, image) if encoded and image is not None else image
+
+    return ImageSource(name, class_names, identity, items, read)
 
 
 def _column_of(features: dict, kind: type) -> str | None:

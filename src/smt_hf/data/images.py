@@ -9,7 +9,9 @@ import torch
 
 from ..errors import InputError, one_line
 from ..models.image_processing_smt import SmtImageProcessor
+from .cache_key import CacheKey
 from .image_sources import ImageSource, open_images
+from .shards import Shard
 from .token_cache import FORMAT_VERSION, TokenCache, cached, write_token_cache
 
 CHUNK_IMAGES = 4096
@@ -71,6 +73,7 @@ def cached_images(
     processor: SmtImageProcessor,
     cache_dir: str | os.PathLike | None = None,
     max_images: int | None = None,
+    shard: Shard | None = None,
     **options,
 ) -> TokenCache:
     """Return the token cache of a data set of images, built on the first call and reused while nothing it depends on changes.
@@ -82,6 +85,7 @@ def cached_images(
         processor: makes ids of images.
         cache_dir: the folder of all caches, as for text.
         max_images: read so many at most.
+        shard: build the cache of this part alone, for [`merge_shards`].
         options: those of [`open_images`].
 
     Raises:
@@ -90,6 +94,18 @@ def cached_images(
     """
     if not isinstance(source, ImageSource):
         source = open_images(source, **options)
+    key = image_key(source, processor, max_images).of(shard)
+
+    def build(path: Path) -> TokenCache:
+        if shard is None:
+            return build_image_cache(source, processor, path, max_images, key.fingerprint)
+        return build_image_cache(source.part(shard, max_images), processor, path, None, key.fingerprint)
+
+    return cached(key, build, cache_dir)
+
+
+def image_key(source: ImageSource, processor: SmtImageProcessor, max_images: int | None = None) -> CacheKey:
+    """What the token cache of images depends on; arguments and errors are those of [`cached_images`]."""
     if max_images is not None and max_images < 1:
         raise InputError(f"max_images is {max_images}: give 1 or more, or leave it out for all")
     check_classes(source, processor)
@@ -104,11 +120,7 @@ def cached_images(
         "processor": processor.to_dict(),
         "max_images": max_images,
     }
-
-    def build(path: Path) -> TokenCache:
-        return build_image_cache(source, processor, path, max_images, fingerprint)
-
-    return cached(source.name.strip("'"), fingerprint, build, cache_dir)
+    return CacheKey(source.name.strip("'"), fingerprint)
 
 
 def build_image_cache(

@@ -4,7 +4,6 @@ import inspect
 import json
 import logging
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,10 +17,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import InputError, one_line
 from ..utils.digests import file_digest, value_digest
+from .cache_key import CacheKey
 from .documents import find_source, iter_documents
 from .drafts import draft_folder, publish, remove_drafts
 from .encoding import check_eos_token, encoded_chunks
 from .files import local_path
+from .shards import Shard
 from .tokenizer import tokenizer_content
 
 FORMAT_VERSION = 2
@@ -80,8 +81,9 @@ class TokenCache:
         if digest not in (None, meta["digest"]):
             raise InputError(f"the token cache {str(path)!r} was replaced after it was opened: open it again")
         try:
-            tokens = np.memmap(path / TOKENS, dtype=meta["dtype"], mode="r")
-            starts = np.memmap(path / STARTS, dtype=np.int64, mode="r")
+            tokens, starts = (
+                _map_file(path / name, dtype) for name, dtype in ((TOKENS, meta["dtype"]), (STARTS, np.int64))
+            )
         except (OSError, ValueError) as error:
             raise _damaged(path, one_line(error)) from error
         if (len(tokens), len(starts)) != (meta["num_tokens"], meta["num_documents"]):
@@ -98,6 +100,7 @@ def build_token_cache(
     path: str | os.PathLike,
     fingerprint: dict | None = None,
     num_proc: int = 1,
+    may_be_empty: bool = False,
 ) -> TokenCache:
     """Encode documents into a token cache, in one pass and in bounded memory.
 
@@ -111,6 +114,7 @@ def build_token_cache(
         path: the folder to write.
         fingerprint: JSON-ready values that say what the cache was made from, kept in its `meta.json`.
         num_proc: processes that encode, for texts of more than a few million characters; the cache is the same for any number.
+        may_be_empty: accept that there are no documents.
 
     Raises:
         InputError: no documents, no eos token, a token id outside the vocabulary, a `path` that is something else, or
@@ -118,7 +122,7 @@ def build_token_cache(
     """
     check_eos_token(tokenizer)
     return write_token_cache(
-        encoded_chunks(_chunks(documents), tokenizer, num_proc), len(tokenizer), path, fingerprint
+        encoded_chunks(_chunks(documents), tokenizer, num_proc), len(tokenizer), path, fingerprint, may_be_empty
     )
 
 
@@ -127,6 +131,7 @@ def write_token_cache(
     vocab_size: int,
     path: str | os.PathLike,
     fingerprint: dict | None = None,
+    may_be_empty: bool = False,
 ) -> TokenCache:
     """Write documents that are token ids already into a token cache; the rest is as in [`build_token_cache`].
 
@@ -135,6 +140,7 @@ def write_token_cache(
         vocab_size: above every token id.
         path: the folder to write.
         fingerprint: JSON-ready values that say what the cache was made from, kept in its `meta.json`.
+        may_be_empty: accept that there are no documents.
 
     Raises:
         InputError: no documents, a `path` that is something else, or one that cannot be written.
@@ -148,6 +154,8 @@ def write_token_cache(
             remove_drafts(path.parent, FILES)
             folder = stack.enter_context(draft_folder(path))
         meta = _write_tokens(chunks, vocab_size, folder, path)
+        if not (meta["num_documents"] or may_be_empty):
+            raise InputError(f"there are no documents to write to {str(path)!r}: pass at least one")
         with _writing(path):
             meta |= {"digest": _data_digest(folder), "fingerprint": fingerprint or {}}
             (folder / META).write_text(_meta_text(meta), encoding="utf-8")
@@ -161,6 +169,7 @@ def cached_tokens(
     tokenizer: PreTrainedTokenizerBase,
     cache_dir: str | os.PathLike | None = None,
     num_proc: int = 1,
+    shard: Shard | None = None,
     **options,
 ) -> TokenCache:
     """Return the token cache of a corpus, built on the first call and reused while nothing it depends on changes.
@@ -175,47 +184,49 @@ def cached_tokens(
         tokenizer: one with an eos token.
         cache_dir: the folder of all caches; `$SMT_HF_CACHE`, else `$HF_HOME/smt_hf`, else `~/.cache/smt_hf`.
         num_proc: as in [`build_token_cache`].
-        options: those of `iter_documents`.
+        shard: build the cache of this part alone, for [`merge_shards`]; as in `iter_documents`.
+        options: the others of `iter_documents`.
 
     Raises:
         InputError: as `iter_documents` and `build_token_cache` do.
     """
+    key = text_key(source, tokenizer, **options).of(shard)
+
+    def build(path: Path) -> TokenCache:
+        documents = iter_documents(source, shard=shard, **options)
+        return build_token_cache(documents, tokenizer, path, key.fingerprint, num_proc, shard is not None)
+
+    return cached(key, build, cache_dir)
+
+
+def text_key(source, tokenizer: PreTrainedTokenizerBase, **options) -> CacheKey:
+    """What the token cache of a corpus depends on; arguments and errors are those of [`cached_tokens`]."""
     given = inspect.signature(iter_documents).bind(source, **options)
     given.apply_defaults()
-    named = {name: value for name, value in given.kwargs.items() if name != "streaming"}
+    named = {name: value for name, value in given.kwargs.items() if name not in ("streaming", "shard")}
     fingerprint = {
         "version": FORMAT_VERSION,
         "source": _source_state(source, named["split"], named["config_name"]),
         "tokenizer": value_digest([tokenizer_content(tokenizer), tokenizer.eos_token_id, len(tokenizer)]),
         "options": named,
     }
-    name = str(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
-
-    def build(path: Path) -> TokenCache:
-        return build_token_cache(iter_documents(source, **options), tokenizer, path, fingerprint, num_proc)
-
-    return cached(name, fingerprint, build, cache_dir)
+    return CacheKey(str(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__, fingerprint)
 
 
 def cached(
-    name: str,
-    fingerprint: dict,
-    build: Callable[[Path], TokenCache],
-    cache_dir: str | os.PathLike | None = None,
+    key: CacheKey, build: Callable[[Path], TokenCache], cache_dir: str | os.PathLike | None = None
 ) -> TokenCache:
-    """The token cache that belongs to a fingerprint, built by the first process that asks for it.
+    """The token cache of a key, built by the first process that asks for it.
 
     Args:
-        name: what the folder's name begins with.
-        fingerprint: JSON-ready values that decide what the cache holds.
+        key: what it holds.
         build: writes the cache at a path.
         cache_dir: the folder of all caches, as in [`cached_tokens`].
 
     Raises:
         InputError: if it cannot be written, or as `build` does.
     """
-    name = re.sub(r"[^\w.]+", "_", name)[-40:].lstrip(".")
-    path = Path(cache_dir or default_cache_dir()).expanduser() / f"{name}-{value_digest(fingerprint)[:16]}"
+    path = key.path(cache_dir)
     if (cache := _open_if_whole(path)) is not None:
         return cache
     with _writing(path):
@@ -225,12 +236,6 @@ def cached(
         if (cache := _open_if_whole(path)) is not None:  # another process has built it in the meantime
             return cache
         return build(path)
-
-
-def default_cache_dir() -> Path:
-    """`$SMT_HF_CACHE`, else `$HF_HOME/smt_hf`, else `~/.cache/smt_hf`."""
-    hugging_face_home = os.environ.get("HF_HOME") or "~/.cache"
-    return Path(os.environ.get("SMT_HF_CACHE") or Path(hugging_face_home) / "smt_hf").expanduser()
 
 
 def _open_if_whole(path: Path) -> TokenCache | None:
@@ -272,8 +277,6 @@ def _write_tokens(chunks: Iterable, vocab_size: int, folder: Path, path: Path) -
             num_tokens += len(ids)
             num_documents += len(lengths)
             num_bytes += chunk_bytes
-    if not num_documents:
-        raise InputError(f"there are no documents to write to {str(path)!r}: pass at least one")
     return {
         "version": FORMAT_VERSION,
         "dtype": dtype.name,
@@ -299,6 +302,15 @@ def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
 # ---- what is on disk -----------------------------------------------------------------------------------------------
 
 
+def read_fingerprint(path: Path) -> dict:
+    """What the token cache at a path was made from.
+
+    Raises:
+        InputError: if there is none, or its `meta.json` is damaged or of another format.
+    """
+    return _read_meta(path)["fingerprint"]
+
+
 def _read_meta(path: Path) -> dict:
     try:
         text = (path / META).read_text(encoding="utf-8")
@@ -318,6 +330,11 @@ def _read_meta(path: Path) -> dict:
     if text != _meta_text(meta):
         raise _damaged(path, f"its {META} is not the one that was written")
     return meta
+
+
+def _map_file(path: Path, dtype) -> np.ndarray:
+    """The array in a file, memory-mapped unless it is empty, which no file can be."""
+    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype=dtype)
 
 
 def _meta_text(meta: dict) -> str:

@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.token_cache import default_cache_dir
+from ..data.cache_key import default_cache_dir
 from ..errors import InputError, one_line
 
 SECONDS = 300  # for a download

@@ -69,6 +69,8 @@ BOUNDS = {
     "max_documents": SIZE,
     "num_eval_windows": SIZE,
     "num_proc": SIZE,
+    "num_shards": SIZE,
+    "shard_index": COUNT,
     "processes": SIZE,
     "processes_per_node": SIZE,
     "price": COUNT,

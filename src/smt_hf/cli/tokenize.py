@@ -1,0 +1,69 @@
+"""`smt-hf tokenize`: encode a corpus into its token cache, on one machine or in shards on several."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..data import Shard, TextOptions, TokenCache
+from ..errors import InputError
+from .options import ProcessingOptions, processing_for
+from .parsing import Command, parse
+
+
+@dataclass
+class TokenizeOptions(TextOptions, ProcessingOptions):
+    """What to encode, how, and which part of it."""
+
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub id of a model, whose tokenizer or image processor is used instead."},
+    )
+    num_shards: int | None = field(
+        default=None, metadata={"help": "Parts that the corpus is cut into, one for each of several machines."}
+    )
+    shard_index: int | None = field(
+        default=None, metadata={"help": "The part to encode here, numbered from 0 to num_shards - 1."}
+    )
+    merge: bool = field(
+        default=False, metadata={"help": "Make the one cache of all shards, which have to be there, and remove them."}
+    )
+
+    def __post_init__(self):
+        self.shard = None
+        if self.num_shards is None:
+            if self.shard_index is not None or self.merge:
+                given = "merge" if self.merge else f"shard_index={self.shard_index}"
+                raise InputError(f"{given} needs the number of shards: pass --num_shards")
+            return
+        if self.merge == (self.shard_index is not None):
+            given = f"shard_index={self.shard_index} and merge" if self.merge else f"num_shards={self.num_shards}"
+            raise InputError(f"{given}: pass --shard_index on each machine, or --merge true once all shards are there")
+        if not self.merge:
+            self.shard = Shard(self.num_shards, self.shard_index)
+
+
+COMMAND = Command(
+    name="tokenize",
+    kinds=[TokenizeOptions],
+    description="""Encode a text, or images, into the token cache that every other command finds when it is given the same data,
+tokenizer and cache_dir. Several machines encode a shard each; the merged cache is to the byte that of one machine.""",
+    example="""example:
+  smt-hf tokenize stories.txt
+  smt-hf tokenize corpus/ --num_shards 2 --shard_index 0   # one machine
+  smt-hf tokenize corpus/ --num_shards 2 --shard_index 1   # another one
+  smt-hf tokenize corpus/ --num_shards 2 --merge true      # when both are done""",
+    positionals=["dataset"],
+    required={"dataset": "a text file, a folder of them, images, or a Hub dataset id"},
+)
+
+
+def main(argv: Sequence[str]) -> TokenCache:
+    """Runs the command and returns the cache."""
+    (options,) = parse(COMMAND, argv)
+    tokenizer = processing_for(options)
+    if options.merge:
+        cache = options.merged(tokenizer, options.num_shards)
+    else:
+        cache = options.tokens(tokenizer, options.shard)
+    what = "" if options.shard is None else f"{options.shard}: "
+    print(f"{what}{cache.num_tokens:,} tokens in {cache.num_documents:,} documents\n{cache.path}")
+    return cache

@@ -1,0 +1,57 @@
+"""The parts that a corpus is cut into, one a machine."""
+
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of the contiguous parts of a corpus, as `datasets.Dataset.shard(num_shards, index, contiguous=True)` cuts them.
+
+    Args:
+        num_shards: of how many parts.
+        index: which one, from 0.
+
+    Raises:
+        InputError: for an index outside 0..num_shards-1.
+    """
+
+    num_shards: int
+    index: int
+
+    def __post_init__(self):
+        if not 0 <= self.index < self.num_shards:
+            raise InputError(
+                f"shard_index={self.index} is none of num_shards={self.num_shards}: shards are numbered from 0 to "
+                f"{self.num_shards - 1}"
+            )
+
+    def __str__(self) -> str:
+        return f"shard {self.index} of {self.num_shards}"
+
+    @property
+    def suffix(self) -> str:
+        """What a file or folder of this shard is called after, as in the names of data sets."""
+        return f"-{self.index:05}-of-{self.num_shards:05}"
+
+    def part(self, length: int) -> slice:
+        """Its part of so many things in order; the parts differ in length by one at most."""
+        each, more = divmod(length, self.num_shards)
+        start = self.index * each + min(self.index, more)
+        return slice(start, start + each + (self.index < more))
+
+    def part_of_all(self, length: int, name: str, what: str) -> slice:
+        """The same, where every part must have something.
+
+        Args:
+            length: how many things there are.
+            name: of the corpus, for the message.
+            what: the things are.
+
+        Raises:
+            InputError: if there are fewer things than shards.
+        """
+        if length < self.num_shards:
+            raise InputError(f"num_shards={self.num_shards} exceeds the {length} {what} of {name}: lower it")
+        return self.part(length)
