@@ -35,15 +35,15 @@ def test_rows_read_every_segment_of_consecutive_windows(cache):
     items = [data[index] for index in range(4 * 7)]
     for row in range(4):
         own = items[row::4]
-        assert [int(item["segment"]) for item in own] == [(row + step) % 3 for step in range(7)]
-        assert all(int(item["row"]) == row for item in own) and len({len(item["input_ids"]) for item in own}) == 1
-        read = [item["input_ids"][5 + 8 * item["segment"] :][:9] for item in own]
+        assert [item["place"].segment for item in own] == [(row + step) % 3 for step in range(7)]
+        assert all(item["place"].row == row for item in own) and len({len(item["input_ids"]) for item in own}) == 1
+        read = [item["input_ids"][5 + 8 * item["place"].segment :][:9] for item in own]
         for item, before, after in zip(own[1:], read, read[1:], strict=False):
-            assert before[-1] == after[0] or not item["continued"]
-        assert not own[0]["continued"] and all(item["continued"] for item in own[1:]) or row == 3
+            assert before[-1] == after[0] or not item["place"].continued
+        assert not own[0]["place"].continued and (all(item["place"].continued for item in own[1:]) or row == 3)
     data.set_epoch(1)
     assert not data[0]["input_ids"].equal(items[0]["input_ids"])
-    read_once = torch.stack([data[index]["window"] for index in range(len(data))]).unique(return_counts=True)[1]
+    read_once = {data[index]["place"].window for index in range(len(data))}
     assert len(read_once) == data.num_windows
 
 

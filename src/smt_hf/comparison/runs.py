@@ -152,7 +152,7 @@ def sample_batches(trainer) -> list[dict]:
 def tokens_of(batch: dict, segment_length: int) -> int:
     """The tokens that a batch goes through: of a stream's or a window's segment those that it goes on by."""
     rows, length = batch["input_ids"].shape
-    if "segment" in batch:
+    if "places" in batch:
         return rows * segment_length
     return rows * (length - 1 if "continued" in batch else length)
 

@@ -1,5 +1,8 @@
 """Windows that the rows of a step read segment by segment, for students whose memory goes on from step to step."""
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
@@ -9,13 +12,38 @@ from .images import ImageRows
 from .windows import window_at
 
 
+class RowPlace(NamedTuple):
+    """What a row reads in a step, in numbers and no tensors: what they decide is decided on the host.
+
+    segment: number of the segment in its window.
+    row: number of the row among those of a step.
+    window: number of the window, another in every epoch.
+    continued: whether the row's memory after the step before goes on into this segment.
+    """
+
+    segment: int
+    row: int
+    window: int
+    continued: bool
+
+
+def collate_places(rows: Sequence[dict], collator: Callable) -> dict:
+    """A batch of [`RowWindows`] as a collator makes it, with the list `places` of their [`RowPlace`]s; of other rows as it is.
+
+    What moves a batch to a device leaves the list where it is.
+    """
+    if "place" not in rows[0]:
+        return collator(rows)
+    columns = collator([{name: row[name] for name in row if name != "place"} for row in rows])
+    return {**columns, "places": [row["place"] for row in rows]}
+
+
 class RowWindows(EpochDataset):
     """Item `i` is segment by segment what row `i % num_rows` reads: its window, and which segment of it is due.
 
     A row reads consecutive windows of a text, or one image after another. Rows stand at different segments, so that every step
     sees all places of a window, and only some rows begin a new one. An item is `input_ids` and, of a text, `documents` `(T,)` of the whole
-    window, with `lead` tokens before it and one after it, and the numbers `segment`, `row` and `window`; the bool
-    `continued` says that the row's memory after the step before goes on into this segment.
+    window, with `lead` tokens before it and one after it, and the [`RowPlace`] `place`; [`collate_places`] makes batches of them.
 
     Args:
         windows: `TokenWindows`, whose text is read in windows of `window_length` tokens, or `ImageRows`, which are read whole.
@@ -67,7 +95,7 @@ class RowWindows(EpochDataset):
     def __len__(self) -> int:
         return self.num_windows * self.num_segments
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor | RowPlace]:
         step, row = divmod(range(len(self))[index], self.num_rows)
         number, segment = divmod(step + row % self.num_segments, self.num_segments)
         per_row = self.num_windows // self.num_rows
@@ -82,12 +110,8 @@ class RowWindows(EpochDataset):
         else:
             window = dict(self.images[self._image_at(place)])
             goes_on = segment > 0
-        numbers = {"segment": segment, "row": row, "window": (self.epoch * self.num_windows + place)}
-        return {
-            **window,
-            **{name: torch.tensor(value) for name, value in numbers.items()},
-            "continued": torch.tensor(step > 0 and goes_on),
-        }
+        number_of_all = self.epoch * self.num_windows + place
+        return {**window, "place": RowPlace(segment, row, number_of_all, continued=step > 0 and goes_on)}
 
     def _image_at(self, place: int) -> int:
         """Which image of the epoch's order stands at a place."""

@@ -1,7 +1,7 @@
 """One training step on the meta device: the very code of the trainers, on tensors that have shapes and no numbers."""
 
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -78,7 +78,8 @@ def trace_step(
     with kernels_of_cpu(on_cpu):
         trainer = meta_trainer(config, arguments)
         batch = meta_batch(arguments)
-        step = trainer.step_of(batch, meta_plan(trainer, batch, draw), draw)
+        plan = meta_plan(trainer, batch, draw)
+        step = trainer.step_of(batch, plan, draw)
         meter = Meter()
         trainer.model.train()
         trained = [each for each in trainer.model.parameters() if each.requires_grad]
@@ -90,7 +91,8 @@ def trace_step(
                 trainer.run(trainer.model, step)  # the first step
             meter.kernels.clear()
             trainer.carried.rewind()
-            trainer.new_windows = new_windows
+            others = plan.window + (torch.arange(len(plan.window)) < new_windows)
+            step = replace(step, plan=replace(plan, window=others))
         with Metered(meter), Kernels(meter, arguments.bf16):
             trainer.mean_loss(trainer.losses(trainer.model, step)[0]).backward()
         chain = sequential_flops(trainer, batch.input_ids)
@@ -148,13 +150,13 @@ def meta_batch(arguments) -> Batch:
 
 
 def meta_plan(trainer, batch: Batch, draw: tuple[int, int]):
-    """What a step looks at; where the memory is carried on, numbers that are never read."""
+    """What a step looks at; where the memory is carried on, the first segment of every row."""
     if not carries_windows(trainer.args):
         return trainer.draw_plan(batch, step_generator(*draw))
     rows = len(batch.input_ids)
-    columns = torch.zeros(rows, 1, trainer.args.segment_length, dtype=torch.long, device="meta")
-    segment, window = (torch.zeros(rows, dtype=torch.long, device="meta") for _ in range(2))
-    continued, forced, cold = (torch.zeros(rows, dtype=torch.bool, device="meta") for _ in range(3))
+    columns = torch.zeros(rows, 1, trainer.args.segment_length, dtype=torch.long)
+    segment, window = torch.zeros(2, rows, dtype=torch.long)
+    continued, forced, cold = torch.zeros(3, rows, dtype=torch.bool)
     return CarriedPlan(columns, segment, window, continued, forced, cold)
 
 
@@ -165,7 +167,7 @@ def meta_trainer(config, arguments):
         whole = SmtForPreTraining(config) if hasattr(config, "teacher_config") else None
         student = SmtRnnForCausalLM(getattr(config, "student_config", config)) if kind is not SmtTrainer else None
     windows = carries_windows(arguments)
-    made = type(f"Meta{kind.__name__}", (_WindowsOnMeta if windows else _OnMeta, kind), {})
+    made = type(f"Meta{kind.__name__}", (_OnMeta, kind), {})
     if kind is SmtTrainer:
         return made(model=whole, args=arguments)
     if kind is DmtTrainer:
@@ -182,24 +184,17 @@ def meta_trainer(config, arguments):
 
 
 class _OnMeta:
-    """A trainer whose models stay where they are."""
+    """A trainer whose models and batches stay where they are."""
 
     def _move_model_to_device(self, model, device):
         pass
 
+    def _prepare_inputs(self, inputs):
+        return inputs
+
     def create_accelerator_and_postprocess(self):
         super().create_accelerator_and_postprocess()
         self.accelerator.device_placement = False
-
-
-class _WindowsOnMeta(_OnMeta):
-    """A trainer of DMT with the memory carried on, which is told how many rows begin a window."""
-
-    new_windows: int
-
-    def _new_windows(self, plan, earlier):
-        number = len(plan.window) if earlier is None else self.new_windows
-        return torch.arange(number, device=plan.window.device)
 
 
 class _Carried:

@@ -25,7 +25,7 @@ def row_windows(dataset, args, batch_size: int) -> RowWindows:
 
 @dataclass(frozen=True, eq=False)
 class CarriedPlan:
-    """Which segment every row reads of its window, and from which memory.
+    """Which segment every row reads of its window, and from which memory. All lie on the CPU, whatever the device of the tokens.
 
     Attributes:
         columns: `(B, 1, J)`, each row's own.
@@ -43,6 +43,12 @@ class CarriedPlan:
     forced: torch.Tensor
     cold: torch.Tensor
 
+    def new_windows(self, earlier: torch.Tensor | None) -> torch.Tensor:
+        """The numbers `(N,)` of the rows whose window is another than in the step before; all where those are not known."""
+        if earlier is None:
+            return torch.arange(len(self.window))
+        return (self.window != earlier).nonzero()[:, 0]
+
 
 @dataclass
 class Rows:
@@ -51,7 +57,7 @@ class Rows:
     Attributes:
         memory: `(B, K, D)`, the student's own.
         forced: bool `(B,)`, rows that are put on the teacher's states until their window ends.
-        window: `(B,)`, the windows that the following were made of; `None` after a training was resumed.
+        window: `(B,)` on the CPU, the windows that the following were made of; `None` after a training was resumed.
         encoded: `(B, S + 2, K, D)`, the teacher's states of the empty context and around the segments of a window.
         backbone_logits: `(B, T, V)`, if they are learned.
     """

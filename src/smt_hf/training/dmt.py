@@ -1,12 +1,15 @@
 """DMT: the student corrected on the states that it reaches by itself (DAgger), the teacher frozen."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 
 from ..batch import Batch
 from ..checkpoints import check_pair
+from ..data import collate
+from ..data.row_windows import collate_places
 from ..errors import InputError
 from ..losses import cross_entropy, dynamics
 from ..models.cache_smt_rnn import SmtRnnCache
@@ -167,6 +170,8 @@ class DmtTrainer(TaughtTrainer):
     def __init__(self, model, args, teacher, **kwargs):
         check_pair(teacher, model)
         check_backbone(args, teacher)
+        if args.carry_memory:
+            kwargs["data_collator"] = partial(collate_places, collator=kwargs.get("data_collator") or collate)
         model.model.initial_memory.requires_grad_(False)  # a state of the teacher's
         super().__init__(model=model, args=args, **kwargs)
         if self.neftune_noise_alpha is not None:
@@ -185,17 +190,13 @@ class DmtTrainer(TaughtTrainer):
         return {"teacher": weights_identity(self.accelerator.unwrap_model(self.teacher))}
 
     def make_step(self, inputs, draw):
-        if "segment" not in inputs:
+        if "places" not in inputs:
             return super().make_step(inputs, draw)
-        batch, args, device = Batch.of(self._prepare_inputs(inputs)), self.args, self.args.device
-        segment, row, window, continued = (
-            inputs[name].to(device) for name in ("segment", "row", "window", "continued")
-        )
-        dataset = self.train_dataset
-        columns = (
-            dataset.lead + segment[:, None] * args.segment_length + torch.arange(args.segment_length, device=device)
-        )
-        drawn = torch.rand(2, dataset.num_rows, generator=step_generator(*draw)).to(device)[:, row]
+        args, dataset = self.args, self.train_dataset
+        segment, row, window, continued = (torch.tensor(numbers) for numbers in zip(*inputs["places"], strict=True))
+        batch = Batch.of(self._prepare_inputs({name: inputs[name] for name in inputs if name != "places"}))
+        columns = dataset.lead + segment[:, None] * args.segment_length + torch.arange(args.segment_length)
+        drawn = torch.rand(2, dataset.num_rows, generator=step_generator(*draw))[:, row]
         plan = CarriedPlan(
             columns[:, None],
             segment,
@@ -253,20 +254,23 @@ class DmtTrainer(TaughtTrainer):
 
     def _run_carried(self, model, step: Step) -> DmtOutput:
         """One segment of every row, from the student's memory after the step before or from the teacher's."""
-        batch, plan, args = step.batch, step.plan, self.args
-        every = torch.arange(len(plan.window), device=plan.window.device)
+        batch, plan, device = step.batch, step.plan, step.batch.input_ids.device
+        every = torch.arange(len(plan.window), device=device)
+        segment, continued, forced, cold = (
+            columns_on(device, numbers) for numbers in (plan.segment, plan.continued, plan.forced, plan.cold)
+        )
         earlier = self.carried.take()
         rows = self._encode_windows(batch, plan, earlier)
-        taught, target = rows.encoded[every, plan.segment + 1], rows.encoded[every, plan.segment + 2]
+        taught, target = rows.encoded[every, segment + 1], rows.encoded[every, segment + 2]
         memory = taught
-        rows.forced = plan.forced
+        rows.forced = forced
         if earlier is not None:
-            memory = torch.where(plan.continued[:, None, None], earlier.memory, taught)
-            begins = (plan.segment == 0) | ~plan.continued
-            rows.forced = torch.where(begins, plan.forced, earlier.forced)
+            memory = torch.where(continued[:, None, None], earlier.memory, taught)
+            begins = (segment == 0) | ~continued
+            rows.forced = torch.where(begins, forced, earlier.forced)
         memory = torch.where(rows.forced[:, None, None], taught, memory)
-        columns = plan.columns.flatten(1).clamp(max=batch.input_ids.shape[1] - 1)
-        restart, documents = plan.cold, None
+        columns = columns_on(device, plan.columns.flatten(1).clamp(max=batch.input_ids.shape[1] - 1))
+        restart, documents = cold, None
         if batch.documents is not None:
             documents = batch.documents.gather(1, columns)
             restart = restart | batch.begins.gather(1, columns[:, :1])[:, 0] & (columns[:, 0] > 0)
@@ -277,7 +281,7 @@ class DmtTrainer(TaughtTrainer):
             documents=documents,
             output_memory=True,
             use_cache=False,
-            detach_readout=args.detach_readout,
+            detach_readout=self.args.detach_readout,
         )
         rows.memory = output.memory[:, -1].detach()
         if model.training:
@@ -289,13 +293,14 @@ class DmtTrainer(TaughtTrainer):
 
     def _encode_windows(self, batch, plan: CarriedPlan, earlier: Rows | None) -> Rows:
         """The rows of a step with the teacher's states of their windows, of which only new ones are encoded."""
-        new = self._new_windows(plan, earlier)
         if earlier is None or earlier.window is None:
             rows = Rows(None, None, plan.window)
         else:
             rows = Rows(None, None, plan.window, earlier.encoded, earlier.backbone_logits)
+        new = plan.new_windows(None if earlier is None else earlier.window)
         if not len(new):
             return rows
+        new = columns_on(batch.input_ids.device, new)
         data, length = self.train_dataset, batch.input_ids.shape[1]
         edges = data.lead - 1 + self.args.segment_length * torch.arange(data.num_segments + 1)
         positions = torch.cat([torch.tensor([-1]), edges.clamp(max=length - 1)])
@@ -307,12 +312,6 @@ class DmtTrainer(TaughtTrainer):
             if logits is not None:
                 rows.backbone_logits[new] = logits
         return rows
-
-    def _new_windows(self, plan: CarriedPlan, earlier: Rows | None) -> torch.Tensor:
-        """The numbers `(N,)` of the rows whose window is another than in the step before."""
-        if earlier is None or earlier.window is None:
-            return torch.arange(len(plan.window), device=plan.window.device)
-        return (plan.window != earlier.window).nonzero()[:, 0]
 
     def _encode(self, batch, positions, columns) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The teacher's states after positions `(N,)`, and its backbone's logits at columns, if they are learned."""
