@@ -1,10 +1,12 @@
 """DMT whose memory goes on from step to step: against the student and the teacher read one token at a time."""
 
+import numpy as np
 import pytest
 import torch
 
 from smt_hf.data import TokenWindows
 from smt_hf.data.row_windows import RowWindows
+from smt_hf.data.token_cache import write_token_cache
 from smt_hf.errors import InputError
 from tests.backbones import language_model, model_on
 from tests.training.conftest import logged
@@ -43,8 +45,19 @@ def test_rows_read_every_segment_of_consecutive_windows(cache):
         assert not own[0]["place"].continued and (all(item["place"].continued for item in own[1:]) or row == 3)
     data.set_epoch(1)
     assert not data[0]["input_ids"].equal(items[0]["input_ids"])
-    read_once = {data[index]["place"].window for index in range(len(data))}
-    assert len(read_once) == data.num_windows
+
+
+def test_a_window_is_read_once_and_its_beginning_known(tmp_path):
+    tokens = np.arange(3000)  # no two windows are alike
+    cache = write_token_cache([(tokens, np.full(30, 100), 3000)], 3000, tmp_path / "cache")
+    data = RowWindows(TokenWindows(cache, 25), 24, 8, 4, lead=5, seed=3)
+    items = [data[index] for index in range(len(data))]
+    assert len({tuple(item["input_ids"].tolist()) for item in items}) == data.num_windows
+    for row in range(4):
+        own = items[row::4]
+        assert own[0]["place"].begins
+        for before, item in zip(own, own[1:], strict=False):
+            assert item["place"].begins != item["input_ids"].equal(before["input_ids"])
 
 
 @pytest.mark.parametrize("forcing", [0.0, 1.0])

@@ -17,13 +17,13 @@ class RowPlace(NamedTuple):
 
     segment: number of the segment in its window.
     row: number of the row among those of a step.
-    window: number of the window, another in every epoch.
+    begins: whether the row read another window in the step before, or nothing.
     continued: whether the row's memory after the step before goes on into this segment.
     """
 
     segment: int
     row: int
-    window: int
+    begins: bool
     continued: bool
 
 
@@ -110,8 +110,8 @@ class RowWindows(EpochDataset):
         else:
             window = dict(self.images[self._image_at(place)])
             goes_on = segment > 0
-        number_of_all = self.epoch * self.num_windows + place
-        return {**window, "place": RowPlace(segment, row, number_of_all, continued=step > 0 and goes_on)}
+        begins = segment == 0 or step == 0
+        return {**window, "place": RowPlace(segment, row, begins, continued=step > 0 and goes_on)}
 
     def _image_at(self, place: int) -> int:
         """Which image of the epoch's order stands at a place."""

@@ -91,8 +91,7 @@ def trace_step(
                 trainer.run(trainer.model, step)  # the first step
             meter.kernels.clear()
             trainer.carried.rewind()
-            others = plan.window + (torch.arange(len(plan.window)) < new_windows)
-            step = replace(step, plan=replace(plan, window=others))
+            step = replace(step, plan=replace(plan, new=torch.arange(new_windows)))
         with Metered(meter), Kernels(meter, arguments.bf16):
             trainer.mean_loss(trainer.losses(trainer.model, step)[0]).backward()
         chain = sequential_flops(trainer, batch.input_ids)
@@ -155,9 +154,8 @@ def meta_plan(trainer, batch: Batch, draw: tuple[int, int]):
         return trainer.draw_plan(batch, step_generator(*draw))
     rows = len(batch.input_ids)
     columns = torch.zeros(rows, 1, trainer.args.segment_length, dtype=torch.long)
-    segment, window = torch.zeros(2, rows, dtype=torch.long)
     continued, forced, cold = torch.zeros(3, rows, dtype=torch.bool)
-    return CarriedPlan(columns, segment, window, continued, forced, cold)
+    return CarriedPlan(columns, columns[:, 0, 0], torch.arange(rows), continued, forced, cold)
 
 
 def meta_trainer(config, arguments):

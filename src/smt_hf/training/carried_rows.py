@@ -30,7 +30,7 @@ class CarriedPlan:
     Attributes:
         columns: `(B, 1, J)`, each row's own.
         segment: `(B,)`, the number of the segment in the window.
-        window: `(B,)`, the number of the window.
+        new: `(N,)`, the numbers of the rows that begin a window.
         continued: bool `(B,)`, the memory after the step before goes on.
         forced: bool `(B,)`, a window that begins now is put on the teacher's states.
         cold: bool `(B,)`, a window that begins now starts from the empty context.
@@ -38,16 +38,10 @@ class CarriedPlan:
 
     columns: torch.Tensor
     segment: torch.Tensor
-    window: torch.Tensor
+    new: torch.Tensor
     continued: torch.Tensor
     forced: torch.Tensor
     cold: torch.Tensor
-
-    def new_windows(self, earlier: torch.Tensor | None) -> torch.Tensor:
-        """The numbers `(N,)` of the rows whose window is another than in the step before; all where those are not known."""
-        if earlier is None:
-            return torch.arange(len(self.window))
-        return (self.window != earlier).nonzero()[:, 0]
 
 
 @dataclass
@@ -57,14 +51,13 @@ class Rows:
     Attributes:
         memory: `(B, K, D)`, the student's own.
         forced: bool `(B,)`, rows that are put on the teacher's states until their window ends.
-        window: `(B,)` on the CPU, the windows that the following were made of; `None` after a training was resumed.
-        encoded: `(B, S + 2, K, D)`, the teacher's states of the empty context and around the segments of a window.
+        encoded: `(B, S + 2, K, D)`, the teacher's states of the empty context and around the segments of a window; `None` after a
+            training was resumed.
         backbone_logits: `(B, T, V)`, if they are learned.
     """
 
     memory: torch.Tensor
     forced: torch.Tensor
-    window: torch.Tensor | None = None
     encoded: torch.Tensor | None = None
     backbone_logits: torch.Tensor | None = None
 

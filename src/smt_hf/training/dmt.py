@@ -193,14 +193,14 @@ class DmtTrainer(TaughtTrainer):
         if "places" not in inputs:
             return super().make_step(inputs, draw)
         args, dataset = self.args, self.train_dataset
-        segment, row, window, continued = (torch.tensor(numbers) for numbers in zip(*inputs["places"], strict=True))
+        segment, row, begins, continued = (torch.tensor(numbers) for numbers in zip(*inputs["places"], strict=True))
         batch = Batch.of(self._prepare_inputs({name: inputs[name] for name in inputs if name != "places"}))
         columns = dataset.lead + segment[:, None] * args.segment_length + torch.arange(args.segment_length)
         drawn = torch.rand(2, dataset.num_rows, generator=step_generator(*draw))[:, row]
         plan = CarriedPlan(
             columns[:, None],
             segment,
-            window,
+            begins.nonzero()[:, 0],
             continued,
             forced=drawn[0] < self._forced_share(),
             cold=(drawn[1] < args.cold_start_probability) & (segment == 0),
@@ -255,7 +255,7 @@ class DmtTrainer(TaughtTrainer):
     def _run_carried(self, model, step: Step) -> DmtOutput:
         """One segment of every row, from the student's memory after the step before or from the teacher's."""
         batch, plan, device = step.batch, step.plan, step.batch.input_ids.device
-        every = torch.arange(len(plan.window), device=device)
+        every = torch.arange(len(plan.segment), device=device)
         segment, continued, forced, cold = (
             columns_on(device, numbers) for numbers in (plan.segment, plan.continued, plan.forced, plan.cold)
         )
@@ -293,11 +293,10 @@ class DmtTrainer(TaughtTrainer):
 
     def _encode_windows(self, batch, plan: CarriedPlan, earlier: Rows | None) -> Rows:
         """The rows of a step with the teacher's states of their windows, of which only new ones are encoded."""
-        if earlier is None or earlier.window is None:
-            rows = Rows(None, None, plan.window)
+        if earlier is None or earlier.encoded is None:
+            new, rows = torch.arange(len(plan.segment)), Rows(None, None)
         else:
-            rows = Rows(None, None, plan.window, earlier.encoded, earlier.backbone_logits)
-        new = plan.new_windows(None if earlier is None else earlier.window)
+            new, rows = plan.new, Rows(None, None, earlier.encoded, earlier.backbone_logits)
         if not len(new):
             return rows
         new = columns_on(batch.input_ids.device, new)
