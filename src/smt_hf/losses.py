@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .batch import IGNORED
+from .models.documents_smt import columns_on
 from .models.layers_smt import squared_distance
 
 
@@ -60,22 +61,34 @@ def dynamics(predicted: torch.Tensor, target: torch.Tensor, counted: torch.Tenso
     return LossTerm((squared_distance(predicted, target) * valid).sum(), valid.sum())
 
 
-def uniformity(memory: torch.Tensor, num_samples: int = 512, generator: torch.Generator | None = None) -> torch.Tensor:
+def uniformity(memory: torch.Tensor, chosen: torch.Tensor | None = None) -> torch.Tensor:
     """Uniformity loss `log mean exp(-2 ||u_a - u_b||^2)` over pairs of L2-normalised memory tokens (Kumar & Isola).
 
     Args:
         memory: `(..., K, D)`.
-        num_samples: how many of its tokens are drawn, all when there are no more.
-        generator: a CPU generator to draw them with; torch's global one when `None`.
+        chosen: `(N,)`, which of all its tokens, in order, are looked at, from [`sample_tokens`]; all when `None`.
 
     Returns:
         A scalar between -8 (no two tokens near each other) and 0 (all the same). It is no sum over items: with
         gradient accumulation or several processes each batch has its own.
     """
     tokens = F.normalize(memory.float().flatten(0, -2), dim=-1)
-    if len(tokens) > num_samples:
-        tokens = tokens[torch.randperm(len(tokens), generator=generator)[:num_samples].to(tokens.device)]
+    if chosen is not None:
+        tokens = tokens[columns_on(tokens.device, chosen)]
     return torch.pdist(tokens).square().mul(-2).exp().mean().log()
+
+
+def sample_tokens(num_tokens: int, num_samples: int = 512, generator: torch.Generator | None = None):
+    """The memory tokens `(num_samples,)` whose uniformity is looked at; `None`, all of them, where there are no more.
+
+    Args:
+        num_tokens: of all memories.
+        num_samples: how many are drawn.
+        generator: a CPU generator to draw them with; torch's global one when `None`.
+    """
+    if num_tokens <= num_samples:
+        return None
+    return torch.randperm(num_tokens, generator=generator)[:num_samples]
 
 
 def effective_rank(memory: torch.Tensor) -> torch.Tensor:

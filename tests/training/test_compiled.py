@@ -3,13 +3,26 @@
 `aot_eager` traces forward and backward pass as `torch.compile` does for a GPU, and runs them with torch's own kernels.
 """
 
+import copy
+
 import pytest
 import torch
 
-from smt_hf.losses import cross_entropy, dynamics
+from smt_hf import SmtConfig, SmtForPreTraining, SmtImageProcessor, SmtTeacherConfig
+from smt_hf.data import ImageRows, TokenWindows, build_image_cache, build_token_cache
+from smt_hf.models import student_config_for
+from smt_hf.training import (
+    BpttTrainer,
+    BpttTrainingArguments,
+    DmtTrainer,
+    DmtTrainingArguments,
+    SmtTrainer,
+    SmtTrainingArguments,
+)
 from tests.conftest import tiny_model
+from tests.training.conftest import COMMON, logged
 
-LENGTH, SEGMENTS, SEGMENT = 12, 3, 4
+SEGMENT = 4
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +33,8 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
-def compiled(function):
-    return torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=False)
+def compiled(function, dynamic=False):
+    return torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=dynamic)
 
 
 def compare(function, inputs, parameters):
@@ -72,41 +85,116 @@ def test_the_teachers_encoder(joint, tokens):
     compare(encode, (tokens, positions), list(joint.teacher.parameters()))
 
 
-def whole_loss(joint, ids, positions, starts, targets):
-    """Encoder, segments and readouts with SMT's terms, of a plan whose shapes stay the same."""
-    teacher, student = joint.teacher, joint.student
-    memory = teacher(ids, positions, return_dict=True).memory
-    before, after = memory[:, :-1], memory[:, 1:]
-    columns = starts[:, None] + torch.arange(SEGMENT)
-    states, last = student.model.unroll(
-        student.model.embed_tokens(ids[:, columns].flatten(0, 1)), before.flatten(0, 1)
-    )
-    last = last.unflatten(0, (len(ids), SEGMENTS))
-    terms = [
-        dynamics(last, after, torch.zeros(len(ids), SEGMENTS)),
-        cross_entropy(student.readout(states).unflatten(0, (len(ids), SEGMENTS)), targets[:, columns]),
-        cross_entropy(teacher.readout(memory), targets[:, positions]),
-    ]
-    return sum(term.mean for term in terms)
+# ---- whole trainers ------------------------------------------------------------------------------------------------
+
+ROWS, STEPS, WARM_UP = 2, 50, 25
+KINDS = {
+    "SMT": ("smt", {"num_transitions": 2}),
+    "SMT in segments": ("smt", {"num_transitions": 4, "segment_length": 2, "student_weight": 1.0}),
+    "DMT by sweeps": ("dmt", {"segment_length": 2, "num_sweeps": [1, 2]}),
+    "DMT, carried": ("dmt", {"segment_length": 2, "rollout": "carried", "teacher_lead": 2}),
+    "BPTT": ("bptt", {}),
+}
+OWN = {"smt": {"horizon": 2, "num_decoded": 2}, "dmt": {"rollout_length": 4}, "bptt": {}}
 
 
-def test_a_whole_loss_compiles_once_in_fifty_steps(joint):
-    """Other tokens and other positions in every step, the same graph."""
-    parameters = [each for each in joint.parameters() if each.requires_grad]
-    loss = compiled(lambda *inputs: whole_loss(joint, *inputs))
-    positions = torch.arange(-1, LENGTH, SEGMENT)
-    for number in range(50):
-        drawn = torch.Generator().manual_seed(number)
-        ids = torch.randint(20, (2, LENGTH + SEGMENT), generator=drawn)
-        shift = int(torch.randint(SEGMENT, (1,), generator=drawn))
-        inputs = ids, positions + shift, positions[:-1] + 1 + shift, ids.roll(-1, dims=1)
-        value = loss(*inputs)
-        if number in (0, 49):
-            expected = whole_loss(joint, *inputs)
-            torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
-            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-            others = torch.autograd.grad(expected, parameters, allow_unused=True)
-            for gradient, other in zip(gradients, others, strict=True):
-                if other is not None:
-                    torch.testing.assert_close(gradient, other, rtol=1e-9, atol=1e-9)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+@pytest.fixture(scope="module")
+def text(stories, tokenizer):
+    """Documents so short that windows hold several."""
+    return build_token_cache((f"ab{n % 7}" for n in range(200)), tokenizer, stories / "short")
+
+
+@pytest.fixture(scope="module")
+def images(stories):
+    drawn = torch.randint(256, (12, 2, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).numpy()
+    return build_image_cache([(each, None) for each in drawn], SmtImageProcessor((2, 3)), stories / "pixels")
+
+
+def trainer_of(name, data, tmp_path, **more):
+    """A trainer whose loss compiles in seconds; images end within what is decoded."""
+    kind, own = KINDS[name]
+    of_images = data.vocab_size < 256
+    common = {
+        **COMMON,
+        "context_length": 6 if of_images else 4,
+        "per_device_train_batch_size": ROWS,
+        "output_dir": str(tmp_path),
+        **more,
+    }
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_memory_tokens": 2, "num_encoder_layers": 1, "num_decoder_layers": 1}
+    teacher = SmtTeacherConfig(vocab_size=data.vocab_size, num_attention_heads=2, initializer_range=0.3, **sizes)
+    student = student_config_for(teacher, num_updater_layers=1, cell_type="elman")
+    joint = SmtForPreTraining(SmtConfig(teacher_config=teacher, student_config=student)).double()
+    classes = {
+        "smt": (SmtTrainer, SmtTrainingArguments, {"model": joint}),
+        "dmt": (DmtTrainer, DmtTrainingArguments, {"model": joint.export_student(), "teacher": joint.teacher}),
+        "bptt": (BpttTrainer, BpttTrainingArguments, {"model": joint.export_student()}),
+    }
+    made, arguments, models = classes[kind]
+    args = arguments(**{**common, **OWN[kind], **own})
+    rows = ImageRows(data) if of_images else TokenWindows(data, args.window_length)
+    return made(**models, args=args, train_dataset=rows)
+
+
+def steps_of(trainer):
+    """The first steps of a training, without learning."""
+    trainer.model.train()
+    data = trainer.train_dataset
+    for number in range(STEPS):
+        rows = [data[(number * ROWS + row) % len(data)] for row in range(ROWS)]
+        trainer.state.global_step = number
+        yield trainer.make_step(trainer.data_collator(rows), (0, number))
+
+
+@pytest.mark.parametrize(
+    "name, source",
+    [
+        ("SMT in segments", "text"),
+        ("SMT", "images"),
+        ("DMT by sweeps", "text"),
+        ("DMT, carried", "text"),
+        ("DMT, carried", "images"),
+        ("BPTT", "text"),
+        ("BPTT", "images"),
+    ],
+)
+def test_a_whole_loss_compiles_and_nothing_again_after_the_warm_up(name, source, text, images, tmp_path):
+    """Models, readouts and all terms in one graph: other tokens, positions, sweeps and windows in every step."""
+    trainer = trainer_of(name, {"text": text, "images": images}[source], tmp_path)
+    parameters = [each for each in trainer.model.parameters() if each.requires_grad]
+
+    def loss(step):
+        return trainer.mean_loss(trainer.losses(trainer.model, step)[0])
+
+    traced = compiled(loss, dynamic=None)
+    for number, step in enumerate(steps_of(trainer)):
+        carried, trainer.carried = trainer.carried, copy.deepcopy(trainer.carried)
+        expected = loss(step)
+        trainer.carried = carried
+        with torch._dynamo.config.patch(error_on_recompile=number >= WARM_UP):
+            found = traced(step)
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+            if number in (0, WARM_UP, STEPS - 1):
+                gradients, others = (
+                    torch.autograd.grad(each, parameters, allow_unused=True) for each in (found, expected)
+                )
+                for gradient, other in zip(gradients, others, strict=True):
+                    assert (gradient is None) == (other is None)
+                    if other is not None:
+                        torch.testing.assert_close(gradient, other, rtol=1e-6, atol=1e-7)
+        if trainer.carried is not None:
+            trainer.carried.rewind()
+
+
+@pytest.mark.parametrize("name", ["SMT", "DMT, carried"])
+def test_a_training_with_torch_compile(name, text, tmp_path):
+    """The argument of the library compiles the trained model: the same losses and the same weights."""
+    runs = []
+    for more in ({}, {"torch_compile": True, "torch_compile_backend": "aot_eager"}):
+        trainer = trainer_of(name, text, tmp_path, max_steps=4, **more)
+        trainer.train()
+        runs.append((logged(trainer), {key: value.clone() for key, value in trainer.student().state_dict().items()}))
+    assert runs[0][0] == pytest.approx(runs[1][0], rel=1e-6)
+    for key, weight in runs[0][1].items():
+        torch.testing.assert_close(runs[1][1][key], weight, rtol=1e-6, atol=1e-9)

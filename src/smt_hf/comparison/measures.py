@@ -12,7 +12,7 @@ from ..evaluation import (
     teacher_states,
 )
 from ..evaluation.tasks import EVALUATION_SEED
-from ..losses import IGNORED, effective_rank, uniformity
+from ..losses import IGNORED, effective_rank, sample_tokens, uniformity
 
 GRADIENT_ROWS = 8
 
@@ -25,7 +25,7 @@ def measured(comparison, student, teacher, length: int, is_smt: bool) -> dict:
     sample = comparison.load_task(length).sample(64, EVALUATION_SEED)
     states = rollout(student, sample["input_ids"])[1]
     result["effective_rank"] = effective_rank(states).item()
-    result["uniformity"] = uniformity(states).item()
+    result["uniformity"] = uniformity(states, sample_tokens(states.shape[:-1].numel())).item()
     result["memory_space"] = memory_space(states, sample["shift_labels"])
     if teacher is not None:
         result["drift"] = drift(student, teacher, sample["input_ids"]).tolist()

@@ -108,8 +108,8 @@ class SmtAttention(nn.Module):
         """`(B, heads, L, head_size)` each -> `(B, L, heads, head_size)` and the weights, where there are any."""
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.config.attention_dropout if self.training else 0.0
-        few = query.shape[2] * key.shape[2] <= 64 and query.device.type in SHORT_ATTENTION
-        if few and attention_mask is None and not dropout and self.config._attn_implementation in ("sdpa", "eager"):
+        short = attention_mask is None and not dropout and self.config._attn_implementation in ("sdpa", "eager")
+        if short and query.device.type in SHORT_ATTENTION and query.shape[2] * key.shape[2] <= 64:
             attend = short_attention_forward
         options = {"dropout": dropout, "scaling": self.scaling, "is_causal": False}
         if attention_mask is not None and query.is_cuda and self.config._attn_implementation == "sdpa":

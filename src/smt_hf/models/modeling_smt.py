@@ -151,6 +151,7 @@ class SmtForPreTraining(SmtPreTrainedModel):
         horizon: int,
         segment_length: int = 1,
         positions: torch.LongTensor | None = None,
+        context_length: int | None = None,
         attention_mask: torch.Tensor | None = None,
         documents: torch.LongTensor | None = None,
         detach_teacher: bool = False,
@@ -174,6 +175,8 @@ class SmtForPreTraining(SmtPreTrainedModel):
             segment_length: J; the gradient goes back so many steps, however long the window is.
             positions: `(P,)`, the encoded positions in rising order: before and after every segment, and -1 where a document
                 begins in one. See [`positions_for`], which chooses them when `None`.
+            context_length: tokens up to the last encoded position, which the teacher reads; found in `positions` when `None`, for
+                which a compiled graph has to break.
             attention_mask: `(B, T)`, 0 for padding.
             documents: `(B, T)`; nothing crosses from one document into the next, and -1 is padding.
             detach_teacher: stop the gradient of the predicted and target memories at the teacher.
@@ -191,7 +194,8 @@ class SmtForPreTraining(SmtPreTrainedModel):
         begins = None if documents is None else document_starts(documents)
         if positions is None:
             positions = self.positions_for(segment_starts, segment_length, begins)
-        context = slice(0, int(positions[-1]) + 1)  # later tokens are futures only
+        context_length = int(positions[-1]) + 1 if context_length is None else context_length
+        context = slice(0, context_length)  # later tokens are futures only
         teacher_output = self.teacher(
             input_ids[:, context],
             positions,
@@ -246,20 +250,32 @@ class SmtForPreTraining(SmtPreTrainedModel):
         return output
 
     def _decode_futures(self, memory, input_ids, positions, horizon) -> torch.Tensor:
-        """Logits `(B, M, T_f, V)` of the futures of memories `(B, M, K, D)`, those that end alike together."""
+        """Logits `(B, M, T_f, V)` of the futures of memories `(B, M, K, D)`, those that end alike together.
+
+        In a compiled graph, whose shapes must not depend on numbers, all are decoded to the end, and what lies past the window is
+        dropped.
+        """
         steps = (input_ids.shape[1] - positions).clamp(max=horizon)  # the states that lie in the window
+        if torch.compiler.is_compiling():
+            decoded = self._decode_together(memory, input_ids, positions, horizon)
+            beyond = torch.arange(horizon, device=positions.device) >= steps[:, None]
+            return decoded.masked_fill(columns_on(input_ids.device, beyond)[..., None], 0)
         logits = [None] * len(positions)
         for num_steps in steps.unique().tolist():
             chosen = (steps == num_steps).nonzero()[:, 0]
-            columns = positions[chosen, None] + torch.arange(1, num_steps + 1, device=positions.device)
-            columns = columns.clamp(max=input_ids.shape[1] - 1)  # the last one is no input
-            future_ids = input_ids[:, columns_on(input_ids.device, columns)]
             memories = memory[:, columns_on(input_ids.device, chosen)]
-            decoded = self.teacher.decode(memories.flatten(0, 1), future_ids.flatten(0, 1))
-            decoded = nn.functional.pad(decoded, (0, 0, 0, horizon - num_steps)).unflatten(0, (len(input_ids), -1))
+            decoded = self._decode_together(memories, input_ids, positions[chosen], num_steps)
+            decoded = nn.functional.pad(decoded, (0, 0, 0, horizon - num_steps))
             for place, part in zip(chosen.tolist(), decoded.unbind(dim=1), strict=True):
                 logits[place] = part
         return torch.stack(logits, dim=1)
+
+    def _decode_together(self, memory, input_ids, positions, num_steps: int) -> torch.Tensor:
+        """Logits `(B, M, num_steps, V)` of futures of one length."""
+        columns = positions[:, None] + torch.arange(1, num_steps + 1, device=positions.device)
+        columns = columns.clamp(max=input_ids.shape[1] - 1)  # the last one is no input
+        future_ids = input_ids[:, columns_on(input_ids.device, columns)]
+        return self.teacher.decode(memory.flatten(0, 1), future_ids.flatten(0, 1)).unflatten(0, memory.shape[:2])
 
     @torch.no_grad()
     def empty_memory(self) -> torch.Tensor:

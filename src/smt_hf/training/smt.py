@@ -1,13 +1,13 @@
 """SMT: teacher and student together, all time steps in parallel."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from transformers.integrations.neftune import activate_neftune, deactivate_neftune
 
 from ..batch import IGNORED, Batch
 from ..errors import InputError
-from ..losses import cross_entropy, dynamics, uniformity
+from ..losses import cross_entropy, dynamics, sample_tokens, uniformity
 from ..models.modeling_smt import encoded_positions
 from ..utils.described import described
 from .arguments import TaughtTrainingArguments, check_something_to_train
@@ -27,6 +27,7 @@ class SmtPlan:
         positions: `(P,)`, the encoded positions.
         decoded_positions: `(M,)`, those whose futures are decoded.
         horizon: T_f.
+        context_length: tokens up to the last encoded position, which the model finds by itself when `None`.
     """
 
     segment_starts: torch.Tensor
@@ -34,6 +35,7 @@ class SmtPlan:
     positions: torch.Tensor
     decoded_positions: torch.Tensor
     horizon: int
+    context_length: int | None = None
 
     @property
     def columns(self) -> torch.Tensor:
@@ -82,7 +84,7 @@ SMT_TERMS = (
         "uniformity",
         0.001,
         "Weight of the uniformity loss.",
-        lambda output, step: uniformity(encoded_states(output), generator=step_generator(*step.draw)),
+        lambda output, step: uniformity(output.memory, step.chosen),
     ),
 )
 
@@ -262,7 +264,12 @@ class SmtTrainer(TaughtTrainer):
         decoded = sample_decoded(decodable, args.num_decoded, generator)
         model = self.accelerator.unwrap_model(self.model)
         positions = model.positions_for(starts, args.segment_length, batch.begins)
-        return SmtPlan(starts, args.segment_length, positions, decoded, args.horizon)
+        return SmtPlan(starts, args.segment_length, positions, decoded, args.horizon, int(positions[-1]) + 1)
+
+    def step_of(self, batch, plan, draw):
+        num_memory_tokens = self.student().config.num_memory_tokens
+        chosen = chosen_tokens(len(batch.input_ids), plan.positions, num_memory_tokens, step_generator(*draw))
+        return replace(super().step_of(batch, plan, draw), chosen=chosen)
 
     def _check_labels(self, batch: Batch) -> None:
         """Refuses a training that never comes to a label."""
@@ -313,6 +320,24 @@ class SmtTrainer(TaughtTrainer):
     def save_model(self, *args, **kwargs):
         self._set_initial_memory()
         super().save_model(*args, **kwargs)
+
+
+def chosen_tokens(batch_size: int, positions: torch.Tensor, num_memory_tokens: int, generator) -> torch.Tensor:
+    """Draws the memory tokens whose uniformity a step looks at; the empty context has none of them.
+
+    Args:
+        batch_size: B.
+        positions: the encoded ones `(P,)`, -1 first if it is among them.
+        num_memory_tokens: K.
+        generator: a CPU generator.
+
+    Returns:
+        `(N,)`, numbers of tokens in the order of memories `(B, P, K, D)`.
+    """
+    tokens = torch.arange(batch_size * len(positions) * num_memory_tokens).view(batch_size, len(positions), -1)
+    tokens = tokens[:, int(positions[0] < 0) :].flatten()
+    drawn = sample_tokens(len(tokens), generator=generator)
+    return tokens if drawn is None else tokens[drawn]
 
 
 def sample_segments(context_length: int, segment_length: int, num_segments: int, generator) -> torch.Tensor:

@@ -19,13 +19,13 @@ class Step:
         batch: the tokens, documents and targets.
         plan: which columns the step looks at; drawn from the seed and the optimiser step alone.
         targets: by the name of the term: token ids, or 0 where something else is compared; -100 for what does not count.
-        draw: the seed and the optimiser step.
+        chosen: `(N,)` on the CPU, which of all encoded memory tokens the uniformity loss looks at, if there is one.
     """
 
     batch: Batch
     plan: Any
     targets: dict[str, torch.Tensor]
-    draw: tuple[int, int]
+    chosen: torch.Tensor | None = None
 
     def counts(self) -> dict[str, torch.Tensor]:
         """The number of items of every averaged term."""

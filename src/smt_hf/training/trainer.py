@@ -180,9 +180,9 @@ class TermsTrainer(ResumableTrainer):
         return self.step_of(batch, self.draw_plan(batch, step_generator(*draw)), draw)
 
     def step_of(self, batch: Batch, plan, draw: tuple[int, int]) -> Step:
-        """A batch and its plan with the targets of all terms."""
+        """A batch and its plan with the targets of all terms; `draw` as in [`make_step`]."""
         targets = {term.name: term.targets(batch, plan) for term in self.active_terms() if term.targets}
-        return Step(batch, plan, targets, draw)
+        return Step(batch, plan, targets)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
