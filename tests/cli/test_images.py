@@ -1,6 +1,7 @@
 """Images through every command: training, drawing, measuring, and what the model card says."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -97,9 +98,10 @@ def test_drawing(runs, tmp_path, capsys):
 def test_measuring_and_the_model_card(runs):
     folder = runs / "dmt" / "evaluation"
     data = {"dataset": "digits", "split": "validation", "cache_dir": runs / "cache", "output_dir": folder}
-    data |= {"num_windows": 8, "reference_split": "train", "quality_images": 40, "teacher": runs / "smt"}
+    data |= {"num_windows": 8, "reference_split": "train", "quality_images": 40, "class_images": 5, "teacher": runs / "smt"}
     report = evaluate.main([str(runs / "dmt"), *words(data)])
     assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(report))
+    assert report["classes"]["num_images"] == 5 and report["classes"]["class_information"] < math.log(10)
     assert len(report["student"]["by_row"]) == 4 and 0 <= report["quality"]["samples"]["label_agreement"] <= 1
     card = (runs / "dmt" / "README.md").read_text()
     for said in (

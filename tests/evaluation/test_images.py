@@ -9,6 +9,7 @@ import torch
 from smt_hf import SmtImageProcessor, SmtRnnConfig, SmtRnnForCausalLM, SmtTeacherConfig, SmtTeacherModel
 from smt_hf.data import ImageRows, build_image_cache, cached_images, open_images, processor_for
 from smt_hf.errors import InputError
+from smt_hf.evaluation.image_classes import evaluate_classes
 from smt_hf.evaluation.image_quality import evaluate_samples, frechet_distance, precision_recall
 from smt_hf.evaluation.images import evaluate_images
 from smt_hf.evaluation.table import format_image_table
@@ -49,6 +50,36 @@ def test_the_loss_is_that_of_every_pixel_from_the_memory_before_it(num_classes, 
     assert report["student"]["by_row"] == pytest.approx(losses.reshape(5, 3, 4).mean(axis=(0, 2)), abs=1e-4)
     assert len(report["drift"]) == processor.sequence_length and len(report["teacher"]["by_row"]) == 3
     assert "bits/pixel" in format_image_table(report)
+
+
+@torch.no_grad()
+def test_what_is_known_of_the_class_follows_from_every_class_in_turn(tmp_path):
+    torch.manual_seed(0)
+    processor = SmtImageProcessor((3, 4), num_levels=4, num_classes=3)
+    config = SmtRnnConfig(vocab_size=processor.vocab_size, num_updater_layers=1, num_readout_layers=1, **SIZES)
+    student = SmtRnnForCausalLM(config).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 3, 4), dtype=np.uint8)
+    items = [(image, number % 3) for number, image in enumerate(pixels)]
+    rows = ImageRows(build_image_cache(items, processor, tmp_path / "cache"))
+    report = evaluate_classes(student, processor, rows, batch_size=3)
+
+    posterior, right = [], []
+    for image, label in items:
+        likelihoods = []
+        for told in range(3):
+            ids = torch.from_numpy(np.concatenate([processor.class_ids(told), processor.pixel_ids(image)]))[None]
+            logits = student(ids).logits.double().log_softmax(dim=-1)
+            likelihoods.append(logits[:, :-1].gather(2, ids[:, 1:, None]).sum())
+        chances = torch.stack(likelihoods).softmax(dim=0)
+        posterior.append(math.log(chances[label]) + math.log(3))
+        right.append(int(chances.argmax()) == label)
+    assert report["class_information"] == pytest.approx(np.mean(posterior), abs=1e-3) and 0 < np.std(posterior)
+    assert report["class_accuracy"] == pytest.approx(np.mean(right), abs=1e-4)
+    assert report["class_entropy"] == pytest.approx(math.log(3), abs=1e-4) and report["num_images"] == 8
+    student.model.embed_tokens.weight[4:] = student.model.embed_tokens.weight[4]  # it cannot tell the classes apart
+    assert evaluate_classes(student, processor, rows, num_images=4)["class_information"] == pytest.approx(0, abs=1e-4)
+    with pytest.raises(InputError, match="no classes to know"):
+        evaluate_classes(student, SmtImageProcessor((3, 4), num_levels=4), rows)
 
 
 def test_the_distance_of_normal_features_is_known():

@@ -9,6 +9,7 @@ from ..checkpoints import check_pair, check_vocabulary, load_student, load_teach
 from ..data import ImageRows, TextOptions, load_processing
 from ..errors import InputError
 from ..evaluation import evaluate_models, format_table, plot_report
+from ..evaluation.image_classes import evaluate_classes
 from ..evaluation.image_quality import evaluate_samples
 from ..evaluation.images import evaluate_images
 from ..evaluation.plot import plot_image_report
@@ -47,6 +48,12 @@ class EvaluateOptions(TextOptions):
         default=None, metadata={"help": "Dataset of the reference_split, if it is another one."}
     )
     quality_images: int = field(default=500, metadata={"help": "Samples, and real images, to compare."})
+    class_images: int = field(
+        default=0,
+        metadata={
+            "help": "Of images with classes: so many are read as each class, to see whether the student knows theirs."
+        },
+    )
     json: bool = field(default=False, metadata={"help": "Print JSON instead of the table."})
 
 
@@ -78,8 +85,10 @@ def main(argv: Sequence[str]) -> dict:
     if isinstance(tokenizer, SmtImageProcessor):
         report = measure_images(student, tokenizer, ImageRows(cache), teacher, options)
         table = format_image_table(report)
-    elif options.reference_split or options.reference_dataset:
-        raise InputError(f"reference_split does not apply: {options.model!r} is a student of text")
+    elif given := [
+        name for name in ("reference_split", "reference_dataset", "class_images") if getattr(options, name)
+    ]:
+        raise InputError(f"{', '.join(given)} cannot be honoured: {options.model!r} is a student of text")
     else:
         report = evaluate_models(
             student,
@@ -113,6 +122,8 @@ def measure_images(student, processor: SmtImageProcessor, rows: ImageRows, teach
         source, split = options.reference_dataset or options.dataset, options.reference_split or "train"
         reference = ImageRows(options.tokens_of(source, split, processor))
         report["quality"] = evaluate_samples(student, processor, reference, rows, options.quality_images)
+    if options.class_images:
+        report["classes"] = evaluate_classes(student, processor, rows, options.class_images, options.batch_size)
     return report
 
 

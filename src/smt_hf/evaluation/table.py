@@ -40,6 +40,13 @@ def format_image_table(report: dict) -> str:
     lines += _drift(report)
     if "quality" in report:
         lines += ["", format_quality(report["quality"])]
+    if "classes" in report:
+        known = report["classes"]
+        lines += [
+            "",
+            f"the class: {known['class_accuracy']:.1%} of {known['num_images']} images are likeliest as what they are; "
+            f"{known['class_information']:.3f} of {known['class_entropy']:.3f} nats an image",
+        ]
     return "\n".join(lines)
 
 

@@ -158,6 +158,7 @@ BOUNDS = {
     "images": SIZE,
     "complete_rows": COUNT,
     "quality_images": SIZE,
+    "class_images": COUNT,
     "max_tokens": SIZE,
     "max_difference": POSITIVE,
     "max_prompt_tokens": SIZE,
