@@ -13,6 +13,7 @@ from smt_hf.cli.main import main
 from smt_hf.data import byte_tokenizer, cached_tokens
 from smt_hf.demo.stories import write_stories
 from smt_hf.models import student_config_for
+from smt_hf.utils.imports import asked_for
 
 torch.set_num_threads(1)
 
@@ -51,6 +52,14 @@ def launch_of_its_own():
     for name in configured():
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def imports_of_its_own():
+    """The modules that a test had imported by name end with it: later ones would have processes of theirs import them too."""
+    before = list(asked_for)
+    yield
+    asked_for[:] = before
 
 
 @pytest.fixture

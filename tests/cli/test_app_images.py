@@ -227,7 +227,7 @@ def test_a_visit(tmp_path):
             first.wait_for_selector("#notice :has-text('12 given, 12 pixels drawn with seed 1')")
             given, read, grey = picture(first)
             assert (given, read) == (12, 24) and given_pixels(processor, f"12:24:0:{grey.hex()}") == upper
-            assert first.locator("#earlier img").count() == 2
+            first.wait_for_function("document.querySelectorAll('#earlier img').length == 2")
             first.screenshot(path=pictures / "app_images.png")
 
             second.set_input_files("#upload input[type=file], input[type=file]", tmp_path / "notes.txt")

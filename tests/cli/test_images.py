@@ -98,7 +98,13 @@ def test_drawing(runs, tmp_path, capsys):
 def test_measuring_and_the_model_card(runs):
     folder = runs / "dmt" / "evaluation"
     data = {"dataset": "digits", "split": "validation", "cache_dir": runs / "cache", "output_dir": folder}
-    data |= {"num_windows": 8, "reference_split": "train", "quality_images": 40, "class_images": 5, "teacher": runs / "smt"}
+    data |= {
+        "num_windows": 8,
+        "reference_split": "train",
+        "quality_images": 40,
+        "class_images": 5,
+        "teacher": runs / "smt",
+    }
     report = evaluate.main([str(runs / "dmt"), *words(data)])
     assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(report))
     assert report["classes"]["num_images"] == 5 and report["classes"]["class_information"] < math.log(10)
