@@ -5,7 +5,7 @@ from functools import cached_property
 
 import torch
 
-from ..data import ImageRows, TokenCache, evenly_spaced_windows, load_tokenizer
+from ..data import ImageRows, TokenCache, evenly_spaced_images, evenly_spaced_windows, load_tokenizer
 from ..data.build import training_rows
 from ..errors import InputError
 from ..evaluation import evaluate_models
@@ -193,10 +193,8 @@ class CorpusSubject:
         """The loss of a language model on the windows or images that students are measured on."""
         comparison, losses = self.comparison, []
         if self.is_image:
-            rows = ImageRows(self.held_out)
-            num_rows = min(num_rows, len(rows))
-            ids = torch.stack([rows[index * len(rows) // num_rows]["input_ids"] for index in range(num_rows)])
-            documents, size = None, 1.0
+            ids = evenly_spaced_images(ImageRows(self.held_out), num_rows)
+            num_rows, documents, size = len(ids), None, 1.0
         else:
             length = comparison.context_length + comparison.rollout_steps
             windows = evenly_spaced_windows(self.held_out, length, num_rows)

@@ -5,7 +5,7 @@ from .collation import collate
 from .documents import iter_documents, iter_text_file
 from .encoding import encode_documents
 from .image_sources import ImageSource, open_images
-from .images import ImageRows, build_image_cache, cached_images, image_key, processor_for
+from .images import ImageRows, build_image_cache, cached_images, evenly_spaced_images, image_key, processor_for
 from .merging import merge_shards
 from .processing import load_processing, load_processor
 from .shards import Shard
@@ -31,6 +31,7 @@ __all__ = [
     "cached_tokens",
     "collate",
     "encode_documents",
+    "evenly_spaced_images",
     "evenly_spaced_windows",
     "image_key",
     "is_byte_tokenizer",

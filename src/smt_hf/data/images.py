@@ -48,6 +48,12 @@ class ImageRows(torch.utils.data.Dataset):
         return {"input_ids": torch.from_numpy(tokens.astype(np.int64))}
 
 
+def evenly_spaced_images(rows: ImageRows, num_images: int) -> torch.Tensor:
+    """Images spread evenly over a data set, `(num_images, T)` int64; all when there are no more."""
+    num_images = min(num_images, len(rows))
+    return torch.stack([rows[index * len(rows) // num_images]["input_ids"] for index in range(num_images)])
+
+
 def processor_for(source: ImageSource, conditional: bool = True, **options) -> SmtImageProcessor:
     """Return a processor for a data set, with its classes.
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from ..data.images import ImageRows
+from ..data.images import ImageRows, evenly_spaced_images
 from ..errors import InputError
 from ..images import check_processor
 from ..models.image_processing_smt import SmtImageProcessor
@@ -38,14 +38,13 @@ def evaluate_classes(
     check_processor(student, processor)
     if processor.num_classes == 0:
         raise InputError("the student has no classes to know: train it with labels")
-    num_images = min(num_images, len(rows))
-    images = torch.stack([rows[index * len(rows) // num_images]["input_ids"] for index in range(num_images)])
+    images = evenly_spaced_images(rows, num_images)
     labels = images[:, 0] - processor.num_levels
-    scores = torch.zeros(num_images, processor.num_classes, dtype=torch.float64)
+    scores = torch.zeros(len(images), processor.num_classes, dtype=torch.float64)
     for label in range(processor.num_classes):
         told = images.clone()
         told[:, 0] = processor.num_levels + label
-        for part in torch.arange(num_images).split(batch_size):
+        for part in torch.arange(len(images)).split(batch_size):
             input_ids = told[part].to(student.device)
             before, _ = rollout(student, input_ids)
             losses = next_token_losses(student.readout, before, input_ids)[:, 1:]
@@ -53,7 +52,7 @@ def evaluate_classes(
     own = scores.log_softmax(dim=1).gather(1, labels[:, None])
     entropy = math.log(processor.num_classes)
     return {
-        "num_images": num_images,
+        "num_images": len(images),
         "class_accuracy": round((scores.argmax(dim=1) == labels).double().mean().item(), 4),
         "class_information": round(own.mean().item() + entropy, 4),
         "class_entropy": round(entropy, 4),

@@ -10,7 +10,7 @@ images that were not trained on are the ceiling.
 import torch
 from torch import nn
 
-from ..data.images import ImageRows
+from ..data.images import ImageRows, evenly_spaced_images
 from ..errors import InputError
 from ..images import draw
 from ..models.image_processing_smt import SmtImageProcessor
@@ -141,7 +141,7 @@ def as_images(pixels: torch.Tensor, processor: SmtImageProcessor) -> torch.Tenso
 
 def _real(rows: ImageRows, num_images: int, processor: SmtImageProcessor) -> tuple[torch.Tensor, torch.Tensor]:
     """Real images, evenly spread over a data set, and their labels."""
-    ids = torch.stack([rows[index * len(rows) // num_images]["input_ids"] for index in range(num_images)])
+    ids = evenly_spaced_images(rows, num_images)
     return as_images(ids[:, 1:], processor), ids[:, 0] - processor.num_levels
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..data.images import ImageRows
+from ..data.images import ImageRows, evenly_spaced_images
 from ..images import check_processor
 from ..losses import squared_distance
 from ..models.image_processing_smt import SmtImageProcessor
@@ -39,8 +39,7 @@ def evaluate_images(
         InputError: if the student has fewer ids than the processor.
     """
     check_processor(student, processor)
-    num_images = min(num_images, len(rows))
-    images = torch.stack([rows[index * len(rows) // num_images]["input_ids"] for index in range(num_images)])
+    images = evenly_spaced_images(rows, num_images)
     losses, distances = {}, []
     for input_ids in images.to(student.device).split(batch_size):
         before, after = rollout(student, input_ids)
@@ -51,7 +50,7 @@ def evaluate_images(
             distances.append(squared_distance(after, teacher_after).cpu())
         for name, values in batch.items():
             losses.setdefault(name, []).append(values[:, -processor.num_pixels :].cpu())
-    report = {"num_images": num_images, "size": dict(processor.size), "num_levels": processor.num_levels}
+    report = {"num_images": len(images), "size": dict(processor.size), "num_levels": processor.num_levels}
     for name, batches in losses.items():
         report[name] = _summary(torch.cat(batches), images[:, -processor.num_pixels :], processor)
     if distances:
