@@ -7,11 +7,11 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..checkpoints import check_vocabulary, load_backbone
-from ..data import DataOptions
+from ..data import DataOptions, ProcessingOptions
 from ..errors import InputError, one_line
 from ..models.backbone_smt import make_backbone
 from ..training import LmTrainer, LmTrainingArguments
-from .options import ProcessingOptions, RunOptions, processing_for
+from .options import RunOptions, processing_for
 from .parsing import Command, parse
 from .run import REQUIRED, train
 

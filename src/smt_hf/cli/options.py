@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from ..checkpoints import load_backbone
-from ..data import ImageOptions, load_processing, load_tokenizer
+from ..data import ProcessingOptions, load_processing
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtForPreTraining, SmtRnnConfig, SmtTeacherConfig
 from ..utils.imports import load_object
@@ -57,17 +57,6 @@ def argument_texts(kind: type) -> dict[str, str]:
 
 GROUP = {"_argument_group_name": "model"}
 StudentSizes = make_dataclass("StudentSizes", as_options(SmtRnnConfig, sizes(SmtRnnConfig)), namespace=GROUP)
-
-
-@dataclass
-class ProcessingOptions(ImageOptions):
-    """The tokenizer of a new model, or what images become."""
-
-    _argument_group_name = "model"
-
-    tokenizer: str = field(
-        default="byte", metadata={"help": "'byte' (256 bytes and two special ids), or a tokenizer's folder or Hub id."}
-    )
 
 
 @dataclass
@@ -168,6 +157,4 @@ def processing_for(options):
                 "leave tokenizer out, and the backbone's is used"
             )
         return load_processing(backbone)
-    if not options.is_of_images():
-        return load_tokenizer(options.tokenizer)
-    return options.image_processor(options.images())
+    return options.new_processing(options.images)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..data import Shard, TextOptions, TokenCache
+from ..data import ProcessingOptions, Shard, TextOptions, TokenCache
 from ..errors import InputError
-from .options import ProcessingOptions, processing_for
+from .options import processing_for
 from .parsing import Command, parse
 
 

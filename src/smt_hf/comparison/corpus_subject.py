@@ -5,7 +5,7 @@ from functools import cached_property
 
 import torch
 
-from ..data import ImageRows, TokenCache, evenly_spaced_images, evenly_spaced_windows, load_tokenizer
+from ..data import ImageRows, TokenCache, evenly_spaced_images, evenly_spaced_windows
 from ..data.build import training_rows
 from ..errors import InputError
 from ..evaluation import evaluate_models
@@ -97,10 +97,7 @@ class CorpusSubject:
     @cached_property
     def processing(self):
         """The tokenizer, or what makes ids of images."""
-        options = self.comparison
-        if not options.is_of_images():
-            return load_tokenizer(options.tokenizer)
-        return options.image_processor(options.images())
+        return self.comparison.new_processing(self.comparison.images)
 
     @property
     def is_image(self) -> bool:

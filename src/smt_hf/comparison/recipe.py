@@ -7,7 +7,7 @@ from functools import cached_property
 
 from huggingface_hub.errors import StrictDataclassError
 
-from ..data import DataOptions, ImageOptions
+from ..data import DataOptions, ProcessingOptions
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtRnnConfig, SmtTeacherConfig, student_config_for
 from ..models.cells_smt_rnn import cell_class
@@ -36,14 +36,13 @@ OF_DATA = {"vocab_size": "it is the data's", "backbone_config": "give a stage's 
 OF_TASKS = ("task_options", "lengths", "eval_factors", "gradient_length")
 OF_CORPORA = (
     *(each.name for each in dataclasses.fields(DataOptions)),
-    *(each.name for each in dataclasses.fields(ImageOptions)),
-    *("tokenizer", "data_shares"),
-    *("context_length", "rollout_steps", "reference", "target_losses"),
+    *(each.name for each in dataclasses.fields(ProcessingOptions)),
+    *("data_shares", "context_length", "rollout_steps", "reference", "target_losses"),
 )
 
 
 @dataclass
-class Comparison(DataOptions, ImageOptions):
+class Comparison(DataOptions, ProcessingOptions):
     """The fields of a comparison's recipe: on a `task`, or on a `dataset` of text or images."""
 
     _argument_group_name = "comparison"
@@ -54,9 +53,6 @@ class Comparison(DataOptions, ImageOptions):
         default_factory=dict, metadata={"help": "Options of the task, length left out."}
     )
     lengths: list[int] = field(default_factory=lambda: [32], metadata={"help": "Tokens a row; every one is a run."})
-    tokenizer: str = field(
-        default="byte", metadata={"help": "Of a dataset of text: 'byte', or a tokenizer's folder or Hub id."}
-    )
     data_shares: list[float] = field(
         default_factory=lambda: [1.0],
         metadata={"help": "Shares of the dataset to train on, as many epochs as the time allows; every one is a run."},

@@ -1,6 +1,6 @@
 """From text to training windows: tokenizer, documents, token cache, windows; and from images to training rows."""
 
-from .build import DataOptions, ImageOptions, TextOptions
+from .build import DataOptions, ProcessingOptions, TextOptions
 from .collation import collate
 from .documents import iter_documents, iter_text_file
 from .encoding import encode_documents
@@ -16,9 +16,9 @@ from .windows import TokenWindows, evenly_spaced_windows
 
 __all__ = [
     "DataOptions",
-    "ImageOptions",
     "ImageRows",
     "ImageSource",
+    "ProcessingOptions",
     "Shard",
     "TextOptions",
     "TextStream",

@@ -1,5 +1,6 @@
 """From options to datasets: the text or images that a command reads, and the rows that a trainer takes from them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 from torch.utils.data import Subset
@@ -14,6 +15,7 @@ from .merging import merge_shards
 from .shards import Shard
 from .text_stream import TextStream
 from .token_cache import TokenCache, cached_tokens, text_key
+from .tokenizer import load_tokenizer
 from .windows import TokenWindows
 
 
@@ -114,9 +116,14 @@ class TextOptions:
 
 
 @dataclass
-class ImageOptions:
-    """What images become for a new model, where it is one of images."""
+class ProcessingOptions:
+    """The tokenizer of a new model, or what images become."""
 
+    _argument_group_name = "model"
+
+    tokenizer: str = field(
+        default="byte", metadata={"help": "'byte' (256 bytes and two special ids), or a tokenizer's folder or Hub id."}
+    )
     image_size: int | None = field(
         default=None, metadata={"help": "Learn images of this height and width, pixel by pixel, instead of text."}
     )
@@ -126,25 +133,24 @@ class ImageOptions:
         metadata={"help": "Begin every image with the token of its class, so that a class can be drawn."},
     )
 
-    def is_of_images(self) -> bool:
-        """Whether the model is one of images.
+    def new_processing(self, images: Callable[[], ImageSource]):
+        """The tokenizer, or with `image_size` what makes ids of images.
+
+        Args:
+            images: opens them; not called where the model is one of text.
 
         Raises:
-            InputError: if it is one of text, and an option of images was given.
+            InputError: as [`load_tokenizer`] and [`processor_for`] do, and for options of images without `image_size`.
         """
         if self.image_size is not None:
-            return True
-        defaults = ((each.name, each.default) for each in fields(ImageOptions))
-        given = [f"{name}={value}" for name, default in defaults if (value := getattr(self, name)) != default]
+            return processor_for(images(), self.class_conditional, size=self.image_size, num_levels=self.num_levels)
+        of_images = (each for each in fields(ProcessingOptions) if each.name != "tokenizer")
+        given = [f"{each.name}={value}" for each in of_images if (value := getattr(self, each.name)) != each.default]
         if given:
             raise InputError(
                 f"{', '.join(given)}: without image_size the model is one of text: give it, or leave this out"
             )
-        return False
-
-    def image_processor(self, images: ImageSource) -> SmtImageProcessor:
-        """The processor that makes ids of such images; raises as [`processor_for`] does."""
-        return processor_for(images, self.class_conditional, size=self.image_size, num_levels=self.num_levels)
+        return load_tokenizer(self.tokenizer)
 
 
 @dataclass
