@@ -1,10 +1,11 @@
 """Words, flags and recipes: what stands for which field, and what is refused."""
 
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Literal, get_type_hints
 
 import pytest
 
+from smt_hf.cli import parsing
 from smt_hf.cli.parsing import Command, parse
 from smt_hf.data import TextOptions
 from smt_hf.errors import InputError
@@ -116,3 +117,58 @@ def test_the_same_word_for_the_same_thing():
     for command in ("smt", "dmt", "bptt", "finetune", "evaluate"):
         kinds = parser_of(command).command.kinds
         assert issubclass(kinds[0], TextOptions) and text <= {each.name for each in fields(kinds[0])}
+
+
+# A flag of every command that makes a new model or goes on with one.
+NEW_MODEL_FLAGS = {
+    "bptt": ["--cell_type", "gru", "--tokenizer", "byte"],
+    "lm": ["--tokenizer", "byte", "--model_type", "gpt2"],
+    "smt": ["--image_size", "8", "--num_encoder_layers", "2"],
+    "tokenize": ["--image_size", "8", "--num_levels", "4"],
+}
+
+
+def test_all_commands_that_make_a_new_model_or_go_on_with_one():
+    both = set()
+    for parser in map(parser_of, COMMANDS):
+        hints = [get_type_hints(kind).get("model") for kind in parser.command.kinds]
+        if str | None in hints and "model" in parser.groups:
+            both.add(parser.command.name)
+    assert both == set(NEW_MODEL_FLAGS)
+
+
+@pytest.mark.parametrize("command", NEW_MODEL_FLAGS)
+def test_flags_of_a_new_model_beside_one(command, tmp_path):
+    command = parser_of(command).command
+    words = ["--dataset", "d"] + (["--output_dir", str(tmp_path)] if command.name != "tokenize" else [])
+    flags = NEW_MODEL_FLAGS[command.name]
+    parse(command, [*words, "--model", "m"])
+    parse(command, [*words, *flags])
+    with pytest.raises(InputError, match=f"{flags[0][2:]}={flags[1]}, {flags[2][2:]}={flags[3]}: this is for a new"):
+        parse(command, [*words, *flags, "--model", "m"])
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"{flags[0][2:]}: {flags[1]}\n")
+    parse(command, [*words, "--config", str(recipe), "--model", "m"])  # it says how to train either
+
+
+def test_the_fields_of_a_comparison_are_no_model_to_go_on_with():
+    command = parser_of("compare").command
+    with pytest.raises(InputError) as error:
+        parse(command, ["--model", "{num_encoder_layers: 2}", "--image_size", "8"])
+    assert "for a new model" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "words, asked",
+    [
+        (["name/of-a-model", "--dataset", "digits"], True),
+        (["{folder}", "--dataset", "digits"], False),
+        (["{folder}", "--dataset", "name/of-a-dataset"], True),
+    ],
+)
+def test_the_hub_is_asked_once_whether_it_is_there(words, asked, tmp_path, monkeypatch):
+    command = parser_of("evaluate").command
+    calls = []
+    monkeypatch.setattr(parsing, "go_offline_if_unreachable", lambda: calls.append(True))
+    parse(command, [word.format(folder=tmp_path) for word in words])
+    assert calls == [True] * asked

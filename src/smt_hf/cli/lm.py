@@ -17,15 +17,14 @@ from .run import REQUIRED, train
 
 
 @dataclass
-class LmOptions(RunOptions, DataOptions, ProcessingOptions):
-    """The language model, new of these sizes or one to continue with, and what to train it on."""
+class LmSizes(ProcessingOptions):
+    """The sizes of a new language model, and the tokenizer, or what images become."""
 
-    model: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub id of a causal language model to start from instead of new weights."},
-    )
+    _argument_group_name = "model"
+
     model_type: str = field(
-        default="llama", metadata={"help": "Kind of a new model, as transformers names it: llama, qwen3, gpt2, ..."}
+        default="llama",
+        metadata={"help": "Kind of a new model, as transformers names it, such as llama, qwen3 or gpt2."},
     )
     hidden_size: int = field(default=256, metadata={"help": "Width of a new model."})
     num_layers: int = field(default=8, metadata={"help": "Layers of a new model."})
@@ -70,6 +69,16 @@ class LmOptions(RunOptions, DataOptions, ProcessingOptions):
             return make_backbone(AutoConfig.for_model(self.model_type, **sizes, **ids))
         except (ValueError, TypeError, RuntimeError) as error:
             raise InputError(f"a {self.model_type} of these sizes cannot be made: {one_line(error)}") from error
+
+
+@dataclass
+class LmOptions(RunOptions, DataOptions, LmSizes):
+    """The language model, new of these sizes or one to continue with, and what to train it on."""
+
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub id of a causal language model to start from instead of new weights."},
+    )
 
 
 COMMAND = Command(

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from ..errors import InputError, one_line
 from ..training.supported import SHARDING, check_supported
 from ..utils.bounds import check_bounds
+from ..utils.hub_reach import go_offline_if_unreachable
 from ..utils.renamed import hint_for
 from ..utils.typed import check_types
 from .help_text import HelpFormatter, describe
@@ -27,6 +29,9 @@ SHOWN = set(
 )
 GROUPS = "arguments options model data comparison method training run".split()  # in the order of --help
 INHERITED = {each.name for each in fields(TrainingArguments)}
+# Fields that may name something on the Hub, and what they may name that is built in.
+ON_HUB = {"model", "teacher", "backbone", "tokenizer", "dataset", "eval_dataset"}
+BUILT_IN = {"byte", "digits"}
 # Fields of TrainingArguments that scripts read, and what a command has instead.
 INSTEAD = {
     "do_train": "the command trains",
@@ -151,7 +156,7 @@ def parse(command: Command, argv: Sequence[str]) -> tuple:
 
     Raises:
         InputError: for a recipe that is missing or not a mapping, an unknown field or flag, a value of another type, outside
-            its bounds, or one that cannot work, and for a required field that is missing.
+            its bounds, or one that cannot work, for a required field that is missing, and for flags of a new model beside `model`.
     """
     parser = OptionsParser(command)
     words, rest = list(argv), []
@@ -164,6 +169,7 @@ def parse(command: Command, argv: Sequence[str]) -> tuple:
     refuse_unknown_flags(unknown, known, command)
     given = vars(namespace)
     take_positionals(command, [*unknown, *rest], given)
+    refuse_new_model_flags(parser, given)
     if (recipe := given.pop("config", None)) is not None:
         values = read_recipe(recipe)
         for name in values:
@@ -178,7 +184,11 @@ def parse(command: Command, argv: Sequence[str]) -> tuple:
         if given.get(name) is None:
             how = f"smt-hf {command.name} {name.upper()}" if name in command.positionals else f"--{name}"
             raise InputError(f"{name} is missing: pass {what} ({how})")
-    return tuple(make_options(kind, given) for kind in command.kinds)
+    options = tuple(make_options(kind, given) for kind in command.kinds)
+    named = {name for name in map(given.get, ON_HUB) if isinstance(name, str)} - BUILT_IN
+    if not all(os.path.exists(os.path.expanduser(name)) for name in named):
+        go_offline_if_unreachable()
+    return options
 
 
 def make_all(command: Command, given: dict) -> tuple:
@@ -215,6 +225,19 @@ def refuse_unknown_flags(words: list[str], known: set[str], command: Command) ->
             name = word.partition("=")[0].lstrip("-").replace("-", "_")
             hint = hint_for(name, [*known, "config"], "--") or f"see smt-hf {command.name} --help"
             raise InputError(f"unknown flag {word!r}: {hint}")
+
+
+def refuse_new_model_flags(parser: OptionsParser, given: dict) -> None:
+    """Raises an [`InputError`] if `model` is given beside flags that say what a new model would be.
+
+    A recipe may have such fields: it says how to train either.
+    """
+    names_one = any(get_type_hints(kind).get("model") == str | None for kind in parser.command.kinds)
+    if not names_one or (model := given.get("model")) is None or "model" not in parser.groups:
+        return
+    of_new_model = [action.dest for action in parser.groups["model"]._group_actions]
+    if found := ", ".join(f"{name}={given[name]}" for name in of_new_model if name in given):
+        raise InputError(f"{found}: this is for a new model, and model={model!r} has its own: leave one out")
 
 
 def make_options(kind: type, given: dict):

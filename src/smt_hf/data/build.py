@@ -39,8 +39,8 @@ class TextOptions:
     streaming: bool = field(
         default=False,
         metadata={
-            "help": "Train on text that is read as it comes, from the Hub or from files, and never held whole; max_steps or "
-            "max_train_seconds ends it. Validation text and images are still kept whole, read while they download."
+            "help": "Read the text as it comes, from the Hub or from files, and never hold it whole; max_steps or "
+            "max_train_seconds ends a training. Validation text and images are still kept whole, read while they download."
         },
     )
     max_documents: int | None = field(
@@ -233,13 +233,12 @@ class DataOptions(TextOptions):
             raise InputError("dataset is missing: pass a text file or a Hub dataset id")
         if arguments.max_steps <= 0:
             raise InputError("streaming has no last window: give max_steps or max_train_seconds")
-        seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
         at_once = arguments.world_size * max(arguments.dataloader_num_workers, 1)
         return TextStream(
             self.dataset,
             tokenizer,
             window_length,
-            seed=seed,
+            seed=arguments.order_seed,
             num_readers=self.num_readers or at_once,
             shuffle_buffer_size=self.shuffle_buffer_size,
             split=self.split,
@@ -258,5 +257,4 @@ def training_rows(cache: TokenCache, tokenizer, arguments) -> ImageRows | TokenW
     """
     if isinstance(tokenizer, SmtImageProcessor) and arguments.context_length >= tokenizer.sequence_length:
         return ImageRows(cache)
-    seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-    return TokenWindows(cache, arguments.window_length, seed=seed)
+    return TokenWindows(cache, arguments.window_length, seed=arguments.order_seed)

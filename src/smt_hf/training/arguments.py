@@ -67,6 +67,11 @@ class TimedTrainingArguments(TrainingArguments):
             self.max_steps = 10_000_000  # the clock ends the training
         super().__post_init__()
 
+    @property
+    def order_seed(self) -> int:
+        """What the order of the data is drawn from: `data_seed`, or `seed` without one."""
+        return self.seed if self.data_seed is None else self.data_seed
+
     def __getstate__(self) -> dict:
         """What is pickled, into `training_args.bin` for one: everything but the token."""
         return {**self.__dict__, "hub_token": None}

@@ -267,5 +267,4 @@ def streams(dataset, args, batch_size: int) -> TokenStreams | TextStream:
             f"carry_memory reads running text, not a {type(dataset).__name__}: give TokenWindows or a TextStream, or leave carry_memory out"
         )
     rows = batch_size * args.gradient_accumulation_steps * args.world_size
-    seed = args.seed if args.data_seed is None else args.data_seed
-    return TokenStreams(dataset.cache, args.bptt_horizon, rows, seed=seed)
+    return TokenStreams(dataset.cache, args.bptt_horizon, rows, seed=args.order_seed)

@@ -19,8 +19,7 @@ def row_windows(dataset, args, batch_size: int) -> RowWindows:
         InputError: if the data are something else, or too few.
     """
     rows = batch_size * args.gradient_accumulation_steps * args.world_size
-    seed = args.seed if args.data_seed is None else args.data_seed
-    return RowWindows(dataset, args.context_length, args.segment_length, rows, args.teacher_lead, seed)
+    return RowWindows(dataset, args.context_length, args.segment_length, rows, args.teacher_lead, args.order_seed)
 
 
 @dataclass(frozen=True, eq=False)
