@@ -63,8 +63,8 @@ COMMAND = Command(
     name="demo",
     kinds=[DemoOptions],
     description="""Train a teacher and a recurrent student on built-in children's stories (SMT), correct the student on its own
-states (DMT), measure it, and let it write three stories. Takes about six minutes on two CPU cores. With --pixels the student
-draws digits instead, after four minutes on one core.""",
+states (DMT), measure it, and let it write three stories. Takes about six minutes on one CPU core. With --pixels the student
+draws digits instead, after four minutes.""",
     example="""example:
   smt-hf demo --output_dir runs/demo
   smt-hf demo --pixels --output_dir runs/digits""",
