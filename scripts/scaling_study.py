@@ -27,13 +27,13 @@ SPENT = ("tokens", "flops", "sequential_flops", "cpu_seconds")
 # of the data that has more is as good as all of them.
 BASE = {"hidden_size": 32, "num_memory_tokens": 4, "context_length": 64, "data_share": 1.0}
 AXES = {
-    "hidden_size": ([32, 16, 64], 2),
-    "data_share": ([0.01, 1.0], 1),
-    "context_length": ([16, 64, 128], 1),
-    "num_memory_tokens": ([1, 2, 4, 8], 2),
+    "hidden_size": ([32, 16, 64, 128], 3),
+    "data_share": ([0.001, 0.01, 1.0], 2),
+    "num_memory_tokens": ([1, 4, 8], 3),
+    "context_length": ([16, 64, 128], 2),
 }
 # Recall: memories of so many tokens and so wide.
-MEMORIES = [(4, 32), (1, 8), (1, 32), (4, 8), (1, 16), (4, 16), (2, 16), (8, 16)]
+MEMORIES = [(4, 32), (1, 8), (1, 32), (4, 8), (1, 16), (4, 16), (2, 16), (8, 16), (2, 8)]
 
 
 def tinystories_runs(seeds: list[int]) -> list[tuple[int, dict]]:
