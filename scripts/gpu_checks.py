@@ -16,7 +16,7 @@ from training_setup import SIZES, Sizes, corpus, make_model, make_trainer, windo
 
 from smt_hf.batch import Batch
 from smt_hf.models.cells_smt_rnn import CELLS
-from smt_hf.training.terms import Step, step_generator
+from smt_hf.training.terms import step_generator
 
 # Wide enough for the kernels of a GPU, small enough for a CPU.
 CHECKED = Sizes(64, 4, 2, 1, 2, 2, 48, 8, 4, 32, 4, (3,))
@@ -39,11 +39,10 @@ def step_on(trainer, inputs: dict, device: str, autocast: bool = False) -> tuple
     if hasattr(trainer, "teacher"):
         trainer.teacher.to(device)
     batch = Batch.of({name: column.to(device) for name, column in inputs.items()})
-    plan = trainer.draw_plan(batch, step_generator(0, 3))
-    targets = {term.name: term.targets(batch, plan) for term in trainer.active_terms() if term.targets}
+    step = trainer.step_of(batch, trainer.draw_plan(batch, step_generator(0, 3)), (0, 3))
     context = torch.autocast(torch.device(device).type, torch.bfloat16) if autocast else nullcontext()
     with context:
-        loss = trainer.mean_loss(trainer.losses(trainer.model, Step(batch, plan, targets, (0, 3)))[0])
+        loss = trainer.mean_loss(trainer.losses(trainer.model, step)[0])
     loss.backward()
     grads = {name: p.grad.detach().cpu() for name, p in trainer.model.named_parameters() if p.grad is not None}
     return loss.item(), grads
