@@ -33,7 +33,7 @@ class StepTimes(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         synchronize(args.device.type)
-        now, trained = time.perf_counter(), float(self.trainer._num_transitions)
+        now, trained = time.perf_counter(), float(self.trainer._num_counted)
         if self._begin is None:
             self._begin = now
         if state.global_step > NUM_WARM_UP:

@@ -2,7 +2,7 @@
 
     python scripts/prove_gpu.py --output out                                     # on a GPU, about five minutes
     python scripts/prove_gpu.py --output out --sections race --train T --valid V # token caches of real text
-    python scripts/prove_gpu.py --output out --device cpu --sizes small          # the same, small, on a CPU
+    python scripts/prove_gpu.py --output out --device cpu                        # the same, small, on a CPU
 
 Writes `gpu.json` and `gpu.md` after every section. Sections are ordered by what they are worth; what no longer fits into
 `--minutes` is left out and named.
@@ -208,7 +208,7 @@ class Proof:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
-    parser.add_argument("--sizes", choices=list(SIZES), default="paper")
+    parser.add_argument("--sizes", choices=list(SIZES), help="paper on a GPU, small on a CPU by default")
     parser.add_argument("--minutes", type=float, default=5.0, help="in all; what does not fit is left out")
     parser.add_argument("--seconds", type=float, default=10.0, help="of timed steps of every method, at most")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS[:-3]))
@@ -220,6 +220,7 @@ def main() -> int:
     parser.add_argument("--add_to", help="a gpu.json of other sections, such as the FLOPs counted elsewhere")
     parser.add_argument("--output", required=True, help="folder for gpu.json and gpu.md")
     options = parser.parse_args()
+    options.sizes = options.sizes or ("small" if options.device == "cpu" else "paper")
     proof = Proof(options)
     fine = proof.run()
     print((proof.folder / "gpu.md").read_text(encoding="utf-8"))
