@@ -29,7 +29,7 @@ BASE = {"hidden_size": 32, "num_memory_tokens": 4, "context_length": 64, "data_s
 AXES = {
     "hidden_size": ([32, 16, 64, 128], 3),
     "data_share": ([0.001, 0.01, 1.0], 2),
-    "num_memory_tokens": ([1, 4, 8], 3),
+    "num_memory_tokens": ([1, 2, 4, 8], 3),
     "context_length": ([16, 64, 128], 2),
 }
 # Recall: memories of so many tokens and so wide.

@@ -25,7 +25,9 @@ def test_gpu_equals_cpu(name):
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_the_checks_hold_for_a_cpu_against_itself(name):
-    CHECKS[name]("cpu")
+    found = CHECKS[name]("cpu")
+    if "skipped" in found:
+        pytest.skip(found["skipped"])
 
 
 def test_every_method_is_timed(tmp_path):

@@ -75,7 +75,7 @@ class OptionsParser(HfArgumentParser):
 
     def __init__(self, command: Command):
         self.command = command
-        self.groups = {}
+        self.groups, self.types = {}, {}
         super().__init__(
             [],
             prog=f"smt-hf {command.name}",
@@ -97,6 +97,7 @@ class OptionsParser(HfArgumentParser):
 
     def _add_dataclass_arguments(self, kind: type) -> None:
         hints = get_type_hints(kind)
+        self.types |= hints
         names = [each.name for each in fields(kind)]
         first = [name for name in self.command.positionals if name in names]
         for each in sorted(
@@ -147,6 +148,8 @@ class OptionsParser(HfArgumentParser):
 def parse(command: Command, argv: Sequence[str]) -> tuple:
     """Parses the words after a command: what it works on, `--config FILE.yaml`, and the flags that override the recipe.
 
+    If they name something on the Hub, and it does not answer, the process goes on offline.
+
     Args:
         command: the command.
         argv: the words after it; those after a `--` are no flags.
@@ -185,8 +188,7 @@ def parse(command: Command, argv: Sequence[str]) -> tuple:
             how = f"smt-hf {command.name} {name.upper()}" if name in command.positionals else f"--{name}"
             raise InputError(f"{name} is missing: pass {what} ({how})")
     options = tuple(make_options(kind, given) for kind in command.kinds)
-    named = {name for name in map(given.get, ON_HUB) if isinstance(name, str)} - BUILT_IN
-    if not all(os.path.exists(os.path.expanduser(name)) for name in named):
+    if names_something_on_the_hub(given):
         go_offline_if_unreachable()
     return options
 
@@ -199,6 +201,12 @@ def make_all(command: Command, given: dict) -> tuple:
             hint = hint_for(name, known) or f"see smt-hf {command.name} --help"
             raise InputError(f"unknown field {name!r}: {hint}")
     return tuple(make_options(kind, given) for kind in command.kinds)
+
+
+def names_something_on_the_hub(given: dict) -> bool:
+    """Whether a field names neither something built in nor a file or folder here."""
+    named = {name for name in map(given.get, ON_HUB) if isinstance(name, str)} - BUILT_IN
+    return not all(os.path.exists(os.path.expanduser(name)) for name in named)
 
 
 def take_positionals(command: Command, words: list[str], given: dict) -> None:
@@ -232,9 +240,9 @@ def refuse_new_model_flags(parser: OptionsParser, given: dict) -> None:
 
     A recipe may have such fields: it says how to train either.
     """
-    names_one = any(get_type_hints(kind).get("model") == str | None for kind in parser.command.kinds)
-    if not names_one or (model := given.get("model")) is None or "model" not in parser.groups:
-        return
+    model = given.get("model")
+    if model is None or parser.types["model"] != str | None or "model" not in parser.groups:
+        return  # a comparison's `model` is a mapping
     of_new_model = [action.dest for action in parser.groups["model"]._group_actions]
     if found := ", ".join(f"{name}={given[name]}" for name in of_new_model if name in given):
         raise InputError(f"{found}: this is for a new model, and model={model!r} has its own: leave one out")
