@@ -13,6 +13,7 @@ from transformers.utils import cached_file, logging
 
 from .errors import InputError, one_line
 from .models import SmtForPreTraining, SmtRnnForCausalLM, SmtTeacherModel, check_fit
+from .models.backbone_smt import check_backbone
 from .models.configuration_smt_shared import check_special_ids
 from .models.pretrained_smt import weight_faults
 from .utils.folder_lock import LOCK
@@ -51,7 +52,8 @@ def load_backbone(path: str) -> PreTrainedModel:
     """A causal language model to build a teacher on. Code that lies beside it is never run.
 
     Raises:
-        InputError: if it cannot be loaded, or is no causal language model of transformers; or if it is a student of ours.
+        InputError: if it cannot be loaded, or is no causal language model of transformers that keeps documents apart; or if it is a
+            student of ours.
     """
     place = os.path.expanduser(path)
     try:
@@ -65,6 +67,10 @@ def load_backbone(path: str) -> PreTrainedModel:
     if isinstance(model, SmtRnnForCausalLM):
         raise InputError(f"backbone={path[:300]!r} is {KINDS['smt_rnn']}: pass a Transformer language model")
     check_finite(model, path)
+    try:
+        check_backbone(model)
+    except ValueError as error:
+        raise InputError(f"backbone={path[:300]!r}: {one_line(error)[:300]}") from error
     return model.eval()
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from smt_hf import SmtForPreTraining, SmtRnnForCausalLM
@@ -62,6 +63,19 @@ def test_a_student_from_it(teacher_run, stories, tmp_path):
     assert type(SmtRnnForCausalLM.from_pretrained(tmp_path / "dmt")) is SmtRnnForCausalLM
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "phi", "seed_oss"])
+@pytest.mark.parametrize("dropout", [None, 0.3])
+def test_dropout_is_what_was_asked_for_whatever_its_name(kind, dropout):
+    given = {} if dropout is None else {"dropout": dropout}
+    required = {"dataset": "stories.txt", "output_dir": "out"}
+    options, _ = parse(lm.COMMAND, flags(**required, **LM, model_type=kind, **given))
+    model = options.new_model(byte_tokenizer(), 32)
+    rates = {layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)}
+    read = {getattr(layer, name) for layer in model.modules() for name in vars(layer) if name.endswith("dropout")}
+    rates |= {rate for rate in read if isinstance(rate, float)}
+    assert rates == {dropout or 0.0}
+
+
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [
@@ -72,6 +86,9 @@ def test_a_student_from_it(teacher_run, stories, tmp_path):
         ("smt", {"backbone": "{dmt}"}, "is a student (SmtRnnForCausalLM): pass a Transformer"),
         ("lm", {"model_type": "bert_of_nobody"}, "is no causal language model of transformers"),
         ("lm", {"model_type": "mamba"}, "takes no attention_mask and no position_ids|takes no position_ids"),
+        ("lm", {"model_type": "bert"}, "a BertLMHeadModel sees tokens that come later"),
+        ("lm", {"model_type": "gpt_neo"}, "a gpt_neo of these sizes cannot be made: Configuration for convolutional"),
+        ("lm", {"model_type": "dbrx"}, "a dbrx of these sizes cannot be made"),
         (
             "lm",
             {"hidden_size": 30, "num_attention_heads": 8},

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import BertConfig, LlamaConfig, MambaConfig
+from transformers import AutoConfig, BertConfig, LlamaConfig, MambaConfig
 
 from smt_hf import SmtForPreTraining, SmtTeacherConfig, SmtTeacherModel
-from smt_hf.models.backbone_smt import make_backbone, read_backbone
+from smt_hf.models.backbone_smt import check_backbone, make_backbone, read_backbone
 from tests.backbones import MODELS, language_model, model_on
 
 EXACT = {"rtol": 0, "atol": 1e-9}
@@ -130,6 +130,36 @@ def test_dropout_of_a_frozen_backbone(tokens):
     model.teacher.backbone.requires_grad_(False)
     model.train()
     assert model.teacher.encode(tokens, positions).equal(model.teacher.encode(tokens, positions))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("bert", "BertLMHeadModel sees tokens that come later"),
+        ("electra", "ElectraForCausalLM sees tokens that come later"),
+        ("jamba", "JambaForCausalLM sees other documents of its row"),
+        ("recurrent_gemma", "RecurrentGemmaForCausalLM sees other documents of its row"),
+        ("xlm", "XLMWithLMHeadModel cannot read rows of documents"),
+    ],
+)
+@pytest.mark.parametrize("bos_token_id", [None, 1])
+def test_language_models_that_see_too_much(kind, reason, bos_token_id):
+    sizes = {
+        "vocab_size": 30,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    config = AutoConfig.for_model(kind, **sizes, bos_token_id=bos_token_id, pad_token_id=None, eos_token_id=None)
+    with pytest.raises(ValueError, match=reason):
+        check_backbone(make_backbone(config))
+
+
+def test_checked_as_it_is(backbone):
+    backbone.train()
+    check_backbone(backbone)
+    assert backbone.training
 
 
 def test_what_cannot_be_a_backbone(tokens):

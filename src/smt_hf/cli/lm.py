@@ -1,15 +1,16 @@
 """`smt-hf lm`: train the Transformer language model that a teacher is built on."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..checkpoints import check_vocabulary, load_backbone
 from ..data import DataOptions, ProcessingOptions
 from ..errors import InputError, one_line
-from ..models.backbone_smt import make_backbone
+from ..models.backbone_smt import check_backbone, make_backbone
 from ..training import LmTrainer, LmTrainingArguments
 from .options import RunOptions, processing_for
 from .parsing import Command, parse
@@ -33,6 +34,9 @@ class LmSizes(ProcessingOptions):
         default=None, metadata={"help": "Width of its feed-forward layers; four times hidden_size by default."}
     )
     initializer_range: float = field(default=0.02, metadata={"help": "Standard deviation of its initial weights."})
+    dropout: float = field(
+        default=0.0, metadata={"help": "Dropout of a new model during training, wherever its kind has one."}
+    )
 
     def new_model(self, tokenizer, length: int):
         """A model of these sizes with new weights.
@@ -66,9 +70,25 @@ class LmSizes(ProcessingOptions):
         }
         ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
         try:
-            return make_backbone(AutoConfig.for_model(self.model_type, **sizes, **ids))
-        except (ValueError, TypeError, RuntimeError) as error:
+            config = AutoConfig.for_model(self.model_type, **sizes, **ids)
+            for name in dropout_fields(config):
+                setattr(config, name, self.dropout)
+            model = make_backbone(config)
+            check_backbone(model)
+        except Exception as error:  # of any kind, from the configurations and models of the library
             raise InputError(f"a {self.model_type} of these sizes cannot be made: {one_line(error)}") from error
+        return model
+
+
+def dropout_fields(config: PreTrainedConfig) -> list[str]:
+    """The fields of a configuration that are probabilities of dropout, such as GPT-2's `resid_pdrop`."""
+    return [
+        name
+        for name, value in config.to_dict().items()
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and re.search(r"(pdrop|dropout(_p|_prob)?)$", name)
+    ]
 
 
 @dataclass

@@ -1,14 +1,13 @@
 """The language models that teachers of a comparison are built on: trained in a stage of their own, or made elsewhere."""
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..checkpoints import load_backbone
 from ..errors import InputError, one_line
-from ..models.backbone_smt import make_backbone, read_backbone
+from ..models.backbone_smt import check_backbone, make_backbone, read_backbone
 from ..models.documents_smt import document_starts
 from .stages import Stage
 
@@ -36,9 +35,9 @@ def new_config(stage: Stage, ids: dict, length: int) -> PreTrainedConfig:
         raise InputError(f"{stage}: model: unknown field {unknown[0]!r} of a {kind}: see the library's configuration")
     try:
         config = AutoConfig.for_model(kind, **{"max_position_embeddings": length + 1, **values, **ids})
-        with torch.device("meta"):
-            make_backbone(config)
-    except (StrictDataclassError, TypeError, ValueError, RuntimeError) as error:
+        with torch.random.fork_rng([]):
+            check_backbone(make_backbone(config))
+    except Exception as error:  # of any kind, from the configurations and models of the library
         raise InputError(f"{stage}: {one_line(error)}") from error
     return config
 

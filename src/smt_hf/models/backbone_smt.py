@@ -28,6 +28,46 @@ def make_backbone(config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
+@torch.no_grad()
+def check_backbone(backbone: PreTrainedModel) -> None:
+    """Checks on a few tokens that a language model reads forward only, and documents in a row apart.
+
+    Encoders such as a BERT without `is_decoder`, and layers that mix tokens in spite of the mask, such as those of a Mamba,
+    would let the teacher see what it has to predict, or what it was not given.
+
+    Raises:
+        ValueError: if it does not, or cannot read such rows at all.
+    """
+    name, training = type(backbone).__name__, backbone.training
+    tokens = torch.arange(24, device=backbone.device)[None] % backbone.get_input_embeddings().num_embeddings
+    others = tokens.flip(1)
+    documents = (torch.arange(24, device=backbone.device) >= 8).long()[None]
+
+    def hidden(first: torch.Tensor, last: torch.Tensor, documents: torch.Tensor | None) -> torch.Tensor:
+        """The hidden states of a row whose document 0 is of one row, and document 1 of another."""
+        return read_backbone(
+            backbone, torch.cat([first[:, :8], last[:, 8:]], dim=1), documents, logits=False
+        ).hidden.float()
+
+    try:
+        backbone.eval()
+        alone, apart = hidden(tokens, tokens, None), hidden(tokens, tokens, documents)
+        ahead = [hidden(tokens, others, None) - alone, hidden(tokens, others, documents) - apart]
+        across = hidden(others, tokens, documents) - apart
+    except Exception as error:  # of any kind: the library's models say in many ways what they cannot read
+        raise ValueError(f"a {name} cannot read rows of documents: {error}") from error
+    finally:
+        backbone.train(training)
+    noise = 4 * torch.finfo(backbone.dtype).eps * apart.abs().max()
+    wrong = [
+        ("sees tokens that come later", max(each[:, :8].abs().max() for each in ahead)),
+        ("sees other documents of its row", across[:, 8:].abs().max()),
+    ]
+    for reason, difference in wrong:
+        if difference > noise:
+            raise ValueError(f"a {name} {reason}: choose a causal Transformer such as a Llama, a Qwen or a GPT-2")
+
+
 class BackboneReading(NamedTuple):
     """What a language model makes of rows of documents; `None` for what was not asked for, or not there without a bos token.
 
@@ -108,8 +148,9 @@ def take_over(teacher, backbone: PreTrainedModel, generator: torch.Generator | N
         generator: a CPU generator for the directions of the projection.
 
     Raises:
-        ValueError: if the weights do not fit.
+        ValueError: if the weights do not fit, or as [`check_backbone`] says.
     """
+    check_backbone(backbone)
     try:
         teacher.backbone.load_state_dict(backbone.state_dict())
     except RuntimeError as error:

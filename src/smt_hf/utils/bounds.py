@@ -63,6 +63,7 @@ BOUNDS = {
     "intermediate_size": SIZE,
     "initializer_range": POSITIVE,
     "attention_dropout": Bounds(0, 1, open_high=True),
+    "dropout": Bounds(0, 1, open_high=True),
     "rms_norm_eps": POSITIVE,
     "rope_theta": POSITIVE,
     # data
