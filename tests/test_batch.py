@@ -24,6 +24,18 @@ def test_targets_stop_at_documents_and_padding():
     assert batch.documents.tolist() == [[-1, -1, 0, 0, 1, 1]]
 
 
+def test_positions_that_begin_again_are_documents():
+    batch = batch_of([[9, 5, 6, 7, 8, 9]], attention_mask=[[0, 1, 1, 1, 1, 0]], position_ids=[[0, 0, 1, 0, 1, 0]])
+    assert (
+        batch.targets.tolist()
+        == batch_of(
+            [[9, 5, 6, 7, 8, 9]], attention_mask=[[0, 1, 1, 1, 1, 0]], documents=[[0, 0, 0, 1, 1, 1]]
+        ).targets.tolist()
+    )
+    assert batch_of([[5, 6]], documents=[[0, 1]], position_ids=[[0, 1]]).documents.tolist() == [[0, 1]]
+    assert batch_of([[5, 6]], position_ids=[[0, 1]]).documents is None
+
+
 def test_padding_inside_a_document_does_not_end_it():
     batch = batch_of([[5, 6, 9, 7]], attention_mask=[[1, 1, 0, 1]])
     assert batch.begins.tolist() == [[True, False, False, False]]

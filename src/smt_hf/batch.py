@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 
 from .errors import InputError
-from .models.documents_smt import check_names, columns_on, document_starts, separate_padding
+from .models.documents_smt import check_names, columns_on, document_starts, packed_documents, separate_padding
 
 IGNORED = -100  # a target that no loss counts
 
@@ -38,6 +38,8 @@ class Batch:
     def of(cls, columns: Mapping[str, torch.Tensor]) -> "Batch":
         """The batch of what a data collator gives; columns that no loss reads are left out.
 
+        Packed rows say where a document begins by `documents`, or by `position_ids` that begin again at 0.
+
         Raises:
             TypeError: for a column under a name of 0.1.
         """
@@ -48,7 +50,10 @@ class Batch:
             labels = None
         elif labels is None:
             labels = input_ids
-        documents = separate_padding(input_ids, mask, columns.get("documents"))
+        documents = columns.get("documents")
+        if documents is None:
+            documents = packed_documents(columns.get("position_ids"), input_ids.shape, mask)
+        documents = separate_padding(input_ids, mask, documents)
         return cls(input_ids, documents, labels, shift_labels, mask is not None, columns.get("continued"))
 
     def check(self, vocab_size: int) -> None:

@@ -312,7 +312,8 @@ def test_bfloat16(student, tokens, options):
     """Another rounding of the logits in a batch may change a choice, so compare cached with cached, row by row."""
     student = student.to(torch.bfloat16)
     result = run(student, tokens[:1, :4], output_logits=True, **options)
-    assert result[CACHE_NAME].memory.dtype == torch.bfloat16
+    cache = result[CACHE_NAME]
+    assert "num_beams" in options if cache is None else cache.memory.dtype == torch.bfloat16
     assert all(step.isfinite().all() for step in result.logits)
     assert result.sequences.equal(run(student, tokens[:1, :4], **options).sequences)
 
@@ -346,3 +347,66 @@ def test_the_cache_does_not_grow_by_a_byte_over_20000_tokens():
     assert output.sequences.shape == (1, 20_002) and cache.get_seq_length() == 20_001
     assert cache.memory.untyped_storage().nbytes() == short.memory.untyped_storage().nbytes() == 2 * 8 * 4
     assert len(cache.layers) == 1 and cache.get_max_length() == -1
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 3}, {"num_beams": 3, "do_sample": True, "num_return_sequences": 2}])
+def test_beams_return_no_cache(student, tokens, options):
+    """Its rows are those of the last beams, which are not the sequences."""
+    output = student.generate(tokens, max_new_tokens=4, return_dict_in_generate=True, **options)
+    assert output[CACHE_NAME] is None and output.sequences.shape[1] == 18
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"documents": torch.tensor([[0] * 5 + [1] * 9])}, "give generate\\(\\) a row for every document"),
+        ({"position_ids": torch.arange(14) % 6}, "give generate\\(\\) a row for every document"),
+        ({"position_ids": torch.arange(14)[None] % 6}, "give generate\\(\\) a row for every document"),
+        ({"output_memory": True}, "output_memory is not returned by generate"),
+    ],
+)
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_arguments_of_training_are_refused(student, tokens, arguments, message, use_cache):
+    with pytest.raises(ValueError, match=message):
+        student.generate(tokens, max_new_tokens=2, use_cache=use_cache, **arguments)
+
+
+def test_positions_of_padding_are_no_documents(student, tokens):
+    mask = torch.ones_like(tokens)
+    mask[0, :4] = 0
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    written = [
+        student.generate(tokens, attention_mask=mask, max_new_tokens=4, **more)
+        for more in ({}, {"position_ids": positions})
+    ]
+    assert written[0].equal(written[1])
+
+
+@pytest.mark.parametrize(
+    ("memory", "remedy"),
+    [
+        (SmtRnnCache(torch.zeros(1, 3, 32)), "give it as cache"),
+        (torch.zeros(1, 3, 32), "student.read"),
+        (3, "student.read"),
+    ],
+)
+def test_what_is_no_memory(student, tokens, memory, remedy):
+    with pytest.raises(TypeError, match=remedy):
+        student.generate(tokens, memory=memory, max_new_tokens=2)
+    with pytest.raises(TypeError, match=remedy):
+        student.read(tokens, memory=memory)
+
+
+@pytest.mark.parametrize("token", [-1, 20])
+def test_ids_outside_the_vocabulary(student, tokens, token):
+    tokens = tokens.clone()
+    tokens[1, 2] = token
+    for read in (student.read, student.generate):
+        with pytest.raises(ValueError, match=f"token id {token} is outside the student's vocabulary of 20 ids"):
+            read(tokens)
+
+
+def test_a_prompt_without_a_batch(student, tokens):
+    for read in (student.read, student.generate):
+        with pytest.raises(ValueError, match="give \\(batch, tokens\\)"):
+            read(tokens[0])

@@ -60,8 +60,27 @@ def another_layer(student):
     block.up_proj = Other(16, 64, bias=False).double()
 
 
+def a_bias(student):
+    student.lm_head = nn.Linear(16, 20).double()
+
+
+def a_bias_in_the_cell(student):
+    student.model.cell.transformer.layers[0].mlp.up_proj = nn.Linear(16, 64).double()
+
+
+def a_subclass(student):
+    student.__class__ = type("OfTheUser", (SmtRnnForCausalLM,), {"__module__": __name__, "forward": a_forward})
+
+
+def a_forward(self, *args, **kwargs):
+    return super(SmtRnnForCausalLM, self).forward(*args, **kwargs)
+
+
 STANDS_BACK = {
     "another layer": another_layer,
+    "a bias of the head": a_bias,
+    "a bias in the cell": a_bias_in_the_cell,
+    "a subclass with a forward of its own": a_subclass,
     "a hook": lambda student: student.model.cell.transformer.layers[0].register_forward_hook(lambda *_: None),
     "a hook of the whole": lambda student: student.register_forward_pre_hook(lambda *_: None),
     "a patched forward": lambda student: setattr(student.lm_head, "forward", student.lm_head.forward),

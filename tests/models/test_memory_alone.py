@@ -54,7 +54,6 @@ SAME = {
     "bad_words_ids": {"bad_words_ids": [[8], [10]]},
     "guidance_scale": {"guidance_scale": 2.0, **NEGATIVE},
     "num_return_sequences": [{"num_return_sequences": 2, **SAMPLE}, {"num_return_sequences": 2, **BEAMS}],
-    "output_attentions": {"output_attentions": True, "return_dict_in_generate": True},
     "output_hidden_states": {"output_hidden_states": True, "return_dict_in_generate": True},
     "output_scores": {"output_scores": True, "return_dict_in_generate": True},
     "output_logits": {"output_logits": True, "return_dict_in_generate": True},
@@ -101,6 +100,7 @@ REFUSED = {
 }
 # They are refused with a prompt as well, in the same words.
 REFUSED_ALWAYS = {
+    "output_attentions": {"output_attentions": True, "return_dict_in_generate": True},
     "use_mtp": {"use_mtp": True},
     "prompt_lookup_num_tokens": {"prompt_lookup_num_tokens": 2},
     "assistant_early_exit": {"assistant_early_exit": 1},

@@ -110,6 +110,65 @@ def test_labels_give_the_shifted_loss_and_full_bptt(student, tokens):
     assert embeds.grad.abs().amax(dim=(0, 2)).min() > 0  # back to the first token
 
 
+@pytest.mark.parametrize("left", [0, 3, 6])
+@pytest.mark.parametrize("told_by", ["attention_mask", "documents", "both"])
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("positions", [True, False])
+def test_the_loss_of_a_row_does_not_depend_on_where_it_is_padded(student, tokens, left, told_by, labelled, positions):
+    """Whether collators label padding -100 or as the token that stands there, and number positions from the first real token."""
+    pad = torch.nn.functional.pad
+    rows = pad(tokens[:, :8], (left, 6 - left), value=19)
+    mask = pad(torch.ones(3, 8, dtype=torch.long), (left, 6 - left))
+    labels = rows.masked_fill(mask == 0, -100) if labelled else rows
+    arguments = {"attention_mask": {"attention_mask": mask}, "documents": {"documents": mask - 1}}
+    arguments = arguments.get(told_by) or {**arguments["attention_mask"], **arguments["documents"]}
+    if positions:
+        arguments["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    loss = student(rows, labels=labels, **arguments).loss
+    torch.testing.assert_close(loss, student(tokens[:, :8], labels=tokens[:, :8]).loss)
+
+
+def test_after_a_cache_the_first_token_is_predicted(student, tokens):
+    rows = torch.nn.functional.pad(tokens[:, 6:], (2, 0))
+    mask = torch.nn.functional.pad(torch.ones(3, 8, dtype=torch.long), (2, 0))
+    loss = student(rows, attention_mask=mask, labels=rows, cache=student(tokens[:, :6])[CACHE_NAME]).loss
+    expected = torch.nn.functional.cross_entropy(
+        student(tokens).logits[:, 5:-1].flatten(0, 1), tokens[:, 6:].flatten()
+    )
+    torch.testing.assert_close(loss, expected.float())
+
+
+def test_an_empty_cache_is_none(student, tokens):
+    positions = torch.arange(14)[None] % 5
+    empty = student(tokens, position_ids=positions, cache=SmtRnnCache(), labels=tokens)
+    expected = student(tokens, position_ids=positions, labels=tokens)
+    torch.testing.assert_close(empty.logits, expected.logits, **EXACT)
+    torch.testing.assert_close(empty.loss, expected.loss)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"bptt_horizon": 0}, "bptt_horizon=0 must be at least 1"),
+        ({"bptt_horizon": -1}, "bptt_horizon=-1 must be at least 1"),
+        ({"checkpoint_steps": 0}, "checkpoint_steps=0 must be at least 1"),
+        ({"documents": torch.zeros(3, 9)}, r"documents has shape \(3, 9\) and the inputs \(3, 14\)"),
+        ({"labels": torch.zeros(3, 9).long()}, r"labels has shape \(3, 9\) and the inputs \(3, 14\)"),
+        ({"shift_labels": torch.zeros(2, 14).long()}, r"shift_labels has shape \(2, 14\)"),
+        ({"cache": SmtRnnCache(torch.zeros(2, 3, 32))}, r"shape \(2, 3, 32\), and these inputs .* need \(3, 3, 32\)"),
+        ({"cache": SmtRnnCache(torch.zeros(3, 7, 32))}, r"shape \(3, 7, 32\), and these inputs .* need \(3, 3, 32\)"),
+        ({"output_attentions": True}, "output_attentions=True: a memory attends to no earlier tokens"),
+        (
+            {"cu_seq_lens_q": torch.tensor([0, 4, 14])},
+            "cu_seq_lens_q is not read here: let the collator return position_ids",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(student, tokens, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        student(tokens, **arguments)
+
+
 def test_labels_do_not_cross_documents(student, tokens):
     documents = torch.tensor([[0] * 5 + [1] * 9]).expand(3, -1)
     loss = student(tokens, documents=documents, labels=tokens).loss

@@ -125,3 +125,25 @@ def test_save_and_load(teacher, tokens, tmp_path):
     loaded = SmtTeacherModel.from_pretrained(tmp_path)
     positions = torch.tensor([-1, 6])
     torch.testing.assert_close(loaded.encode(tokens, positions), teacher.encode(tokens, positions), **EXACT)
+
+
+def test_without_positions_the_state_after_the_last_real_token(teacher, tokens):
+    mask = torch.ones_like(tokens)
+    mask[0, 9:], mask[1, :4], mask[2] = 0, 0, 0
+    memory = teacher(tokens, attention_mask=mask).memory
+    apart = [(tokens[:1, :9], 8), (tokens[1:2, 4:], 9), (tokens[2:], -1)]
+    expected = torch.cat([teacher.encode(row, torch.tensor([last])) for row, last in apart])
+    torch.testing.assert_close(memory, expected, **EXACT)
+    torch.testing.assert_close(teacher(tokens, documents=mask - 1).memory, expected, **EXACT)
+    torch.testing.assert_close(teacher(tokens).memory, teacher.encode(tokens, torch.tensor([13])), **EXACT)
+
+
+def test_positions_in_a_list(teacher, tokens):
+    expected = teacher.encode(tokens, torch.tensor([-1, 3]))
+    torch.testing.assert_close(teacher.encode(tokens, [-1, 3]), expected, **EXACT)
+
+
+@pytest.mark.parametrize("positions", [3, torch.tensor([0.5]), torch.tensor([[1], [2]]), torch.zeros(1, 3, 2).long()])
+def test_positions_of_another_shape_or_kind_are_refused(teacher, tokens, positions):
+    with pytest.raises(ValueError, match=r"give integers \(N,\) or \(3, N\)"):
+        teacher.encode(tokens, positions)

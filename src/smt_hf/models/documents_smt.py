@@ -1,5 +1,7 @@
 """Documents: what belongs together inside a window, and where it begins."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -35,14 +37,41 @@ def columns_on(device: torch.device, columns: torch.Tensor) -> torch.Tensor:
     return columns.to(device, non_blocking=columns.device.type == "cpu")
 
 
-def check_names(arguments: dict) -> None:
+def check_names(arguments: Mapping) -> None:
     """Checks further keyword arguments of a forward pass, which would be ignored.
 
     Raises:
         TypeError: for the name that `documents` had in 0.1.
+        ValueError: for what collators of other models write of packed rows besides their positions, and for attentions.
     """
     if arguments.get("document_ids") is not None:
         raise TypeError("document_ids is now called documents: rename the argument or the column")
+    for name in ("seq_idx", "cu_seq_lens_q", "cu_seq_lens_k"):
+        if arguments.get(name) is not None and arguments.get("position_ids") is None:
+            raise ValueError(
+                f"{name} is not read here: let the collator return position_ids, by which documents are kept apart"
+            )
+    if arguments.get("output_attentions"):
+        raise ValueError(
+            "output_attentions=True: a memory attends to no earlier tokens, so there are none; leave it out"
+        )
+
+
+def check_columns(shape: tuple[int, ...], **columns: torch.Tensor | None) -> None:
+    """Checks that what goes with the tokens, if it is given, has one item for each.
+
+    Args:
+        shape: `(B, T)` of the tokens.
+        columns: by their names.
+
+    Raises:
+        ValueError: naming the column and both shapes.
+    """
+    for name, column in columns.items():
+        if column is not None and tuple(column.shape) != tuple(shape):
+            raise ValueError(
+                f"{name} has shape {tuple(column.shape)} and the inputs {tuple(shape)}: give one for every token"
+            )
 
 
 def separate_padding(
@@ -73,6 +102,12 @@ def document_starts(documents: torch.Tensor) -> torch.Tensor:
     return real & ((before < 0) | (documents.gather(1, before.clamp(min=0)) != documents))
 
 
+def last_columns(documents: torch.Tensor) -> torch.Tensor:
+    """The column of the last real token of every row, `(B, 1)`; -1 where all is padding."""
+    columns = torch.arange(documents.shape[1], device=documents.device)
+    return torch.where(documents >= 0, columns, -1).amax(dim=1, keepdim=True)
+
+
 def tokens_read(documents: torch.Tensor) -> torch.Tensor:
     """How many tokens of its document, padding left out, come before each column of the window: `(B, T)`."""
     real = (documents >= 0).long()
@@ -97,6 +132,7 @@ def packed_documents(
         return None
     begins = (position_ids[..., -shape[1] :] == 0).expand(shape)
     if attention_mask is not None:
-        begins = begins & attention_mask[:, -shape[1] :].bool()
+        mask = attention_mask[:, -shape[1] :].bool()
+        begins = begins & mask & (mask.cumsum(dim=1) > 1)  # the first token after padding begins no second document
     begins = nn.functional.pad(begins[:, 1:], (1, 0))
     return begins.cumsum(dim=1) if begins.any() else None

@@ -13,11 +13,11 @@ from transformers.generation import (
     MaxLengthCriteria,
     StoppingCriteriaList,
 )
-from transformers.generation.utils import GenerateDecoderOnlyOutput
+from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 from transformers.utils import logging
 
 from .cache_smt_rnn import CACHE_NAME, SmtRnnCache, check_cache
-from .documents_smt import check_attention_mask
+from .documents_smt import check_attention_mask, packed_documents
 from .lean_smt_rnn import LeanStep, is_lean
 from .memory_smt_rnn import SmtMemory
 
@@ -45,11 +45,15 @@ class SmtRnnGenerationMixin(GenerationMixin):
             attention_mask: `(B, T)`, 0 for padding. Without it every token is read, also one that equals the pad token;
                 after a `cache`, the padding with which a row of the earlier call ended is left out.
 
+        Beam search returns no cache: the memories at its end are those of the last beams, and not of the sequences, which
+        [`read`] may read.
+
         Raises:
             ValueError: for a memory of another student; for `memory` and `cache` together; for a batch size that does not fit
-                the memory's; for inputs that the cache has read already; for an empty prompt without a memory; for a mask of
-                another shape; for an option that needs a prompt where there is none.
-            TypeError: if `cache` is a cache of keys and values.
+                the memory's; for inputs that the cache has read already; for an empty prompt without a memory; for ids outside
+                the vocabulary; for a mask of another shape; for several documents in a row; for an option that needs a prompt
+                where there is none.
+            TypeError: if `cache` is a cache of keys and values, or `memory` no memory.
             NotImplementedError: for continuous batching (`cache_implementation="paged"`).
         """
         cache = kwargs.pop("cache", None)
@@ -58,6 +62,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
             check_cache(cache)
         if kwargs.get("cache_implementation") == "paged":
             self.generate_batch()
+        _check_unread(kwargs)
         if memory is not None:
             if cache is not None:
                 raise ValueError("memory and cache are two places to start from: give one of them")
@@ -68,11 +73,16 @@ class SmtRnnGenerationMixin(GenerationMixin):
             inputs, kwargs = None, _without_prompt(cache, prompt, **kwargs)
         elif prompt is not None:
             _check_prompt(prompt, cache, kwargs.get("attention_mask"))
+            if name == "input_ids":
+                _check_ids(prompt, self.config.vocab_size)
             if memory is None and cache is not None:
                 kwargs["attention_mask"] = _mask_of_all_tokens(cache, prompt, kwargs.get("attention_mask"))
         if cache is not None:
             kwargs[CACHE_NAME] = cache
-        return super().generate(inputs, *args, **kwargs)
+        output = super().generate(inputs, *args, **kwargs)
+        if isinstance(output, GenerateBeamDecoderOnlyOutput):
+            output[CACHE_NAME] = None  # its rows are those of the last beams, and not of the sequences
+        return output
 
     @torch.no_grad()
     def read(
@@ -96,6 +106,8 @@ class SmtRnnGenerationMixin(GenerationMixin):
             ValueError: for a memory of another student; for `memory` and `teacher` together; for a teacher whose memory has
                 another shape; for a mask of another shape.
         """
+        _check_prompt(input_ids, None, attention_mask)
+        _check_ids(input_ids, self.config.vocab_size)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if teacher is not None:
             if memory is not None:
@@ -103,10 +115,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
             sizes = [(model.config.num_memory_tokens, model.config.hidden_size) for model in (teacher, self)]
             if sizes[0] != sizes[1]:
                 raise ValueError(f"the teacher's memory is {sizes[0]}, the student's {sizes[1]}: give its own teacher")
-            mask = check_attention_mask(mask, *input_ids.shape).long()
-            last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(dim=1, keepdim=True)
-            last = last.masked_fill(mask.sum(dim=1, keepdim=True) == 0, -1)
-            states = teacher.encode(input_ids, last, attention_mask)[:, 0].to(self.dtype)
+            states = teacher(input_ids, attention_mask=mask, return_dict=True).memory[:, 0].to(self.dtype)
             return SmtMemory.from_cache(self, SmtRnnCache(states, num_tokens=mask.sum(dim=1)))
         cache = SmtRnnCache()
         if memory is not None:
@@ -362,7 +371,38 @@ def _draw(shares: torch.Tensor) -> torch.LongTensor:
 
 
 def _load(memory: SmtMemory | str | os.PathLike) -> SmtMemory:
-    return SmtMemory.from_pretrained(memory) if isinstance(memory, str | os.PathLike) else memory
+    if isinstance(memory, str | os.PathLike):
+        return SmtMemory.from_pretrained(memory)
+    if not hasattr(memory, "to_cache"):
+        remedy = "give it as cache" if isinstance(memory, SmtRnnCache) else "make one with student.read(...)"
+        raise TypeError(
+            f"memory is a {type(memory).__name__}, and neither an SmtMemory nor where one was saved: {remedy}"
+        )
+    return memory
+
+
+def _check_unread(arguments: dict) -> None:
+    """Refuses arguments of the forward pass that mean nothing where new tokens are written."""
+    if arguments.get("output_memory"):
+        raise ValueError(
+            "output_memory is not returned by generate(): leave it out, and read the sequences with student.read(...)"
+        )
+    positions, packed = arguments.get("position_ids"), arguments.get("documents")
+    if positions is not None and packed is None:
+        positions = torch.atleast_2d(positions)
+        packed = packed_documents(positions, tuple(positions.shape), arguments.get("attention_mask"))
+    if packed is not None:
+        raise ValueError(
+            "documents and positions that begin again are of packed rows: give generate() a row for every document"
+        )
+
+
+def _check_ids(input_ids: torch.Tensor, vocab_size: int) -> None:
+    low, high = (bound.item() for bound in torch.aminmax(input_ids))
+    if low < 0 or high >= vocab_size:
+        raise ValueError(
+            f"token id {low if low < 0 else high} is outside the student's vocabulary of {vocab_size} ids: use its own tokenizer"
+        )
 
 
 def _check_prompt(prompt: torch.Tensor, cache: SmtRnnCache | None, attention_mask: torch.Tensor | None) -> None:

@@ -119,7 +119,7 @@ class _LeanLayer:
 def is_lean(student) -> bool:
     """Whether [`LeanStep`] gives what the student's own modules would.
 
-    Not for adapters, quantised or sharded weights, hooks, autocast, half precision (whose rounding it would change), training, or a
+    Not for adapters, quantised or sharded weights, biases, methods that a subclass has of its own, hooks, autocast, half precision (whose rounding it would change), training, or a
     size at which matrix products are what takes the time and a copy of them too much memory.
     """
     inner = [student.model.embed_tokens, student.model.decoder, student.lm_head]
@@ -131,7 +131,10 @@ def is_lean(student) -> bool:
         not student.training
         and sum(parameter.numel() for parameter in parameters) <= 30_000_000
         and all(_is_bare(module) for module in modules)
+        and _is_ours(student, "forward", "update", "readout")
+        and _is_ours(student.model, "forward", "update", "readout_features", "start_memory", "unroll")
         and all(type(module) in _PLAIN for module in modules[2:])
+        and all(module.bias is None for module in modules if isinstance(module, nn.Linear))
         and all(type(p.data) is torch.Tensor and p.dtype in (torch.float32, torch.float64) for p in parameters)
         and len({(p.dtype, p.device) for p in parameters}) == 1
         and not parameters[0].is_meta
@@ -147,6 +150,12 @@ def _known(part: nn.Module):
 
 def _is_bare(module: nn.Module) -> bool:
     return not (module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
+def _is_ours(model: nn.Module, *methods: str) -> bool:
+    """Whether methods of a model are those of this package, and not of a subclass or a patch."""
+    modules = [getattr(type(model), name).__module__ for name in methods]
+    return {module.rpartition(".")[0] for module in modules} == {__name__.rpartition(".")[0]}
 
 
 def _layers(stack: SmtTransformer, length: int, keep: slice) -> list[_LeanLayer]:

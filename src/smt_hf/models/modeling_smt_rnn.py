@@ -21,9 +21,11 @@ from .cells_smt_rnn import cell_class, init_cells
 from .configuration_smt_rnn import SmtRnnConfig
 from .documents_smt import (
     check_attention_mask,
+    check_columns,
     check_names,
     document_starts,
     packed_documents,
+    separate_padding,
     tokens_read,
 )
 from .generation_smt_rnn import SmtRnnGenerationMixin
@@ -268,10 +270,11 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
 
         Raises:
             ValueError: if both or none of `input_ids` and `inputs_embeds` are given, both `cache` and `past_key_values`,
-                the sequence is empty, or `attention_mask` has another shape.
+                the sequence is empty, `attention_mask`, `documents` or the cache's memory has another shape, or a number of
+                steps is below 1.
             TypeError: if `cache` is a cache of keys and values.
         """
-        check_names(kwargs)
+        check_names({**kwargs, "position_ids": position_ids})
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
@@ -280,7 +283,6 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         if cache is not None and past_key_values is not None:
             raise ValueError("cache and past_key_values are two names of one argument: give one of them")
         cache = past_key_values if cache is None else cache
-        continues = cache is not None
         use_cache = self.config.use_cache if use_cache is None else use_cache
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -288,8 +290,13 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             cache = SmtRnnCache()
 
         memory = None if cache is None else check_cache(cache).memory
+        continues = memory is not None
+        if continues:
+            check_fits(memory, batch_size, self.config)
         if memory is None and length == 0:
             raise ValueError("the sequence is empty: give at least one token")
+        check_columns((batch_size, length), documents=documents)
+        check_steps(bptt_horizon=bptt_horizon, checkpoint_steps=checkpoint_steps)
         if attention_mask is not None:
             earlier = 0 if cache is None else cache.get_seq_length()
             attention_mask = check_attention_mask(attention_mask, batch_size, length, earlier)
@@ -335,6 +342,30 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             **{CACHE_NAME: cache},
             hidden_states=hidden_states,
             memory=states if output_memory else None,
+        )
+
+
+def check_steps(**steps: int | None) -> None:
+    """Checks numbers of steps, where they are given.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value in steps.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} must be at least 1, or None for the whole sequence")
+
+
+def check_fits(memory: torch.Tensor, batch_size: int, config: SmtRnnConfig) -> None:
+    """Checks that the memory of a cache is one of this student, with a row for each of the inputs.
+
+    Raises:
+        ValueError: naming both shapes.
+    """
+    wanted = (batch_size, config.num_memory_tokens, config.hidden_size)
+    if tuple(memory.shape) != wanted:
+        raise ValueError(
+            f"the cache's memory has shape {tuple(memory.shape)}, and these inputs of this student need {wanted}"
         )
 
 
@@ -395,7 +426,8 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
 
         Args:
             labels: `(B, T)` token ids, usually `input_ids` themselves (they are shifted here), -100 is ignored. A label
-                that begins another document (see `documents`) is ignored too.
+                that begins a document (see `documents`) is ignored too, and one of padding: a row counts the same wherever it
+                is padded.
             shift_labels: `(B, T)` targets that are aligned already, in place of `labels`: number t is read from the memory
                 after token t, -100 is ignored. Not in the signature, for the stock `Trainer` would take it for required.
             logits_to_keep: number of last positions (0: all) or a 1-D tensor of positions to compute logits for.
@@ -408,9 +440,11 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         Raises:
             ValueError: if `labels` and `logits_to_keep` are given together, or as [`SmtRnnModel.forward`] does.
         """
-        check_names(kwargs)
+        check_names({**kwargs, "position_ids": position_ids})
         shift_labels = kwargs.get("shift_labels")
         has_labels = labels is not None or shift_labels is not None
+        earlier = cache if past_key_values is None else past_key_values
+        continues = earlier is not None and check_cache(earlier).memory is not None
         if has_labels and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
             raise ValueError("labels need the logits of every position: leave logits_to_keep at 0")
         outputs = self.model(
@@ -433,10 +467,9 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None
         if has_labels:
-            if shift_labels is None and documents is None and cache is None and past_key_values is None:
-                documents = packed_documents(position_ids, labels.shape, attention_mask)
-            if shift_labels is None and documents is not None:
-                labels = labels.masked_fill(document_starts(documents) | (documents < 0), -100)
+            check_columns(logits.shape[:2], labels=labels, shift_labels=shift_labels)
+            if shift_labels is None:
+                labels = own_labels(labels, attention_mask, documents, position_ids, continues)
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return SmtRnnCausalLMOutput(
             loss=loss,
@@ -445,6 +478,29 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
             hidden_states=outputs.hidden_states,
             memory=outputs.memory,
         )
+
+
+def own_labels(
+    labels: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    documents: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    continues: bool,
+) -> torch.Tensor:
+    """The labels `(B, T)` without those of padding and of tokens that begin a document, which nothing before them predicts.
+
+    Where a row `continues` from a cache and holds one document, its first token is predicted.
+    """
+    begins = documents is not None or not continues
+    if documents is None and not continues:
+        documents = packed_documents(position_ids, labels.shape, attention_mask)
+    if attention_mask is not None:
+        attention_mask = attention_mask[:, -labels.shape[1] :]
+    documents = separate_padding(labels, attention_mask, documents)
+    if documents is None:
+        return labels
+    ignored = documents < 0
+    return labels.masked_fill(ignored | document_starts(documents) if begins else ignored, -100)
 
 
 class SmtRnnForSequenceClassification(SmtRnnPreTrainedModel):

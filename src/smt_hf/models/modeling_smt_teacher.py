@@ -11,7 +11,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .backbone_smt import make_backbone, read_backbone
 from .configuration_smt_teacher import SmtTeacherConfig
-from .documents_smt import check_names, columns_on, separate_padding
+from .documents_smt import check_columns, check_names, columns_on, last_columns, separate_padding
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
 from .pretrained_smt import SmtPreTrainedModel
 
@@ -79,8 +79,8 @@ class SmtTeacherModel(SmtPreTrainedModel):
 
         Args:
             input_ids: `(B, T)`.
-            positions: `(N,)` or `(B, N)`, column indices t: the state after `x_{<=t}`; -1 is the empty context. On the CPU they
-                make no GPU wait.
+            positions: `(N,)` or `(B, N)`, column indices t: the state after `x_{<=t}`; -1 is the empty context, as is a column
+                of padding. On the CPU they make no GPU wait.
             attention_mask: `(B, T)`, 0 for padding, which no state sees.
             documents: `(B, T)`; a state sees the tokens of its own document only, and -1 is padding.
 
@@ -88,7 +88,7 @@ class SmtTeacherModel(SmtPreTrainedModel):
             `(B, N, K, D)`.
 
         Raises:
-            ValueError: if a position lies outside -1..T-1.
+            ValueError: if positions are no integers of these shapes, or one lies outside -1..T-1.
         """
         return self(input_ids, positions, attention_mask, documents, return_dict=True).memory
 
@@ -102,19 +102,26 @@ class SmtTeacherModel(SmtPreTrainedModel):
         output_backbone_logits: bool = False,
         **kwargs,
     ) -> SmtTeacherOutput:
-        """Encodes; see [`encode`] for the arguments. Without `positions`, the state after the last token.
+        """Encodes; see [`encode`] for the arguments. Without `positions`, the state after the last token of every row, padding aside.
 
         With `output_backbone_logits` the backbone's own predictions are returned too.
         """
         check_names(kwargs)
-        length = input_ids.shape[1]
+        batch_size, length = input_ids.shape
+        check_columns((batch_size, length), documents=documents)
+        documents = separate_padding(input_ids, attention_mask, documents)
         if positions is None:
-            positions = torch.tensor([length - 1])
+            positions = torch.tensor([length - 1]) if documents is None else last_columns(documents)
+        positions = torch.as_tensor(positions)
+        if positions.is_floating_point() or positions.shape[:-1] not in {(), (batch_size,)} or positions.dim() == 0:
+            raise ValueError(
+                f"positions are {str(positions.dtype).removeprefix('torch.')} of shape {tuple(positions.shape)}: give integers (N,) "
+                f"or ({batch_size}, N)"
+            )
         if not torch.compiler.is_compiling() and positions.numel():
             low, high = positions.min().item(), positions.max().item()
             if low < -1 or high >= length:
                 raise ValueError(f"positions reach from {low} to {high}: they must lie in -1..{length - 1}")
-        documents = separate_padding(input_ids, attention_mask, documents)
         if self.config.encoder_attention == "bidirectional":
             return SmtTeacherOutput(memory=self._encode_each(input_ids, positions, documents))
         if self.backbone is None:
