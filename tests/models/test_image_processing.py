@@ -41,6 +41,54 @@ def test_colours_become_grey_and_nothing_becomes_white():
     assert processor(stroke)["input_ids"][0].tolist() == [255, 0, 255, 255]
 
 
+@pytest.mark.parametrize(
+    "mode, white, black, clear",
+    [
+        ("1", 1, 0, None),
+        ("L", 255, 0, None),
+        ("LA", (255, 255), (0, 255), (0, 0)),
+        ("La", (255, 255), (0, 255), (0, 0)),
+        ("RGB", (255, 255, 255), (0, 0, 0), None),
+        ("RGBX", (255, 255, 255, 0), (0, 0, 0, 0), None),
+        ("RGBA", (255, 255, 255, 255), (0, 0, 0, 255), (0, 0, 0, 0)),
+        ("RGBa", (255, 255, 255, 255), (0, 0, 0, 255), (0, 0, 0, 0)),
+        ("CMYK", (0, 0, 0, 0), (0, 0, 0, 255), None),
+        ("YCbCr", (255, 128, 128), (0, 128, 128), None),
+        ("HSV", (0, 0, 255), (0, 0, 0), None),
+        ("LAB", (255, 128, 128), (0, 128, 128), None),
+    ],
+)
+def test_modes_of_pillow_become_grey_and_nothing_becomes_white(mode, white, black, clear):
+    image = Image.new(mode, (3, 1), white)
+    image.putpixel((1, 0), black)
+    image.putpixel((2, 0), white if clear is None else clear)
+    assert SmtImageProcessor((1, 3), num_levels=2)(image)["input_ids"][0].tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 4), (1, 4, 4), (1, 8, 1), (4, 3, 3)])
+@pytest.mark.parametrize("of", [np.zeros, torch.zeros])
+def test_an_array_whose_channels_may_stand_at_either_end_is_refused(shape, of):
+    dtype = {np.zeros: np.uint8, torch.zeros: torch.uint8}[of]
+    with pytest.raises(ValueError, match="channels may stand first or last") as refusal:
+        SmtImageProcessor(4)(of(shape, dtype=dtype))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [1, 2], (1, "2"), range(1, 3), np.array([1, 2]), np.array(["b", "c"]), torch.tensor([1, 2]),
+        [np.int64(1), torch.tensor(2)],
+    ],
+)  # fmt: skip
+def test_labels_of_every_kind_are_numbers(labels):
+    processor = SmtImageProcessor(1, num_levels=4, num_classes=3, class_names=["a", "b", "c"])
+    image = np.zeros((1, 1), dtype=np.uint8)
+    assert [int(row[0]) for row in processor([image, image], labels=labels)["input_ids"]] == [5, 6]
+    for label in (1, "b", np.int8(1), np.array(1), torch.tensor(1)):
+        assert [int(row[0]) for row in processor([image, image], labels=label)["input_ids"]] == [5, 5]
+
+
 def test_images_are_resized_to_the_one_size():
     image = Image.new("L", (20, 10), 255)
     assert (SmtImageProcessor(4, resample=4)(image)["input_ids"][0] == 7).all()
@@ -53,7 +101,10 @@ def test_images_are_resized_to_the_one_size():
         (np.zeros((2, 2)), "array of float64: give uint8"),
         (np.zeros((2, 2, 2), dtype=np.uint8), r"shape \(2, 2, 2\)"),
         (np.zeros((0, 4), dtype=np.uint8), r"shape \(0, 4\)"),
-        (Image.new("I;16", (4, 4)), "mode 'I;16'"),
+        (torch.zeros(2, 2, dtype=torch.bfloat16), "array of bfloat16: give uint8"),
+        (torch.zeros(2, 2, requires_grad=True), "array of float32: give uint8"),
+        (Image.new("I;16", (4, 4)), "mode 'I;16', .*scale its values to 0..255"),
+        (Image.new("F", (4, 4)), "mode 'F', .*scale its values to 0..255"),
     ],
 )
 def test_what_is_no_image_is_refused(image, words):
@@ -81,9 +132,10 @@ def test_options_that_cannot_work_are_refused(options, words):
 def test_labels_and_ids_that_cannot_be_are_refused():
     processor = SmtImageProcessor(2, num_levels=4, num_classes=2)
     image = np.zeros((2, 2), dtype=np.uint8)
-    for label in (2, -1, "cat", None, 0.5, True):
-        with pytest.raises(ValueError, match="is no class: give a number from 0 to 1"):
-            processor(image, labels=[label])
+    for label in (2, -1, "cat", None, 0.5, True, np.float64(0.5), torch.tensor(True), torch.tensor(2)):
+        for labels in (label, [label]):
+            with pytest.raises(ValueError, match="is no class: give a number from 0 to 1"):
+                processor(image, labels=labels)
     with pytest.raises(ValueError, match="2 labels were given for 1 images"):
         processor(image, labels=[0, 1])
     with pytest.raises(ValueError, match="there are no classes"):

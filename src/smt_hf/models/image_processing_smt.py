@@ -1,6 +1,6 @@
 """Images as sequences of tokens, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -93,15 +93,16 @@ class SmtImageProcessor(BaseImageProcessor):
     def preprocess(
         self,
         images,
-        labels: Sequence[int | str] | int | str | None = None,
+        labels: Iterable[int | str] | int | str | None = None,
         return_tensors: str | None = None,
     ) -> BatchFeature:
         """Images as token ids.
 
         Args:
             images: an image or a list of them: PIL images; or uint8 arrays or tensors, `(H, W)`, `(H, W, C)` or `(C, H, W)` with
-                1, 3 or 4 channels. Transparent pixels stand on white.
-            labels: the class of every image, as a number or by its name; needed where `num_classes` is not 0.
+                1, 3 or 4 channels, if not both ends could be the channels. Transparent pixels stand on white.
+            labels: the class of every image, as a number or by its name, in a list, an array or a tensor, or one for all;
+                needed where `num_classes` is not 0.
             return_tensors: `"pt"` or `"np"` for one array `(B, T)` instead of a list.
 
         Returns:
@@ -111,12 +112,9 @@ class SmtImageProcessor(BaseImageProcessor):
             ValueError: for what is no image, or a label that is missing or unknown.
         """
         images = list(images) if isinstance(images, list | tuple) else [images]
-        labels = [labels] * len(images) if labels is None or isinstance(labels, int | str) else list(labels)
-        if len(labels) != len(images):
-            raise ValueError(f"{len(labels)} labels were given for {len(images)} images: give one for each")
         rows = [
             np.concatenate([self.class_ids(label), self.pixel_ids(image)])
-            for image, label in zip(images, labels, strict=True)
+            for image, label in zip(images, each_label(labels, len(images)), strict=True)
         ]
         if return_tensors is not None:
             rows = np.stack(rows) if rows else np.zeros((0, self.sequence_length), dtype=np.int64)
@@ -147,13 +145,13 @@ class SmtImageProcessor(BaseImageProcessor):
         names = self.class_names or []
         if isinstance(label, str) and label in names:
             return names.index(label)
-        number = label
+        number = _plain(label)
         if isinstance(label, str) and label.isdecimal():
             number = int(label)
-        if isinstance(number, int | np.integer) and not isinstance(number, bool) and 0 <= number < self.num_classes:
-            return int(number)
+        if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < self.num_classes:
+            return number
         known = f", or a name such as {', '.join(names[:3])}" if names else ""
-        raise ValueError(f"label {label!r} is no class: give a number from 0 to {self.num_classes - 1}{known}")
+        raise ValueError(f"label {_plain(label)!r} is no class: give a number from 0 to {self.num_classes - 1}{known}")
 
     def split_ids(self, input_ids) -> tuple[np.ndarray, np.ndarray | None]:
         """The pixels `(B, H x W)` of token ids and their labels `(B,)`, `None` where they have no class token.
@@ -212,6 +210,26 @@ def _size(size) -> dict[str, int]:
     return size
 
 
+def _plain(value):
+    """The Python value of a number, an array or a tensor."""
+    return value.tolist() if isinstance(value, torch.Tensor | np.ndarray | np.generic) else value
+
+
+def each_label(labels, num_images: int) -> list:
+    """The label of every image, of labels as [`SmtImageProcessor`] takes them.
+
+    Raises:
+        ValueError: for another number of labels than of images.
+    """
+    labels = _plain(labels)
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        return [labels] * num_images
+    labels = list(labels)
+    if len(labels) != num_images:
+        raise ValueError(f"{len(labels)} labels were given for {num_images} images: give one for each, or one for all")
+    return labels
+
+
 def grey_image(image):
     """An image of any kind that [`SmtImageProcessor`] takes, as a grey PIL image.
 
@@ -223,7 +241,12 @@ def grey_image(image):
     if 0 in image.size:
         raise ValueError(f"the image has {image.size[0]} x {image.size[1]} pixels: give one that is not empty")
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        raise ValueError(f"the image has mode {image.mode!r}, more than 8 bits a channel: convert it to mode 'L'")
+        raise ValueError(
+            f"the image has mode {image.mode!r}, more than 8 bits a channel: scale its values to 0..255, then convert it to "
+            "mode 'L', which alone would clip them"
+        )
+    if image.mode in ("La", "RGBa"):  # whose colours are multiplied by their alpha
+        image = image.convert(image.mode.upper())
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -231,12 +254,18 @@ def grey_image(image):
 
 
 def _from_array(image):
-    array = image.cpu().numpy() if isinstance(image, torch.Tensor) else image
-    if not isinstance(array, np.ndarray):
+    if not isinstance(image, np.ndarray | torch.Tensor):
         raise ValueError(f"{type(image).__name__} is no image: give a PIL image, or an array of uint8 numbers")
-    if array.dtype != np.uint8:
-        raise ValueError(f"the image is an array of {array.dtype}: give uint8, from 0 for black to 255 for white")
-    if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+    if image.dtype not in (np.uint8, torch.uint8):
+        dtype = str(image.dtype).removeprefix("torch.")
+        raise ValueError(f"the image is an array of {dtype}: give uint8, from 0 for black to 255 for white")
+    array = image.cpu().numpy() if isinstance(image, torch.Tensor) else image
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        if array.shape[-1] in (1, 3, 4):
+            raise ValueError(
+                f"the image is an array of shape {array.shape}, whose channels may stand first or last: give (H, W), or a PIL "
+                "image"
+            )
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
