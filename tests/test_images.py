@@ -88,6 +88,11 @@ def test_wrong_wishes_are_refused_in_one_line():
         ({"complete": "half.png"}, "str is no image"),
         ({"complete": np.zeros((3, 4), np.uint8), "complete_rows": 4}, "must be from 0 to 3"),
         ({"complete_rows": 1}, "give complete"),
+        ({"temperature": -1.0}, "temperature=-1.0 must be"),
+        ({"temperature": float("nan")}, "temperature=nan must be"),
+        ({"top_p": 2.0}, "top_p=2.0 must be above 0 and at most 1"),
+        ({"top_p": 0.0}, "top_p=0.0 must be"),
+        ({"batch_size": 0}, "batch_size=0 must be"),
     ):
         with pytest.raises(InputError, match=words):
             generate_images(student, processor, **options)
@@ -95,6 +100,24 @@ def test_wrong_wishes_are_refused_in_one_line():
         generate_images(*make(0), labels=1)
     with pytest.raises(InputError, match="has 8 ids but the student's vocab_size is 7"):
         generate_images(student, SmtImageProcessor((3, 4), num_levels=8))
+
+
+@pytest.mark.parametrize("labels", [[0, 1], np.array([0, 1]), torch.tensor([0, 1]), range(2)])
+def test_labels_of_every_kind_draw_the_same(labels):
+    student, processor = make(3)
+    expected = generate_images(student, processor, 2, labels=[0, 1], seed=0)
+    assert generate_images(student, processor, 2, labels=labels, seed=0) == expected
+
+
+@pytest.mark.parametrize("vocab_size, fits", [(4, True), (8, True), (64, True), (128, True), (5, False), (258, False)])
+def test_a_vocabulary_may_be_rounded_up_and_is_no_other(vocab_size, fits):
+    student, processor = make(0)
+    student.resize_token_embeddings(vocab_size)
+    if fits:
+        assert len(generate_images(student, processor, 2)) == 2
+        return
+    with pytest.raises(InputError, match=f"has 4 ids but the student's vocab_size is {vocab_size}: use the processor"):
+        generate_images(student, processor, 2)
 
 
 def test_a_grid_shows_every_image():

@@ -1,13 +1,17 @@
 """Drawing images with a student of pixels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 
 from .errors import InputError, one_line
 from .models import SmtImageProcessor, SmtMemory, SmtRnnCache, SmtRnnForCausalLM
+from .models.image_processing_smt import each_label
+from .utils.bounds import check_bounds
+
+ROUNDED = (1, 8, 16, 32, 64, 128)  # numbers to whose multiples a vocabulary is rounded up, for speed
 
 
 @torch.no_grad()
@@ -15,7 +19,7 @@ def generate_images(
     student: SmtRnnForCausalLM,
     processor: SmtImageProcessor,
     num_images: int = 1,
-    labels: Sequence[int | str] | int | str | None = None,
+    labels: Iterable[int | str] | int | str | None = None,
     complete=None,
     complete_rows: int | None = None,
     temperature: float = 1.0,
@@ -29,8 +33,8 @@ def generate_images(
         student: trained on images.
         processor: the one that it was trained with, saved beside it.
         num_images: how many to draw.
-        labels: what to draw, for a class-conditional student: one class for all images, or a list with one for each; all
-            classes in turn when `None`.
+        labels: what to draw, for a class-conditional student: one class for all images, or a list, an array or a tensor with
+            one for each; all classes in turn when `None`.
         complete: an image whose upper rows are given; the student draws the others. All images complete the same one.
         complete_rows: how many rows are given; half of the height by default.
         temperature: of the sampling; 0 takes the likeliest level of every pixel.
@@ -45,6 +49,7 @@ def generate_images(
         InputError: for a student of another vocabulary, an unknown label, a number out of range, or what is no image.
     """
     check_processor(student, processor)
+    check_bounds({"temperature": temperature, "top_p": top_p, "batch_size": batch_size})
     prompts = _prompts(processor, num_images, labels, complete, complete_rows)
     sampling = {"do_sample": False}
     if temperature > 0:
@@ -86,12 +91,12 @@ def draw(student, processor: SmtImageProcessor, prompts: torch.Tensor, **samplin
 
 
 def check_processor(student, processor: SmtImageProcessor) -> None:
-    """Checks that a student has an embedding for every id of a processor.
+    """Checks that a student has the vocabulary of a processor, which may have been rounded up.
 
     Raises:
         InputError: naming both sizes.
     """
-    if processor.vocab_size > student.config.vocab_size:
+    if student.config.vocab_size not in {-(-processor.vocab_size // size) * size for size in ROUNDED}:
         raise InputError(
             f"the image processor has {processor.vocab_size} ids but the student's vocab_size is {student.config.vocab_size}: "
             "use the processor that the student was trained with"
@@ -104,10 +109,6 @@ def _prompts(processor: SmtImageProcessor, num_images: int, labels, complete, co
         raise InputError(f"num_images is {num_images}: give 1 or more")
     if labels is None and processor.num_classes:
         labels = [number % processor.num_classes for number in range(num_images)]
-    elif labels is None or isinstance(labels, int | str):
-        labels = [labels] * num_images
-    if len(labels) != num_images:
-        raise InputError(f"{len(labels)} labels were given for {num_images} images: give one for each, or one for all")
     height, width = processor.size["height"], processor.size["width"]
     if complete is None and complete_rows is not None:
         raise InputError(f"complete_rows={complete_rows} is of an image to complete: give complete, or leave it out")
@@ -116,6 +117,7 @@ def _prompts(processor: SmtImageProcessor, num_images: int, labels, complete, co
         raise InputError(f"complete_rows={rows} must be from 0 to {height}, the height of the image")
     try:
         given = np.zeros(0, dtype=np.int64) if complete is None else processor.pixel_ids(complete)[: rows * width]
+        labels = each_label(labels, num_images)
         return np.stack([np.concatenate([processor.class_ids(label), given]) for label in labels])
     except ValueError as error:
         raise InputError(one_line(error)) from error

@@ -35,9 +35,9 @@ def evaluate_classes(
     Raises:
         InputError: for a student without classes, or of another vocabulary.
     """
-    check_processor(student, processor)
     if processor.num_classes == 0:
         raise InputError("the student has no classes to know: train it with labels")
+    check_processor(student, processor)
     images = evenly_spaced_images(rows, num_images)
     labels = images[:, 0] - processor.num_levels
     scores = torch.zeros(len(images), processor.num_classes, dtype=torch.float64)

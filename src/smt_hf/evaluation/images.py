@@ -36,7 +36,7 @@ def evaluate_images(
         token is given, not scored.
 
     Raises:
-        InputError: if the student has fewer ids than the processor.
+        InputError: if the student has another vocabulary than the processor.
     """
     check_processor(student, processor)
     images = evenly_spaced_images(rows, num_images)
