@@ -4,14 +4,17 @@ from dataclasses import fields
 
 import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
 
+from smt_hf import SmtRnnForSequenceClassification
 from smt_hf.errors import InputError
 from smt_hf.training import (
     BpttTrainer,
     BpttTrainingArguments,
     DmtTrainer,
     DmtTrainingArguments,
+    LmTrainer,
+    LmTrainingArguments,
     SmtTrainer,
     SmtTrainingArguments,
 )
@@ -203,6 +206,78 @@ def test_models_and_teachers_are_required():
     for trainer in (SmtTrainer, DmtTrainer, BpttTrainer):
         with pytest.raises(TypeError, match="model"):
             trainer(args=None)
+
+
+TRAINERS = {
+    "smt": (SmtTrainer, SmtTrainingArguments, "joint"),
+    "dmt": (DmtTrainer, DmtTrainingArguments, "student"),
+    "bptt": (BpttTrainer, BpttTrainingArguments, "student"),
+    "lm": (LmTrainer, LmTrainingArguments, "lm"),
+}
+
+
+@pytest.fixture(scope="module")
+def models():
+    joint = model_for_bytes()
+    student = joint.export_student()
+    return {
+        "joint": joint,
+        "student": student,
+        "teacher": joint.teacher,
+        "base": student.model,
+        "classifier": SmtRnnForSequenceClassification(student.config),
+        "lm": GPT2LMHeadModel(GPT2Config(vocab_size=258, n_layer=1, n_head=2, n_embd=16)),
+        "none": None,
+        "folder": "runs/smt",
+        "module": torch.nn.Linear(2, 2),
+    }
+
+
+@pytest.mark.parametrize("method", TRAINERS)
+def test_arguments_of_another_trainer_are_refused(tmp_path, models, method):
+    trainer, own, kind = TRAINERS[method]
+    further = {"teacher": models["teacher"]} if method == "dmt" else {}
+    others = [arguments for _, arguments, _ in TRAINERS.values() if arguments is not own]
+    for wrong in [*(other(str(tmp_path), use_cpu=True) for other in [*others, TrainingArguments]), None, {}, own]:
+        with pytest.raises(InputError, match=f"args is .*: give {own.__name__}"):
+            trainer(models[kind], wrong, **further)
+
+
+@pytest.mark.parametrize("method", TRAINERS)
+def test_models_of_another_kind_are_refused(tmp_path, models, method):
+    trainer, arguments, kind = TRAINERS[method]
+    arguments = arguments(str(tmp_path), use_cpu=True)
+    further = {"teacher": models["teacher"]} if method == "dmt" else {}
+    fitting = {kind, "student"} if method == "lm" else {kind}  # a student is a language model too
+    for name in set(models) - fitting:
+        with pytest.raises(InputError, match="^model is .*: give an? "):
+            trainer(models[name], arguments, **further)
+
+
+@pytest.mark.parametrize("method, name, kind", [("dmt", "teacher", "teacher"), ("bptt", "backbone", "lm")])
+def test_what_is_learned_from_has_to_be_of_its_kind(tmp_path, models, method, name, kind):
+    trainer, arguments, own = TRAINERS[method]
+    arguments = arguments(str(tmp_path), use_cpu=True, **({"kd_weight": 1.0} if name == "backbone" else {}))
+    fitting = {kind, "student", "none"} if name == "backbone" else {kind}
+    for other in set(models) - fitting:
+        with pytest.raises(InputError, match=f"^{name} is .*: give an? "):
+            trainer(models[own], arguments, **{name: models[other]})
+
+
+def test_wrapped_models_are_of_their_kind(tmp_path, models):
+    arguments = BpttTrainingArguments(str(tmp_path), use_cpu=True)
+    BpttTrainer(torch.compile(models["student"], backend="eager"), arguments)
+    peft = pytest.importorskip("peft")
+    adapter = peft.LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear")
+    BpttTrainer(peft.get_peft_model(model_for_bytes().export_student(), adapter), arguments)
+
+
+@pytest.mark.parametrize("by", ["argument", "launch"])
+def test_half_precision_on_a_cpu_is_refused(tmp_path, models, monkeypatch, by):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16" if by == "launch" else "no")
+    arguments = BpttTrainingArguments(str(tmp_path), use_cpu=True, fp16=by == "argument")
+    with pytest.raises(InputError, match="fp16 cannot be honoured on a CPU"):
+        BpttTrainer(models["student"], arguments)
 
 
 def test_predictions_are_refused(make_bptt):

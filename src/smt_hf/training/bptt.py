@@ -16,6 +16,7 @@ from ..utils.described import described
 from .arguments import MemoryTrainingArguments
 from .memory_trainer import MemoryTrainer
 from .resume import weights_identity
+from .supported import LANGUAGE_MODEL, STUDENT, check_partners
 from .terms import Step, Term, kd_term
 
 
@@ -150,7 +151,7 @@ class BpttTrainer(MemoryTrainer):
         backbone: a causal language model whose predictions are learned too, with `kd_weight`; it is neither trained nor saved.
 
     Raises:
-        InputError: if the data are not what the arguments need.
+        InputError: if model, backbone or data are not what the arguments need.
         FloatingPointError: when a loss is no finite number, before it reaches the weights.
     """
 
@@ -161,6 +162,8 @@ class BpttTrainer(MemoryTrainer):
     counted = "tokens"
 
     def __init__(self, model, args, backbone=None, **kwargs):
+        learned = {} if backbone is None else {"backbone": (backbone, LANGUAGE_MODEL)}
+        check_partners(args, BpttTrainingArguments, model=(model, STUDENT), **learned)
         check_distillation(model, args, backbone)
         super().__init__(model=model, args=args, **kwargs)
         self.backbone = None

@@ -20,6 +20,7 @@ from .arguments import TaughtTrainingArguments, check_something_to_train
 from .carried_rows import CarriedPlan, CarriedRows, Rows, row_windows
 from .memory_trainer import TaughtTrainer, check_backbone
 from .resume import weights_identity
+from .supported import STUDENT, TEACHER, check_partners
 from .terms import Step, Term, kd_term, step_generator, weights_of
 
 
@@ -168,6 +169,7 @@ class DmtTrainer(TaughtTrainer):
     terms = DMT_TERMS
 
     def __init__(self, model, args, teacher, **kwargs):
+        check_partners(args, DmtTrainingArguments, model=(model, STUDENT), teacher=(teacher, TEACHER))
         check_pair(teacher, model)
         check_backbone(args, teacher)
         if args.carry_memory:

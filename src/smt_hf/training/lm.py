@@ -10,6 +10,7 @@ from ..models.backbone_smt import read_backbone
 from ..utils.described import described
 from .arguments import TimedTrainingArguments
 from .bptt import plan_for, readout_loss, readout_targets
+from .supported import LANGUAGE_MODEL, check_partners
 from .terms import Step, Term
 from .trainer import TermsTrainer
 
@@ -50,13 +51,17 @@ class LmTrainer(TermsTrainer):
         **kwargs: those of `transformers.Trainer`; the data are those of [`BpttTrainer`].
 
     Raises:
-        InputError: if the data are not what the arguments need.
+        InputError: if model or data are not what the arguments need.
         FloatingPointError: when a loss is no finite number, before it reaches the weights.
     """
 
     terms = (Term("readout", 1.0, "", readout_loss, readout_targets),)
     counted = "tokens"
     recurrent = False
+
+    def __init__(self, model, args, **kwargs):
+        check_partners(args, LmTrainingArguments, model=(model, LANGUAGE_MODEL))
+        super().__init__(model=model, args=args, **kwargs)
 
     def weight(self, name):
         return 1.0  # the next-token loss is all there is

@@ -14,6 +14,7 @@ from .arguments import TaughtTrainingArguments, check_something_to_train
 from .memory_trainer import TaughtTrainer, check_backbone
 from .optimizers import with_own_rate
 from .sharding import scatter, share_of
+from .supported import JOINT, check_partners
 from .terms import Step, Term, kd_term, step_generator, weights_of
 
 
@@ -198,6 +199,7 @@ class SmtTrainer(TaughtTrainer):
     terms = SMT_TERMS
 
     def __init__(self, model, args, **kwargs):
+        check_partners(args, SmtTrainingArguments, model=(model, JOINT))
         bidirectional = model.config.teacher_config.encoder_attention == "bidirectional"
         if bidirectional and args.stream_weight:
             raise InputError(

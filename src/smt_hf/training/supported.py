@@ -4,9 +4,9 @@ import inspect
 from dataclasses import MISSING, fields
 
 import torch
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import extract_model_from_parallel, parse_flag_from_env
 from torch.distributed.fsdp import CPUOffloadPolicy
-from transformers import SchedulerType
+from transformers import PreTrainedModel, SchedulerType
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
 
 from ..errors import InputError, one_line
@@ -63,6 +63,47 @@ def check_sharding(args) -> None:
         raise InputError(f"accelerate is configured for DeepSpeed, which cannot be honoured: {_PROCESSES}")
 
 
+# What a trainer trains, or learns from: the class that a model has to be of, `None` for any causal language model.
+JOINT, STUDENT, TEACHER, LANGUAGE_MODEL = "SmtForPreTraining", "SmtRnnForCausalLM", "SmtTeacherModel", None
+
+
+def check_partners(args, arguments: type, **models: tuple) -> None:
+    """Checks that a trainer was given arguments of its own and models of the kinds that it works with.
+
+    Args:
+        args: the trainer's.
+        arguments: the class that they have to be of.
+        **models: by name, a model and its kind.
+
+    Raises:
+        InputError: naming what was given instead of the first that is something else.
+    """
+    if not isinstance(args, arguments):
+        raise InputError(f"args is {_given(args)}: give {arguments.__name__}(...)")
+    for name, (model, kind) in models.items():
+        if not _is(model, kind):
+            wanted = "a causal language model, as AutoModelForCausalLM loads it" if kind is None else f"an {kind}"
+            raise InputError(f"{name} is {_given(model)}: give {wanted}")
+
+
+def _is(model, kind: str | None) -> bool:
+    """Whether a model is of a kind, however it is wrapped; its class may be one of the code that travels with weights."""
+    if not isinstance(model, torch.nn.Module):
+        return False
+    model = extract_model_from_parallel(model, keep_torch_compile=False)
+    if hasattr(model, "get_base_model"):  # with an adapter
+        model = model.get_base_model()
+    if kind is None:
+        return isinstance(model, PreTrainedModel) and model.can_generate() and not model.config.is_encoder_decoder
+    return kind in (base.__name__ for base in type(model).__mro__)
+
+
+def _given(value) -> str:
+    if value is None:
+        return "None"
+    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+
+
 def check_launch(accelerator, args, recurrent: bool) -> None:
     """Checks how accelerate was told to run a training.
 
@@ -81,6 +122,10 @@ def check_launch(accelerator, args, recurrent: bool) -> None:
         if parse_flag_from_env("ACCELERATE_USE_FSDP"):
             raise InputError(
                 "accelerate is configured for FSDP, which it takes for several processes with accelerators only: leave it out"
+            )
+        if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+            raise InputError(
+                "fp16 cannot be honoured on a CPU, where accelerate would compute in float32: leave it out, or give bf16"
             )
         return
     wanted = {  # as they are called in the file of accelerate, and whether they are as they have to be
