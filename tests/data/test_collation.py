@@ -9,7 +9,7 @@ from transformers import default_data_collator
 
 from smt_hf.batch import Batch
 from smt_hf.data import collate
-from smt_hf.data.collation import PADDING
+from smt_hf.data.collation import PADDING, check_columns
 from smt_hf.errors import InputError
 from smt_hf.models.documents_smt import separate_padding
 from tests.conftest import tiny_model
@@ -87,6 +87,11 @@ def test_other_columns_need_one_shape():
             [row(2), {"input_ids": [[1, 2]]}],
             r"row 1 of a batch has input_ids \(1, 2\): each must have .* one per token",
         ),
+        ([{"text": "a word"}], "no column 'input_ids' but text: tokenize the texts"),
+        ([{"ids": [1, 2], "n": 1}], "no column 'input_ids' but ids, n: .* or rename the column of token ids"),
+        ([{}], "no column 'input_ids' but none at all"),
+        (["a word"], "a row of the data is of type str: give dictionaries with the column 'input_ids'"),
+        ([[1, 2]], "a row of the data is of type list"),
         ([row(2, text="a word")], "column 'text' holds str, which is not a tensor of numbers .*: remove the column"),
         ([row(2, labels=None)], "column 'labels' holds NoneType"),
         (
@@ -99,6 +104,24 @@ def test_rows_that_cannot_be(rows, message):
     with pytest.raises(InputError, match=message) as caught:
         collate(rows)
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_list_is_a_row_of_no_ids():
+    batch = collate([{"input_ids": []}, row(2)])
+    assert batch["input_ids"].dtype == torch.int64 and batch["attention_mask"].tolist() == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("name", ["input_ids", "documents", "labels", "shift_labels"])
+def test_batches_that_are_no_ids(name):
+    columns = {"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.ones(2, 3)}
+    check_columns(columns)
+    for dtype in (torch.float32, torch.bfloat16, torch.complex64):
+        with pytest.raises(InputError, match=f"{name} are numbers of type {str(dtype)[6:]}: give whole numbers"):
+            check_columns({**columns, name: torch.ones(2, 3, dtype=dtype)})
+    with pytest.raises(InputError, match=f"{name} of a batch is of type list: let the data_collator make tensors"):
+        check_columns({**columns, name: [[1, 2, 3]] * 2})
+    with pytest.raises(InputError, match="no column 'input_ids' but labels"):
+        check_columns({"labels": columns["input_ids"]})
 
 
 def test_padding_changes_no_loss():

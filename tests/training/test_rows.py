@@ -3,14 +3,17 @@
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, default_data_collator
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, default_data_collator
 
 from smt_hf.data import TokenWindows, byte_tokenizer, cached_tokens, collate
+from smt_hf.errors import InputError
 from smt_hf.training import (
     BpttTrainer,
     BpttTrainingArguments,
     DmtTrainer,
     DmtTrainingArguments,
+    LmTrainer,
+    LmTrainingArguments,
     SmtTrainer,
     SmtTrainingArguments,
 )
@@ -38,6 +41,10 @@ def trainer_of(kind, folder, dataset, **options):
         arguments = DmtTrainingArguments(output_dir=str(folder), **COMMON, **DMT)
         student = joint.export_student()
         return DmtTrainer(model=student, teacher=joint.teacher, args=arguments, train_dataset=dataset, **options)
+    if kind == "lm":
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=258, n_layer=1, n_head=2, n_embd=16, bos_token_id=0))
+        arguments = LmTrainingArguments(output_dir=str(folder), **COMMON)
+        return LmTrainer(model=model, args=arguments, train_dataset=dataset, **options)
     arguments = BpttTrainingArguments(output_dir=str(folder), **COMMON)
     return BpttTrainer(model=joint.export_student(), args=arguments, train_dataset=dataset, **options)
 
@@ -55,6 +62,46 @@ def test_rows_of_different_lengths_need_no_pad_token(kind, labels, tmp_path):
 def test_a_collator_of_ones_own_is_used(tmp_path):
     trainer = trainer_of("bptt", tmp_path, ROWS, data_collator=default_data_collator)
     assert trainer.data_collator is default_data_collator
+
+
+METHODS = ["smt", "dmt", "bptt", "lm"]
+
+
+@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize(
+    "columns, words",
+    [
+        ({"labels": [-100] * 33}, "labels are -100 in all rows of the first step, .* leave the column out"),
+        ({"shift_labels": [-100] * 33}, "shift_labels are -100 in all rows of the first step"),
+        ({"attention_mask": [0] * 33}, "all tokens of the first step are padding"),
+        ({"input_ids": [0.5] * 33}, "input_ids are numbers of type float32"),
+        ({"labels": [0.5] * 33}, "labels are numbers of type float32"),
+    ],
+)
+def test_data_that_nothing_can_be_learned_from(kind, columns, words, tmp_path):
+    rows = [{"input_ids": list(range(33)), **columns}] * 8
+    with pytest.raises(InputError, match=words) as refusal:
+        trainer_of(kind, tmp_path, rows).train()
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_one_label_among_all_rows_is_enough(kind, tmp_path):
+    rows = [{"input_ids": list(range(33)), "labels": [-100] * 33} for _ in range(8)]
+    rows[5]["labels"][12] = 12
+    trainer_of(kind, tmp_path, rows).train()
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_data_sets_without_a_batch(kind, tmp_path):
+    with pytest.raises(InputError, match="train_dataset holds no rows"):
+        trainer_of(kind, tmp_path, []).train()
+    with pytest.raises(InputError, match="eval_dataset holds no rows"):
+        trainer_of(kind, tmp_path, ROWS, eval_dataset=[]).evaluate()
+    trainer = trainer_of(kind, tmp_path, ROWS)
+    trainer.args.dataloader_drop_last = True
+    with pytest.raises(InputError, match="dataloader_drop_last leaves out the only batch of train_dataset"):
+        trainer.train()
 
 
 def test_padding_trains_nothing(tmp_path):

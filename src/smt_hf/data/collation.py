@@ -1,6 +1,6 @@
 """From rows of tokens to batches, without a pad token: `document_ids` say what is padding."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -32,9 +32,15 @@ def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         The columns, `(B, T)` for those with one item a token; these are int64.
 
     Raises:
-        InputError: for columns that differ between rows, hold anything but numbers, or do not fit each other.
+        InputError: for rows without `input_ids`, and for columns that differ between rows, hold anything but numbers, or do not
+            fit each other.
     """
+    if not isinstance(rows[0], Mapping):
+        raise InputError(
+            f"a row of the data is of type {type(rows[0]).__name__}: give dictionaries with the column 'input_ids'"
+        )
     names = list(rows[0])
+    check_names(names)
     if "document_ids" in names:
         raise InputError("column 'document_ids' is now called 'documents': rename it")
     for number, row in enumerate(rows):
@@ -63,6 +69,39 @@ def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
     return batch
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Checks that there are token ids among the columns of the data.
+
+    Raises:
+        InputError: naming the columns that are there.
+    """
+    if "input_ids" not in names:
+        raise InputError(
+            f"the data have no column 'input_ids' but {', '.join(names) or 'none at all'}: tokenize the texts, or rename the "
+            "column of token ids"
+        )
+
+
+def check_columns(columns: Mapping) -> None:
+    """Checks that a batch, of whatever data collator, has token ids, and whole numbers wherever there is one for each token.
+
+    Raises:
+        InputError: naming the column.
+    """
+    check_names(columns)
+    for name in ("input_ids", "documents", "labels", "shift_labels"):
+        values = columns.get(name)
+        if values is None:
+            continue
+        if not isinstance(values, torch.Tensor):
+            raise InputError(
+                f"{name} of a batch is of type {type(values).__name__}: let the data_collator make tensors"
+            )
+        if values.is_floating_point() or values.is_complex():
+            dtype = str(values.dtype).removeprefix("torch.")
+            raise InputError(f"{name} are numbers of type {dtype}: give whole numbers")
+
+
 def _tensor(value, name: str) -> torch.Tensor:
     try:
         value = torch.as_tensor(value)
@@ -71,7 +110,8 @@ def _tensor(value, name: str) -> torch.Tensor:
             f"column {name!r} holds {type(value).__name__}, which is not a tensor of numbers ({one_line(error)[:100]}): "
             "remove the column"
         ) from error
-    return value.long() if name in PADDING and not value.is_floating_point() else value
+    whole = not value.is_floating_point() or value.numel() == 0  # an empty list has the type of no integer
+    return value.long() if name in PADDING and whole else value
 
 
 def _lengths(columns: dict[str, list[torch.Tensor]]) -> list[int]:

@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from ..batch import Batch
 from ..checkpoints import check_pair
 from ..data import collate
 from ..data.row_windows import collate_places
@@ -196,7 +195,7 @@ class DmtTrainer(TaughtTrainer):
             return super().make_step(inputs, draw)
         args, dataset = self.args, self.train_dataset
         segment, row, begins, continued = (torch.tensor(numbers) for numbers in zip(*inputs["places"], strict=True))
-        batch = Batch.of(self._prepare_inputs({name: inputs[name] for name in inputs if name != "places"}))
+        batch = self.batch_of({name: inputs[name] for name in inputs if name != "places"})
         columns = dataset.lead + segment[:, None] * args.segment_length + torch.arange(args.segment_length)
         drawn = torch.rand(2, dataset.num_rows, generator=step_generator(*draw))[:, row]
         plan = CarriedPlan(

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from transformers.integrations.neftune import activate_neftune, deactivate_neftune
 
-from ..batch import IGNORED, Batch
 from ..errors import InputError
 from ..losses import cross_entropy, dynamics, sample_tokens, uniformity
 from ..models.modeling_smt import encoded_positions
@@ -253,8 +252,6 @@ class SmtTrainer(TaughtTrainer):
     def draw_plan(self, batch, generator):
         args, (_, length) = self.args, batch.input_ids.shape
         self.check_length(batch)
-        if self.state.global_step == 0:
-            self._check_labels(batch)
         num_segments = max(args.num_transitions // args.segment_length - len(args.pinned_columns), 1)
         context_length = min(args.context_length, length)
         if args.full_context:
@@ -273,13 +270,12 @@ class SmtTrainer(TaughtTrainer):
         chosen = chosen_tokens(len(batch.input_ids), plan.positions, num_memory_tokens, step_generator(*draw))
         return replace(super().step_of(batch, plan, draw), chosen=chosen)
 
-    def _check_labels(self, batch: Batch) -> None:
-        """Refuses a training that never comes to a label."""
+    def check_labels(self, batches):
+        super().check_labels(batches)
         reached = self.args.context_length + self.args.horizon
-        given = batch.shift_labels is not None or batch.labels is not batch.input_ids
-        if given and not (batch.targets[:, : reached + 1] != IGNORED).any():
+        if not self.somewhere(batch.targets[:, : reached + 1] for batch in batches):
             raise InputError(
-                f"no label of the first batch stands in the first context_length + horizon = {reached} columns: raise one "
+                f"no label of the first step stands in the first context_length + horizon = {reached} columns: raise one "
                 "of them"
             )
 

@@ -5,7 +5,7 @@ import logging
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,9 +13,11 @@ from accelerate.utils import convert_outputs_to_fp32
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import ProgressCallback, get_scheduler
+from transformers.trainer_utils import has_length
 
-from ..batch import Batch
+from ..batch import IGNORED, Batch
 from ..data import TextStream, TokenCache, collate, without_special_tokens
+from ..data.collation import check_columns
 from ..data.stream_loader import StreamBatches
 from ..errors import InputError
 from ..hub import write_card
@@ -145,7 +147,8 @@ class TermsTrainer(ResumableTrainer):
 
     def get_train_dataloader(self):
         if not isinstance(self.train_dataset, TextStream):
-            return super().get_train_dataloader()
+            check_rows("train_dataset", self.train_dataset)
+            return with_batches("train_dataset", super().get_train_dataloader())
         args = self.args
         loading = {"prefetch_factor": args.dataloader_prefetch_factor} if args.dataloader_num_workers else {}
         self._stream = StreamBatches(
@@ -164,6 +167,9 @@ class TermsTrainer(ResumableTrainer):
             self._stream, batch_size=None, pin_memory=args.dataloader_pin_memory and args.device.type != "cpu"
         )
 
+    def get_eval_dataloader(self, eval_dataset=None):
+        return with_batches("eval_dataset", super().get_eval_dataloader(eval_dataset))
+
     def save_further_state(self, output_dir):
         if self._stream is not None:
             self._stream.save(output_dir, self.accelerator.is_main_process)
@@ -176,8 +182,13 @@ class TermsTrainer(ResumableTrainer):
 
     def make_step(self, inputs, draw: tuple[int, int]) -> Step:
         """One micro-batch as a value; `draw` are the seed and the optimiser step."""
-        batch = Batch.of(self._prepare_inputs(inputs))
+        batch = self.batch_of(inputs)
         return self.step_of(batch, self.draw_plan(batch, step_generator(*draw)), draw)
+
+    def batch_of(self, inputs) -> Batch:
+        """What a data collator gave, as a value on the trainer's device."""
+        check_columns(inputs)
+        return Batch.of(self._prepare_inputs(inputs))
 
     def step_of(self, batch: Batch, plan, draw: tuple[int, int]) -> Step:
         """A batch and its plan with the targets of all terms; `draw` as in [`make_step`]."""
@@ -190,7 +201,32 @@ class TermsTrainer(ResumableTrainer):
         steps = [self.make_step(inputs, (self.args.seed, self.state.global_step)) for inputs in batches]
         for step in steps:
             step.batch.check(self.vocab_size())
+        if steps and self.state.global_step == 0:
+            self.check_labels([step.batch for step in steps])
         return [{"input_ids": step.batch.input_ids, "step": step} for step in steps], self._count(steps, device)
+
+    def check_labels(self, batches: list[Batch]) -> None:
+        """Checks that the first optimiser step has a label to learn from.
+
+        Raises:
+            InputError: if all are left out, by the labels themselves or as padding.
+        """
+        name = "labels" if batches[0].shift_labels is None else "shift_labels"
+        if not self.somewhere(getattr(batch, name) for batch in batches):
+            raise InputError(
+                f"{name} are {IGNORED} in all rows of the first step, which leaves nothing to learn from: correct them, or leave "
+                "the column out to learn every token"
+            )
+        if not self.somewhere(batch.targets for batch in batches):
+            raise InputError(
+                "all tokens of the first step are padding, which leaves nothing to learn from: correct the attention_mask or the "
+                "documents"
+            )
+
+    def somewhere(self, labels: Iterable[torch.Tensor]) -> bool:
+        """Whether there is a label among those of any process."""
+        found = torch.stack([(values != IGNORED).any() for values in labels]).any().long()
+        return bool(self.accelerator.reduce(found, "sum"))
 
     def _get_num_items_in_batch(self, batch_samples, device):
         return None  # see `_count`
@@ -361,6 +397,31 @@ class TermsTrainer(ResumableTrainer):
             )
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+
+def check_rows(name: str, dataset) -> None:
+    """Checks that a data set, if it knows its length, holds anything.
+
+    Raises:
+        InputError: naming the argument.
+    """
+    if dataset is not None and has_length(dataset) and len(dataset) == 0:
+        raise InputError(f"{name} holds no rows: give data with at least one, or check what it was made from")
+
+
+def with_batches(name: str, loader: DataLoader) -> DataLoader:
+    """A loader of a data set that gives at least one batch, if it knows how many.
+
+    Raises:
+        InputError: naming the argument.
+    """
+    if has_length(loader) and len(loader) == 0:
+        check_rows(name, loader.dataset)
+        raise InputError(
+            f"dataloader_drop_last leaves out the only batch of {name}, which has fewer rows than a batch takes: lower the batch "
+            "size, or leave dataloader_drop_last out"
+        )
+    return loader
 
 
 def check_endless(dataset, args) -> None:
