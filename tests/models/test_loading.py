@@ -316,6 +316,37 @@ def test_folders_without_this_package(models, tmp_path):
         assert f"missing: {name}" in message
 
 
+PARTS = """
+import sys
+import torch
+import transformers
+auto, folder, saved = sys.argv[1:]
+model = getattr(transformers, auto).from_pretrained(folder, trust_remote_code=True)
+parts = {"AutoModel": [model.model] if auto == "AutoModelForCausalLM" else [model.teacher, model.student.model]}
+if auto == "AutoModelForPreTraining":
+    parts["AutoModelForCausalLM"] = [model.student, model.export_student()]
+for kind, models in parts.items():
+    for number, part in enumerate(models):
+        place = f"{saved}/{kind}{number}"
+        part.save_pretrained(place)
+        again = getattr(transformers, kind).from_pretrained(place, trust_remote_code=True)
+        assert type(again).__name__ == type(part).__name__ and type(again) is not type(part)
+        torch.testing.assert_close(again.state_dict(), part.state_dict(), rtol=0, atol=0)
+        part.config.save_pretrained(f"{place}_config")
+        config = transformers.AutoConfig.from_pretrained(f"{place}_config", trust_remote_code=True)
+        assert type(config).__name__ == type(part.config).__name__
+assert "smt_hf" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("kind, auto", [("joint", "AutoModelForPreTraining"), ("student", "AutoModelForCausalLM")])
+def test_parts_carry_their_code_without_this_package(folders, tmp_path, kind, auto):
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    command = [sys.executable, "-c", PARTS, auto, str(folders[kind]), str(tmp_path / "saved")]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
 def test_a_folder_of_an_adapter(models, folders, tmp_path, tokens):
     peft = pytest.importorskip("peft")
     adapter = peft.LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", modules_to_save=["lm_head"])

@@ -32,14 +32,7 @@ AutoModelForPreTraining.register(SmtConfig, SmtForPreTraining, exist_ok=True)
 if is_vision_available():  # without Pillow there are no images
     AutoImageProcessor.register(SmtRnnConfig, image_processor_classes={"pil": SmtImageProcessor}, exist_ok=True)
 
-# A saved folder carries the files that its class needs, so that `trust_remote_code=True` loads it without this package.
-for _config in (SmtRnnConfig, SmtTeacherConfig, SmtConfig):
-    _config.register_for_auto_class()
-SmtRnnForCausalLM.register_for_auto_class("AutoModelForCausalLM")
-SmtRnnForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
-SmtRnnModel.register_for_auto_class("AutoModel")
-SmtTeacherModel.register_for_auto_class("AutoModel")
-SmtForPreTraining.register_for_auto_class("AutoModelForPreTraining")
+# As with models and configurations, a saved folder carries the code.
 SmtImageProcessor.register_for_auto_class("AutoImageProcessor")
 
 __all__ = [

@@ -31,6 +31,7 @@ class SmtConfig(PreTrainedConfig):
     """
 
     model_type = "smt"
+    _auto_class = "AutoConfig"  # a saved folder carries the code, see pretrained_smt.py
     sub_configs = {"teacher_config": SmtTeacherConfig, "student_config": SmtRnnConfig}
 
     teacher_config: Any = None

@@ -36,6 +36,8 @@ class SmtSharedConfig(PreTrainedConfig):
         huggingface_hub.errors.StrictDataclassError: for a value of the wrong type or one that cannot work.
     """
 
+    _auto_class = "AutoConfig"  # a saved folder carries the code, see pretrained_smt.py
+
     vocab_size: int = 258
     hidden_size: int = 256
     num_memory_tokens: int = 16

@@ -5,6 +5,16 @@ import copy
 from torch import nn
 from transformers import PreTrainedModel
 
+# The Auto class that loads a class. A folder that a model of one of these was saved to carries its code and names it, so that
+# `trust_remote_code=True` loads it without this package; so do the folders of a model's parts, wherever its code came from.
+_AUTO_CLASSES = {
+    "SmtRnnModel": "AutoModel",
+    "SmtRnnForCausalLM": "AutoModelForCausalLM",
+    "SmtRnnForSequenceClassification": "AutoModelForSequenceClassification",
+    "SmtTeacherModel": "AutoModel",
+    "SmtForPreTraining": "AutoModelForPreTraining",
+}
+
 
 class SmtPreTrainedModel(PreTrainedModel):
     """Base of teacher, student and both together."""
@@ -17,6 +27,10 @@ class SmtPreTrainedModel(PreTrainedModel):
     # What a checkpoint of another class may lack, and what it may hold besides: beginnings of names.
     _absent_elsewhere = ()
     _further_elsewhere = ()
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls._auto_class = _AUTO_CLASSES.get(cls.__name__, cls._auto_class)
 
     @classmethod
     def from_pretrained(
