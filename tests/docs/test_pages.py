@@ -17,6 +17,7 @@ from smt_hf import (
     SmtTrainer,
     SmtTrainingArguments,
 )
+from smt_hf.training.resume import ASKED, DEALT
 from tests.backbones import language_model, model_on
 from tests.docs.pages import PAGES, ROOT, name
 
@@ -50,6 +51,12 @@ def logged(method: str, folder) -> set[str]:
         trainer.train()
         names |= {key for row in trainer.state.log_history for key in row}
     return names
+
+
+def test_every_setting_that_may_change_on_resuming_is_named():
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    section = text.split("## Stopping and resuming")[1].split("\n## ")[0]
+    assert {*ASKED, *DEALT} - {"processes"} <= set(re.findall(r"`(\w+)`", section))
 
 
 @pytest.mark.parametrize("method", ["smt", "dmt", "bptt", "lm"])

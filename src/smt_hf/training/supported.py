@@ -234,8 +234,8 @@ def check_schedule(args) -> None:
     timed = args.max_train_seconds is not None
     if timed and args.warmup_steps >= 1:
         raise InputError(
-            f"warmup_steps={args.warmup_steps:g} cannot be honoured with max_train_seconds, which no number of steps is known "
-            "of: give a share of the training below 1"
+            f"warmup_steps={args.warmup_steps:g} cannot be honoured with max_train_seconds, since it is not known how many "
+            "steps the training will have: give a share of the training below 1"
         )
     if not timed and args.max_steps > 0 and args.warmup_steps >= args.max_steps:
         raise InputError(
