@@ -71,6 +71,8 @@ def main(argv: Sequence[str]) -> str:
             f"only={comparison.only}: none of these stages stands in a table: add one that goes on after them"
         )
     if not options.report_only:
+        if comparison.task is None:
+            comparison.check_honoured(comparison.subject.processing)
         comparison.subject.open()
         hold_folder(options.output_dir)
         shared = [

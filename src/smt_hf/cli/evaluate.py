@@ -56,6 +56,20 @@ class EvaluateOptions(TextOptions):
     )
     json: bool = field(default=False, metadata={"help": "Print JSON instead of the table."})
 
+    @property
+    def reference(self) -> tuple[str, str] | None:
+        """Images to judge samples by, and their split; `None` if that was not asked for."""
+        if self.reference_split is None and self.reference_dataset is None:
+            return None
+        return self.reference_dataset or self.dataset, self.reference_split or "train"
+
+    def sources(self, tokenizer):
+        return super().sources(tokenizer) + ([] if self.reference is None else [(*self.reference, "reference_split")])
+
+
+# What a student of text has no use for.
+OF_IMAGES = ("reference_split", "reference_dataset", "class_images")
+
 
 COMMAND = Command(
     name="evaluate",
@@ -81,14 +95,15 @@ def main(argv: Sequence[str]) -> dict:
     if options.teacher is not None:
         teacher = load_teacher(options.teacher).eval()
         check_pair(teacher, student)
+    images = isinstance(tokenizer, SmtImageProcessor)
+    given = [name for name in OF_IMAGES if getattr(options, name)]
+    if given and not images:
+        raise InputError(f"{', '.join(given)} cannot be honoured: {options.model!r} is a student of text")
+    options.check_honoured(tokenizer)
     cache = options.tokens(tokenizer)
-    if isinstance(tokenizer, SmtImageProcessor):
+    if images:
         report = measure_images(student, tokenizer, ImageRows(cache), teacher, options)
         table = format_image_table(report)
-    elif given := [
-        name for name in ("reference_split", "reference_dataset", "class_images") if getattr(options, name)
-    ]:
-        raise InputError(f"{', '.join(given)} cannot be honoured: {options.model!r} is a student of text")
     else:
         report = evaluate_models(
             student,
@@ -105,7 +120,7 @@ def main(argv: Sequence[str]) -> dict:
     print(json.dumps(report) if options.json else table)
     if options.output_dir is not None:
         plot = plot_report
-        if isinstance(tokenizer, SmtImageProcessor):
+        if images:
             plot = plot_image_report
             write_samples(student, tokenizer, Path(options.output_dir))
         write_report(report, options.output_dir, plot)
@@ -118,9 +133,8 @@ def main(argv: Sequence[str]) -> dict:
 def measure_images(student, processor: SmtImageProcessor, rows: ImageRows, teacher, options: EvaluateOptions) -> dict:
     """The losses of a student of images, and the quality of its samples where that was asked for."""
     report = evaluate_images(student, processor, rows, teacher, options.num_windows, options.batch_size)
-    if options.reference_split is not None or options.reference_dataset is not None:
-        source, split = options.reference_dataset or options.dataset, options.reference_split or "train"
-        reference = ImageRows(options.tokens_of(source, split, processor))
+    if options.reference is not None:
+        reference = ImageRows(options.tokens_of(*options.reference, processor))
         report["quality"] = evaluate_samples(student, processor, reference, rows, options.quality_images)
     if options.class_images:
         report["classes"] = evaluate_classes(student, processor, rows, options.class_images, options.batch_size)

@@ -156,5 +156,9 @@ def processing_for(options):
                 f"tokenizer={options.tokenizer!r} is not that of backbone={backbone!r}, whose predictions the teacher is built on: "
                 "leave tokenizer out, and the backbone's is used"
             )
+        if given := options.of_images():
+            raise InputError(
+                f"{', '.join(given)}: backbone={backbone!r} says itself whether it reads text or images, and which: leave this out"
+            )
         return load_processing(backbone)
     return options.new_processing(options.images)

@@ -11,6 +11,7 @@ from typing import get_type_hints
 from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, TrainingArguments
 
+from ..data import TextOptions
 from ..errors import InputError, one_line
 from ..training.supported import SHARDING, check_supported
 from ..utils.bounds import check_bounds
@@ -173,8 +174,10 @@ def parse(command: Command, argv: Sequence[str]) -> tuple:
     given = vars(namespace)
     take_positionals(command, [*unknown, *rest], given)
     refuse_new_model_flags(parser, given)
+    of_recipe = frozenset()
     if (recipe := given.pop("config", None)) is not None:
         values = read_recipe(recipe)
+        of_recipe = frozenset(set(values) - set(given))
         for name in values:
             if name not in known:
                 hint = hint_for(name, known) or f"see smt-hf {command.name} --help"
@@ -188,6 +191,9 @@ def parse(command: Command, argv: Sequence[str]) -> tuple:
             how = f"smt-hf {command.name} {name.upper()}" if name in command.positionals else f"--{name}"
             raise InputError(f"{name} is missing: pass {what} ({how})")
     options = tuple(make_options(kind, given) for kind in command.kinds)
+    for each in options:
+        if isinstance(each, TextOptions):
+            each.of_recipe = of_recipe
     if names_something_on_the_hub(given):
         go_offline_if_unreachable()
     return options

@@ -13,8 +13,9 @@ from transformers import set_seed
 from ..checkpoints import check_output_dir
 from ..errors import InputError, Interrupted
 from ..hub import CARD, TrainingStage, is_own_card, make_repository, share_folder, write_card
-from ..training.resume import checkpoint_to_resume, numbered_checkpoints
+from ..training.resume import checkpoint_to_resume, numbered_checkpoints, settings_of
 from ..utils.folder_lock import hold_folder
+from ..utils.renamed import hint_for
 from .options import RunOptions
 from .signals import StopAtSignal
 
@@ -59,6 +60,7 @@ def train(command: str, options, arguments, starts_from: Sequence[str | None], b
     prepare(options, arguments, stage)
     set_seed(arguments.seed)
     trainer = build(options, arguments)
+    check_accepted(trainer)
     folder = Path(arguments.output_dir)
     if trainer.is_world_process_zero():
         hold_folder(folder)
@@ -87,6 +89,10 @@ def prepare(options: RunOptions, arguments, stage: TrainingStage) -> None:
         torch.set_num_threads(options.num_threads)
     if options.resume and options.overwrite:
         raise InputError("resume continues a run and overwrite starts over: pass one of them")
+    if arguments.accept_changes and not options.resume:
+        raise InputError(
+            f"accept_changes={arguments.accept_changes} is for a run that goes on: pass --resume, or leave it out"
+        )
     stage.read_earlier()
     for place in stage.starts_from:
         if Path(place).expanduser().resolve() == Path(arguments.output_dir).resolve():
@@ -101,6 +107,20 @@ def prepare(options: RunOptions, arguments, stage: TrainingStage) -> None:
         checkpoint_to_resume(True, arguments.output_dir)
     if arguments.push_to_hub:  # a refused token should be known before the training, not after it
         make_repository(hub_name(arguments), bool(arguments.hub_private_repo), arguments.hub_token)
+
+
+def check_accepted(trainer) -> None:
+    """Checks that the settings that a resumed run may have otherwise are settings of runs.
+
+    Raises:
+        InputError: naming the first that is none.
+    """
+    accepted = trainer.args.accept_changes
+    known = {*vars(trainer.args), *settings_of(trainer)} if accepted else set()
+    for name in accepted:
+        if name not in known:
+            hint = hint_for(name, known) or "give names as the refusal to resume lists them, such as 'seed' or 'data'"
+            raise InputError(f"accept_changes: there is no setting {name!r}: {hint}")
 
 
 def save(trainer, metrics: dict, stage: TrainingStage) -> None:

@@ -60,6 +60,7 @@ def main(argv: Sequence[str]) -> TokenCache:
     """Runs the command and returns the cache."""
     (options,) = parse(COMMAND, argv)
     tokenizer = processing_for(options)
+    options.check_honoured(tokenizer)
     if options.merge:
         cache = options.merged(tokenizer, options.num_shards)
     else:

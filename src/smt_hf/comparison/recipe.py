@@ -205,10 +205,12 @@ class Comparison(DataOptions, ProcessingOptions):
     def _check_distillation(self, stage: Stage, arguments) -> None:
         """Checks that what learns from a language model has one, and that BPTT learns from the one that it has."""
         chain, weight = ancestry(self.all_stages(), stage.name), getattr(arguments, "kd_weight", 0.0)
-        if weight and chain[0].trainer != "lm" and chain[0].backbone is None:
-            raise InputError(
-                f"{stage}: kd_weight={weight:g} needs a language model to learn from: begin with an lm stage, or give backbone"
-            )
+        if chain[0].trainer != "lm" and chain[0].backbone is None:
+            for name, use in (("kd_weight", "to learn from"), ("backbone_learning_rate", "in its teacher")):
+                if value := getattr(arguments, name, 0.0):
+                    raise InputError(
+                        f"{stage}: {name}={value:g} needs a language model {use}: begin with an lm stage, or give backbone"
+                    )
         from_language_model = stage.backbone is not None or [step.trainer for step in chain] == ["lm", "bptt"]
         if stage.trainer == "bptt" and from_language_model and not weight:
             raise InputError(

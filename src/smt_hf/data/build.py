@@ -2,21 +2,40 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 from torch.utils.data import Subset
 
 from ..errors import InputError
 from ..models.image_processing_smt import SmtImageProcessor
 from .encoding import num_cores
-from .files import local_path
-from .image_sources import ImageSource, open_images
+from .image_sources import ImageSource, image_kind, open_images
 from .images import ImageRows, cached_images, image_key, processor_for
 from .merging import merge_shards
 from .shards import Shard
+from .source_kinds import SourceKind, text_kind
 from .text_stream import TextStream
 from .token_cache import TokenCache, cached_tokens, text_key
 from .tokenizer import load_tokenizer
 from .windows import TokenWindows
+
+# What the options of reading are for, as messages say it.
+MEANT_FOR = {
+    "split": "data in splits",
+    "eval_split": "data in splits",
+    "reference_split": "data in splits",
+    "dataset_config": "a folder or dataset of the Hub with configurations",
+    "text_column": "rows of text",
+    "separator": ".txt files",
+    "streaming": "text to train on or a dataset of the Hub",
+    "image_column": "rows with images",
+    "label_column": "rows with images",
+    "holdout": "images without splits",
+    "num_proc": "text that is encoded into a token cache",
+    "num_eval_windows": "validation data",
+    "num_readers": "streamed text",
+    "shuffle_buffer_size": "streamed text",
+}
 
 
 @dataclass
@@ -24,6 +43,8 @@ class TextOptions:
     """Where a text comes from, or images where the model is one of images."""
 
     _argument_group_name = "data"
+    # Options that a recipe gives, which may be used with other data than it was written for: they count where the data honour them.
+    of_recipe: ClassVar[frozenset[str]] = frozenset()
 
     dataset: str | None = field(
         default=None,
@@ -88,15 +109,68 @@ class TextOptions:
 
     def images(self, source=None, split: str | None = None) -> ImageSource:
         """The images of `dataset`, or of another source, before they are encoded; raises as [`open_images`] does."""
-        return open_images(
-            source or self.dataset,
-            split=split or self.split,
-            holdout=self.holdout,
-            image_column=self.image_column,
-            label_column=self.label_column,
-            config_name=self.dataset_config,
-            streaming=self.streaming,
-        )
+        source = source or self.dataset
+        options = {
+            "split": split or self.split,
+            "holdout": self.holdout,
+            "image_column": self.image_column,
+            "label_column": self.label_column,
+            "config_name": self.dataset_config,
+            "streaming": self.streaming,
+        }
+        honours = image_kind(source).honours
+        return open_images(source, **{name: value for name, value in options.items() if name in honours})
+
+    def sources(self, tokenizer) -> list[tuple[str, str, str]]:
+        """All data that are read: the source, its split, and the option that names the split."""
+        return [(self.dataset, self.split, "split")]
+
+    def kind_of(self, source: str, split: str, tokenizer) -> SourceKind:
+        """What a source is, read with this tokenizer or [`SmtImageProcessor`]."""
+        if isinstance(tokenizer, SmtImageProcessor):
+            return image_kind(source)
+        return text_kind(source, split, self.dataset_config)
+
+    def check_honoured(self, tokenizer, streams: bool = False) -> None:
+        """Checks that no option of reading was given in vain, but by a recipe: one that none of the data that are read honour.
+
+        Args:
+            tokenizer: the model's, or its image processor.
+            streams: whether `dataset` is text that is read as it comes.
+
+        Raises:
+            InputError: naming all such options, and the data.
+        """
+        sources = self.sources(tokenizer)
+        honoured, kinds = set(), {}
+        if streams:
+            honoured |= {"streaming", "num_readers", "shuffle_buffer_size"}
+        if not isinstance(tokenizer, SmtImageProcessor) and (not streams or len(sources) > 1):
+            honoured.add("num_proc")
+        if len(sources) > 1:
+            honoured.add("num_eval_windows")
+        for source, split, split_option in sources:
+            kind = kinds[source] = self.kind_of(source, split, tokenizer)
+            honoured |= {"dataset_config" if name == "config_name" else name for name in kind.honours - {"split"}}
+            if "split" in kind.honours or split == "train":  # which is what there is where there are no splits
+                honoured.add(split_option)
+        ignored = {
+            name: getattr(self, name)
+            for name in MEANT_FOR
+            if name not in honoured | self.of_recipe
+            and getattr(self, name, None) != getattr(type(self), name, None)  # the default
+        }
+        if ignored:
+            groups = {}
+            for name, value in ignored.items():
+                groups.setdefault(MEANT_FOR[name], []).append(f"{name}={value!r}")
+            given = ", ".join(
+                f"{', '.join(words)} {'is' if len(words) == 1 else 'are'} for {purpose}"
+                for purpose, words in groups.items()
+            )
+            found = " and ".join(f"{str(source)!r} is {kind.name}" for source, kind in kinds.items())
+            remedy = "pass eval_dataset, or " if "eval_split" in ignored and len(sources) == 1 else ""
+            raise InputError(f"{given}, and {found}: {remedy}leave {'it' if len(ignored) == 1 else 'them'} out")
 
     def _read(self, source, tokenizer, shard: Shard | None = None, **options) -> TokenCache:
         if isinstance(tokenizer, SmtImageProcessor):
@@ -140,17 +214,26 @@ class ProcessingOptions:
             images: opens them; not called where the model is one of text.
 
         Raises:
-            InputError: as [`load_tokenizer`] and [`processor_for`] do, and for options of images without `image_size`.
+            InputError: as [`load_tokenizer`] and [`processor_for`] do, for options of images without `image_size`, and for a
+                tokenizer beside it.
         """
         if self.image_size is not None:
+            if self.tokenizer != ProcessingOptions.tokenizer:
+                raise InputError(
+                    f"tokenizer={self.tokenizer!r} is for text, and with image_size={self.image_size} the model is one of images: "
+                    "leave one out"
+                )
             return processor_for(images(), self.class_conditional, size=self.image_size, num_levels=self.num_levels)
-        of_images = (each for each in fields(ProcessingOptions) if each.name != "tokenizer")
-        given = [f"{each.name}={value}" for each in of_images if (value := getattr(self, each.name)) != each.default]
-        if given:
+        if given := self.of_images():
             raise InputError(
                 f"{', '.join(given)}: without image_size the model is one of text: give it, or leave this out"
             )
         return load_tokenizer(self.tokenizer)
+
+    def of_images(self) -> list[str]:
+        """The options of images that are given, with their values."""
+        of_images = (each for each in fields(ProcessingOptions) if each.name != "tokenizer")
+        return [f"{each.name}={value}" for each in of_images if (value := getattr(self, each.name)) != each.default]
 
 
 @dataclass
@@ -182,16 +265,27 @@ class DataOptions(TextOptions):
         },
     )
 
-    def eval_tokens(self, tokenizer) -> TokenCache | None:
-        """The validation text as tokens, or `None` if there is none.
+    def validation(self, tokenizer) -> tuple[str, str, str] | None:
+        """The validation data as one of [`sources`], or `None` if there are none.
 
-        A single training file has no splits: `eval_split` alone would measure on the training text.
+        Training data without splits, such as a single file, have none: `eval_split` alone would measure on the training text.
         """
         if self.eval_dataset is None:
-            path = None if isinstance(tokenizer, SmtImageProcessor) else local_path(self.dataset)
-            if self.eval_split is None or (path is not None and path.is_file()):
+            if self.eval_split is None:
                 return None
-        return self.tokens_of(self.eval_dataset or self.dataset, self.eval_split or self.split, tokenizer)
+            if "split" not in self.kind_of(self.dataset, self.eval_split, tokenizer).honours:
+                return None
+        split = (self.split, "split") if self.eval_split is None else (self.eval_split, "eval_split")
+        return self.eval_dataset or self.dataset, *split
+
+    def sources(self, tokenizer) -> list[tuple[str, str, str]]:
+        validation = self.validation(tokenizer)
+        return super().sources(tokenizer) + ([] if validation is None else [validation])
+
+    def eval_tokens(self, tokenizer) -> TokenCache | None:
+        """The validation text as tokens, or `None` if there is none, see [`validation`]."""
+        validation = self.validation(tokenizer)
+        return None if validation is None else self.tokens_of(*validation[:2], tokenizer)
 
     def datasets(self, tokenizer, window_length: int, arguments) -> dict:
         """The `train_dataset` and `eval_dataset` of a trainer; the latter is `None` without validation text.
@@ -204,9 +298,11 @@ class DataOptions(TextOptions):
             arguments: the trainer's, for its seeds and its evaluation strategy.
 
         Raises:
-            InputError: if the text is missing or too short, or evaluations were asked for without validation text.
+            InputError: if the text is missing or too short, evaluations were asked for without validation text, or options were given
+                that the data do not honour.
         """
         streams = self.streaming and not isinstance(tokenizer, SmtImageProcessor)
+        self.check_honoured(tokenizer, streams)
         with arguments.main_process_first(desc="reading the text"):
             train, validation = None if streams else self.tokens(tokenizer), self.eval_tokens(tokenizer)
         rows = (

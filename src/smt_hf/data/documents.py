@@ -16,6 +16,8 @@ from .shards import Shard
 SPLITS = (datasets.DatasetDict, datasets.IterableDatasetDict)
 DATASETS = (datasets.Dataset, datasets.IterableDataset)
 SEPARATOR = "<|endoftext|>"
+SAVED_SPLITS = "dataset_dict.json"  # what `save_to_disk` writes of several splits
+SAVES = (SAVED_SPLITS,), ("state.json", "dataset_info.json")
 
 
 def iter_documents(
@@ -144,8 +146,7 @@ def find_source(source, split: str, config_name: str | None) -> list[Path] | dat
         return [path]
     if not path.is_dir():
         raise InputError(f"{str(source)!r} is neither a file nor a folder: pass {EXPECTED}, or a folder of these")
-    saves = ("dataset_dict.json",), ("state.json", "dataset_info.json")
-    if any(all((path / name).exists() for name in names) for names in saves):
+    if any(all((path / name).exists() for name in names) for names in SAVES):
         saved = load_dataset(source, datasets.load_from_disk, str(path))
         return split_of(saved, split, source) if isinstance(saved, dict) else saved  # else one split, saved by itself
     return folder_files(path, split, config_name)

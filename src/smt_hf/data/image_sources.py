@@ -11,14 +11,15 @@ import datasets
 import numpy as np
 
 from ..errors import InputError, one_line
-from .documents import describe, find_source, load_dataset, split_of
+from . import source_kinds as kinds
+from .documents import SAVED_SPLITS, describe, find_source, load_dataset, split_of
 from .files import local_path
 from .shards import Shard
+from .source_kinds import SourceKind
 
 DIGITS = "digits"  # the 8 x 8 digits that come with scikit-learn
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
-ARRAYS = (".npz", ".npy")
-SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` writes
+SAVED = (SAVED_SPLITS, "state.json")  # what `save_to_disk` writes
 EXPECTED = "an .npz, .npy or .parquet file, a folder of these or of images, or a Hub dataset id"
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -99,29 +100,57 @@ def open_images(
     """
     if holdout is not None and holdout < 2:
         raise InputError(f"holdout is {holdout}: give 2 or more, of which one is for validation")
+    kind = image_kind(source)
+    if holdout is not None and "holdout" not in kind.honours:
+        raise InputError(
+            f"holdout={holdout} is for sources without splits, and {describe(source)} has its own: leave it out"
+        )
+    if kind == kinds.DIGIT_IMAGES:
+        images, labels, names = _digits()
+        return _held_out(_from_arrays(DIGITS, images, labels, names, ["scikit-learn"]), split, holdout or 6)
+    path = local_path(source) if isinstance(source, (str, os.PathLike)) else None
+    if kind in (kinds.IMAGE_FOLDER, kinds.IMAGE_FOLDERS):
+        return _from_folder(path, split, holdout)
+    if kind == kinds.CLASS_ARRAYS:
+        return _held_out(_from_class_files(path), split, holdout)
+    if kind in (kinds.ARRAYS, kinds.SPLIT_ARRAYS):
+        return _from_array_file(path, split, holdout)
+    found = _dataset(path or source, split, config_name, streaming)
+    return _from_dataset(found, path or source, split, image_column, label_column, config_name)
+
+
+def image_kind(source) -> SourceKind:
+    """What a source of images is.
+
+    Raises:
+        InputError: for a file or folder that is not there, or holds no images.
+    """
     path = local_path(source) if isinstance(source, (str, os.PathLike)) else None
     if path is None:
         if source == DIGITS:
-            images, labels, names = _digits()
-            return _held_out(_from_arrays(DIGITS, images, labels, names, ["scikit-learn"]), split, holdout or 6)
-        columns = (image_column, label_column)
-        return _from_dataset(_dataset(source, split, config_name, streaming), source, split, columns, holdout)
-    if path.is_dir() and not any((path / name).exists() for name in SAVED):
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file.relative_to(path))]
-        kinds = {file.suffix.lower() for file in files}
-        if kinds & set(IMAGES):
-            return _from_folder(path, files, split, holdout)
-        if ".npy" in kinds:
-            arrays = [file for file in files if file.suffix.lower() == ".npy"]
-            return _held_out(_from_class_files(path, arrays), split, holdout)
-        if ".parquet" not in kinds:
-            raise InputError(f"{str(path)!r} holds no images: give {EXPECTED}")
-    elif path.suffix.lower() in ARRAYS:
-        return _from_array_file(path, split, holdout)
-    elif path.is_file() and path.suffix.lower() != ".parquet":
+            return kinds.DIGIT_IMAGES
+        if isinstance(source, dict):
+            return kinds.GIVEN_IMAGE_SPLITS
+        is_id = isinstance(find_source(source, "train", None), str)
+        return kinds.HUB_IMAGES if is_id else kinds.GIVEN_IMAGES
+    suffixes = {path.suffix.lower()}
+    if path.is_dir():
+        if any((path / name).exists() for name in SAVED):
+            return kinds.SAVED_IMAGE_SPLITS if (path / SAVED_SPLITS).exists() else kinds.SAVED_IMAGES
+        files = _files_of(path)
+        suffixes = {file.suffix.lower() for file in files}
+        if suffixes & set(IMAGES):
+            return kinds.IMAGE_FOLDERS if _split_folders(path, files) else kinds.IMAGE_FOLDER
+        if ".npy" in suffixes:
+            return kinds.CLASS_ARRAYS
+    elif path.suffix.lower() == ".npz":
+        with _load_array(path) as file:
+            return kinds.SPLIT_ARRAYS if _split_arrays(file.files) else kinds.ARRAYS
+    elif path.suffix.lower() == ".npy":
+        return kinds.ARRAYS
+    if ".parquet" not in suffixes:
         raise InputError(f"{str(path)!r} holds no images: give {EXPECTED}")
-    found = _dataset(path, split, config_name, streaming)
-    return _from_dataset(found, path, split, (image_column, label_column), holdout)
+    return kinds.IMAGE_ROWS
 
 
 # ---- splits ----------------------------------------------------------------------------------------------------------
@@ -165,18 +194,27 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith((".", "__")) for part in path.parts)
 
 
-def _from_folder(folder: Path, files: list[Path], split: str, holdout: int | None) -> ImageSource:
-    """Images in folders of their classes."""
-    name, files = describe(folder), [file for file in files if file.suffix.lower() in IMAGES]
-    tops = {file.relative_to(folder).parts[0] for file in files}
+def _files_of(folder: Path) -> list[Path]:
+    """The files in a folder and the folders in it, hidden ones left out."""
+    return [file for file in sorted(folder.rglob("*")) if file.is_file() and not _hidden(file.relative_to(folder))]
+
+
+def _split_folders(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """The folders that hold the images of each split; none, unless all images lie in such."""
+    tops = {file.relative_to(folder).parts[0] for file in files if file.suffix.lower() in IMAGES}
     splits = {_split_name(top): top for top in sorted(tops)}
-    if tops and None not in splits:
+    return {} if None in splits else splits
+
+
+def _from_folder(folder: Path, split: str, holdout: int | None) -> ImageSource:
+    """Images in folders of their classes."""
+    name, files = describe(folder), [file for file in _files_of(folder) if file.suffix.lower() in IMAGES]
+    splits = _split_folders(folder, files)
+    if splits:
         if split not in splits:
             raise _no_split(name, split, splits)
-        folder, has_splits = folder / splits[split], True
+        folder = folder / splits[split]
         files = [file for file in files if file.is_relative_to(folder)]
-    else:
-        has_splits = False
     parts = [file.relative_to(folder).parts[:-1] for file in files]
     kinds = {part for path in parts for part in path}
     if {"sketch", "photo"} <= kinds:
@@ -196,7 +234,7 @@ def _from_folder(folder: Path, files: list[Path], split: str, holdout: int | Non
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file, _ in chosen]
 
     source = ImageSource(name, class_names, [stats], lambda: chosen, read_image)
-    return source if has_splits else _held_out(source, split, holdout)
+    return source if splits else _held_out(source, split, holdout)
 
 
 def read_image(path: Path):
@@ -234,10 +272,7 @@ def _from_array_file(path: Path, split: str, holdout: int | None) -> ImageSource
     if path.suffix.lower() == ".npy":
         return _held_out(_from_arrays(describe(path), _load_array(path), None, None, _state([path])), split, holdout)
     with _load_array(path) as file:
-        keys = {key: key.partition("_") for key in file.files}
-        splits = {
-            _split_name(rest) or rest: (key, f"y_{rest}") for key, (x, _, rest) in keys.items() if x == "x" and rest
-        }
+        keys, splits = file.files, _split_arrays(file.files)
         if "x" not in keys and not splits:
             raise InputError(
                 f"{str(path)!r} has the arrays {', '.join(keys) or 'none'}: name the images x, or x_train"
@@ -251,8 +286,15 @@ def _from_array_file(path: Path, split: str, holdout: int | None) -> ImageSource
     return source if splits else _held_out(source, split, holdout)
 
 
-def _from_class_files(folder: Path, files: list[Path]) -> ImageSource:
+def _split_arrays(keys: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """The names of the images and the labels of each split in an `.npz` file."""
+    parts = {key: key.partition("_") for key in keys}
+    return {_split_name(rest) or rest: (key, f"y_{rest}") for key, (x, _, rest) in parts.items() if x == "x" and rest}
+
+
+def _from_class_files(folder: Path) -> ImageSource:
     """`.npy` files, one a class; the classes in turn, so that a part of the data set has all of them."""
+    files = [file for file in _files_of(folder) if file.suffix.lower() == ".npy"]
     arrays = [_images_of(describe(file), _load_array(file)) for file in files]
     names = [file.stem.removeprefix("full_numpy_bitmap_") for file in files]
 
@@ -330,13 +372,12 @@ def _dataset(source, split: str, config_name: str | None, streaming: bool):
     return found
 
 
-def _from_dataset(dataset, source, split: str, columns: tuple, holdout: int | None) -> ImageSource:
-    name = describe(source)
-    if holdout is not None:
-        raise InputError(f"holdout={holdout} is for sources without splits, and {name} has its own: leave it out")
+def _from_dataset(
+    dataset, source, split: str, image_column: str | None, label_column: str | None, config_name: str | None
+) -> ImageSource:
+    name, chosen = describe(source), (image_column, label_column, config_name)
     features = dataset.features or {}
     known = ", ".join(features or dataset.column_names or ())
-    image_column, label_column = columns
     for kind, given in (("image_column", image_column), ("label_column", label_column)):
         if given is not None and features and given not in features:
             raise InputError(f"{name} has no column {given!r}: set {kind} to one of {known}")
@@ -348,6 +389,8 @@ def _from_dataset(dataset, source, split: str, columns: tuple, holdout: int | No
     if label_column is not None:
         class_names = _names_of(dataset, features.get(label_column), label_column, name)
     identity = [str(source), split] if isinstance(source, str) else [getattr(dataset, "_fingerprint", None)]
+    if any(chosen):
+        identity.append(chosen)
 
     wanted = dataset.with_format(None).select_columns([column for column in (image_column, label_column) if column])
     feature = features.get(image_column)

@@ -23,6 +23,7 @@ from .drafts import draft_folder, publish, remove_drafts
 from .encoding import check_eos_token, encoded_chunks
 from .files import local_path
 from .shards import Shard
+from .source_kinds import text_kind
 from .tokenizer import tokenizer_content
 
 FORMAT_VERSION = 2
@@ -201,9 +202,13 @@ def cached_tokens(
 
 def text_key(source, tokenizer: PreTrainedTokenizerBase, **options) -> CacheKey:
     """What the token cache of a corpus depends on; arguments and errors are those of [`cached_tokens`]."""
-    given = inspect.signature(iter_documents).bind(source, **options)
+    signature = inspect.signature(iter_documents)
+    given = signature.bind(source, **options)
     given.apply_defaults()
     named = {name: value for name, value in given.kwargs.items() if name not in ("streaming", "shard")}
+    read_with = text_kind(source, named["split"], named["config_name"]).honours
+    for name in named.keys() - read_with - {"max_documents"}:  # the cache is the same whatever its value
+        named[name] = signature.parameters[name].default
     fingerprint = {
         "version": FORMAT_VERSION,
         "source": _source_state(source, named["split"], named["config_name"]),

@@ -206,6 +206,11 @@ class SmtTrainer(TaughtTrainer):
                 "encoder_attention to 'causal'"
             )
         self.backbone = model.teacher.backbone
+        if self.backbone is None and args.backbone_learning_rate:
+            raise InputError(
+                f"backbone_learning_rate={args.backbone_learning_rate:g} needs a teacher with a backbone: leave it out, or build the "
+                "teacher on a causal language model"
+            )
         if self.backbone is not None and not args.backbone_learning_rate:
             self.backbone.requires_grad_(False)
         super().__init__(model=model, args=args, **kwargs)
