@@ -72,11 +72,24 @@ def test_folders_of_classes(tmp_path):
         list(open_images(tmp_path / "flat"))
 
 
-def test_photos_beside_sketches_are_left_aside(tmp_path):
-    class_folders(tmp_path / "256x256" / "sketch" / "tx_000000000000")
-    class_folders(tmp_path / "256x256" / "photo" / "tx_000000000000")
+@pytest.mark.parametrize("above, below", [("256x256", "tx_000000000000"), ("", ""), ("train", "")])
+def test_photos_beside_sketches_are_left_aside(above, below, tmp_path, caplog):
+    class_folders(tmp_path / above / "sketch" / below)
+    class_folders(tmp_path / above / "photo" / below)
+    for _ in range(2):
+        source = open_images(tmp_path)
+        assert levels(source) == EXPECTED and source.class_names == NAMES
+    (said,) = caplog.messages
+    assert "the 12 images in 'sketch' are read, the other 12 are left aside" in said and str(tmp_path) in said
+
+
+@pytest.mark.parametrize("above", ["", "train", "drawn"])
+def test_photo_and_sketch_may_be_classes(above, tmp_path, caplog):
+    for name in ("photo", "sketch", "owl"):
+        (tmp_path / above / name).mkdir(parents=True)
+        Image.fromarray(PIXELS[0]).save(tmp_path / above / name / "0.png")
     source = open_images(tmp_path)
-    assert levels(source) == EXPECTED and source.class_names == NAMES
+    assert source.class_names == ["owl", "photo", "sketch"] and len(levels(source)) == 3 and not caplog.messages
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from ..errors import InputError, one_line
 from . import source_kinds as kinds
 from .documents import SAVED_SPLITS, describe, find_source, load_dataset, split_of
 from .files import local_path
+from .folders import say_once
 from .shards import Shard
 from .source_kinds import SourceKind
 
@@ -79,8 +80,9 @@ def open_images(
 
     Args:
         source: one of
-            - a folder of images, each in a folder of its class, below folders named after splits if there are any. Of a
-              folder with both `sketch` and `photo` in it, as Sketchy is distributed, the photos are left aside;
+            - a folder of images, each in a folder of its class, below folders named after splits if there are any. Where
+              folders of classes lie in both `sketch` and `photo`, as Sketchy is distributed, the photos are left aside, and a warning
+              says so;
             - an `.npz` file with `x` and `y`, or `x_train`, `y_train`, `x_test`, ..., and `classes`, the names of the classes;
               images are uint8, `(N, H, W)`, `(N, H, W, C)` or, if square, `(N, H x W)`;
             - a folder of `.npy` files, one a class, as QuickDraw's bitmaps are distributed;
@@ -216,9 +218,13 @@ def _from_folder(folder: Path, split: str, holdout: int | None) -> ImageSource:
         folder = folder / splits[split]
         files = [file for file in files if file.is_relative_to(folder)]
     parts = [file.relative_to(folder).parts[:-1] for file in files]
-    kinds = {part for path in parts for part in path}
-    if {"sketch", "photo"} <= kinds:
-        kept = [(file, path) for file, path in zip(files, parts, strict=True) if "sketch" in path]
+    above_classes = {part for path in parts for part in path[:-1]}
+    if {"sketch", "photo"} <= above_classes:
+        kept = [(file, path) for file, path in zip(files, parts, strict=True) if "sketch" in path[:-1]]
+        say_once(
+            f"{name} has classes in folders 'sketch' and 'photo', as Sketchy is distributed: the {len(kept):,} images in 'sketch' are read, "
+            f"the other {len(files) - len(kept):,} are left aside"
+        )
         files, parts = [file for file, _ in kept], [path for _, path in kept]
     class_names = sorted({path[-1] for path in parts if path}) or None
     if class_names and not all(parts):
