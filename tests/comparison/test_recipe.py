@@ -32,6 +32,24 @@ def test_shipped_recipes(file):
             assert arguments.context_length == (one.length or length)
 
 
+def test_transitions_that_all_lengths_share():
+    """Shorter rows hold fewer; a number of a stage's own is what it is."""
+    training = {"num_transitions": 24, "segment_length": 4}
+    comparison = tiny(
+        lengths=[14, 40], training=training, stages={"smt": {}, "short": {"trainer": "smt", "length": 9}}
+    )
+    found = {
+        (stage.name, length): comparison.arguments(stage, length, 0, "unused").num_transitions
+        for stage in comparison.all_stages()
+        for length in comparison.lengths
+    }
+    assert found == {("smt", 14): 12, ("smt", 40): 24, ("short", 14): 8, ("short", 40): 8}
+    with pytest.raises(
+        InputError, match="stage 'smt' at length 14: num_transitions=16 is more than context_length=14"
+    ):
+        tiny(lengths=[14], training=training, stages={"smt": {"num_transitions": 16}})
+
+
 def test_there_are_recipes():
     assert RECIPES and OF_DATASETS
 

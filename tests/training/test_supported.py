@@ -160,7 +160,9 @@ def test_the_reasons_name_fields():
 def test_callables_that_nothing_would_call(tmp_path, given):
     joint = model_for_bytes()
     trainers = (
-        lambda **options: SmtTrainer(joint, SmtTrainingArguments(str(tmp_path), **COMMON), **options),
+        lambda **options: SmtTrainer(
+            joint, SmtTrainingArguments(str(tmp_path), **COMMON, num_transitions=8), **options
+        ),
         lambda **options: DmtTrainer(
             joint.export_student(),
             DmtTrainingArguments(str(tmp_path), rollout_length=8, **COMMON),

@@ -170,6 +170,12 @@ def test_saved_student_knows_its_start(make_smt, tmp_path):
     "kind, values, message",
     [
         (SmtTrainingArguments, {"num_transitions": 0}, "num_transitions=0"),
+        (SmtTrainingArguments, {"num_transitions": 25, "context_length": 24}, "context_length=24 .*: lower it to 24"),
+        (
+            SmtTrainingArguments,
+            {"num_transitions": 64, "context_length": 34, "segment_length": 4},
+            "num_transitions=64 is more than context_length=34 holds in segments of segment_length=4: lower it to 32",
+        ),
         (SmtTrainingArguments, {"segment_length": 3, "num_transitions": 8}, "segment_length=3 does not divide"),
         (SmtTrainingArguments, {"pinned_columns": [256]}, "pinned_columns: 256 lies outside context_length=256"),
         (SmtTrainingArguments, {"dynamics_weight": -1.0}, "dynamics_weight=-1.0"),

@@ -132,6 +132,10 @@ class CorpusSubject:
         """Arguments of a stage that follow from the data: none, a recipe says how long its windows are."""
         return {}
 
+    def limits(self, stage: Stage, share: float, chosen: dict) -> dict:
+        """Arguments that not all data hold: none, a recipe says how long its windows are."""
+        return {}
+
     def fixed(self, stage: Stage, seed: int) -> dict:
         """Further arguments of a stage: an order of the data of its own, and whole batches alone, so that tokens count right."""
         return {"data_seed": order_seed(seed, stage), "dataloader_drop_last": True}

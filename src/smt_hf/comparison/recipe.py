@@ -334,6 +334,7 @@ class Comparison(DataOptions, ProcessingOptions):
         check_fields(str(stage), stage.arguments, kind, elsewhere=elsewhere)
         known = {field.name: field.default for field in dataclasses.fields(kind)}
         chosen = {name: value for name, value in self.training.items() if name in known} | stage.arguments
+        chosen |= self.subject.limits(stage, variant, chosen)
         fixed = {
             "output_dir": output_dir,
             "seed": seed,

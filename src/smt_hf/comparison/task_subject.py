@@ -5,6 +5,7 @@ import zlib
 from ..errors import InputError
 from ..evaluation import evaluate_on_task
 from ..tasks import TaskDataset
+from ..training import SmtTrainingArguments
 from .checks import is_number
 from .measures import gradient_norms, measured
 from .stages import Stage
@@ -74,6 +75,16 @@ class TaskSubject:
             fits = is_number(segment, int) and 1 <= segment <= rows
             lengths |= {"rollout_length": rows - rows % segment if fits else rows}
         return lengths
+
+    def limits(self, stage: Stage, length: int, chosen: dict) -> dict:
+        """Arguments that the recipe gives to all lengths, where rows of this length hold less: `num_transitions`, unless the stage has
+        its own."""
+        segment, rows = chosen.get("segment_length", 1), chosen.get("context_length", stage.length or length)
+        transitions = chosen.get("num_transitions", SmtTrainingArguments.num_transitions)
+        counts = all(is_number(number, int) and number > 0 for number in (segment, rows, transitions))
+        if stage.trainer != "smt" or "num_transitions" in stage.arguments or not counts or segment > rows:
+            return {}
+        return {"num_transitions": min(transitions, rows - rows % segment)}
 
     def fixed(self, stage: Stage, seed: int) -> dict:
         """Further arguments of a stage."""

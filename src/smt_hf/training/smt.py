@@ -106,7 +106,10 @@ class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
     context_length: int = field(default=256, metadata={"help": "Tokens T_c of a window that the teacher may encode."})
     horizon: int = field(default=64, metadata={"help": "Future tokens T_f decoded from a memory state."})
     num_transitions: int = field(
-        default=32, metadata={"help": "Steps of the student trained in every window, segments times their length."}
+        default=32,
+        metadata={
+            "help": "Steps of the student trained in every window, segments times their length; as many as the context holds at most."
+        },
     )
     segment_length: int = field(
         default=1,
@@ -155,6 +158,12 @@ class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
             raise InputError(
                 f"segment_length={self.segment_length} does not divide num_transitions={self.num_transitions}: choose a "
                 "multiple"
+            )
+        most = self.context_length // self.segment_length * self.segment_length
+        if self.num_transitions > most:
+            raise InputError(
+                f"num_transitions={self.num_transitions} is more than context_length={self.context_length} holds in segments of "
+                f"segment_length={self.segment_length}: lower it to {most} or less"
             )
         for column in self.pinned_columns:
             if not -self.context_length <= column < self.context_length:
