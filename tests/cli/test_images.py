@@ -89,10 +89,25 @@ def test_drawing(runs, tmp_path, capsys):
         ({"label": 11}, "label '11' is no class: give a number from 0 to 9"),
         ({"prompt": "Once"}, "is a student of images"),
         ({"memory": "m"}, "is a student of images"),
+        ({"max_new_tokens": 5}, "max_new_tokens=5 does not apply"),
+        ({"num_samples": 2}, "num_samples=2 does not apply"),
         ({"complete": tmp_path / "new"}, "is no image that can be read"),
     ):
         with pytest.raises(InputError, match=message):
             generate.main([str(runs / "dmt"), *words(options)])
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"rollout_steps": 5}, "rollout_steps cannot be honoured: .* is a student of images"),
+        ({"context_length": 5}, "context_length cannot be honoured: .* is a student of images"),
+        ({"quality_images": 5}, "quality_images=5 is of samples to judge: give reference_split"),
+    ],
+)
+def test_measures_that_images_do_not_have(given, message, runs):
+    with pytest.raises(InputError, match=message):
+        evaluate.main([str(runs / "dmt"), *words({"dataset": "digits", **given})])
 
 
 def test_measuring_and_the_model_card(runs):

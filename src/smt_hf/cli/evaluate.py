@@ -67,8 +67,9 @@ class EvaluateOptions(TextOptions):
         return super().sources(tokenizer) + ([] if self.reference is None else [(*self.reference, "reference_split")])
 
 
-# What a student of text has no use for.
-OF_IMAGES = ("reference_split", "reference_dataset", "class_images")
+# What a student of images, or of text, has no use for.
+OF_TEXT = ("context_length", "rollout_steps")
+OF_IMAGES = ("reference_split", "reference_dataset", "quality_images", "class_images")
 
 
 COMMAND = Command(
@@ -96,9 +97,14 @@ def main(argv: Sequence[str]) -> dict:
         teacher = load_teacher(options.teacher).eval()
         check_pair(teacher, student)
     images = isinstance(tokenizer, SmtImageProcessor)
-    given = [name for name in OF_IMAGES if getattr(options, name)]
-    if given and not images:
-        raise InputError(f"{', '.join(given)} cannot be honoured: {options.model!r} is a student of text")
+    others, kind = (OF_TEXT, "images") if images else (OF_IMAGES, "text")
+    given = [name for name in others if getattr(options, name) != getattr(EvaluateOptions, name)]
+    if given:
+        raise InputError(f"{', '.join(given)} cannot be honoured: {options.model!r} is a student of {kind}")
+    if options.reference is None and options.quality_images != EvaluateOptions.quality_images:
+        raise InputError(
+            f"quality_images={options.quality_images} is of samples to judge: give reference_split, or leave it out"
+        )
     options.check_honoured(tokenizer)
     cache = options.tokens(tokenizer)
     if images:

@@ -65,12 +65,14 @@ class GenerateOptions:
     complete_rows: int | None = field(
         default=None, metadata={"help": "Rows that --complete gives; half of the height by default."}
     )
-    output: str = field(default="images.png", metadata={"help": "File of all images that were drawn, side by side."})
+    output: str | None = field(
+        default=None, metadata={"help": "File of all images that were drawn, side by side; images.png by default."}
+    )
 
 
 # What a student of images, or of text, has no use for.
-OF_TEXT = ("prompts", "text_file", "memory", "save_memory")
-OF_IMAGES = ("images", "label", "complete", "complete_rows")
+OF_TEXT = ("prompt", "prompts", "text_file", "memory", "save_memory", "max_new_tokens", "num_samples")
+OF_IMAGES = ("images", "label", "complete", "complete_rows", "output")
 
 
 COMMAND = Command(
@@ -120,7 +122,7 @@ def with_defaults(options: GenerateOptions, temperature: float, top_p: float) ->
 def refuse(options: GenerateOptions, names: Sequence[str], kind: str) -> None:
     """Raises an [`InputError`] for an option that a student of this kind has no use for."""
     for name in names:
-        if getattr(options, name) is not None:
+        if getattr(options, name) != getattr(GenerateOptions, name):
             raise InputError(
                 f"{name}={getattr(options, name)!r} does not apply: {options.model!r} is a student of {kind}"
             )
@@ -129,19 +131,17 @@ def refuse(options: GenerateOptions, names: Sequence[str], kind: str) -> None:
 def draw(processor: SmtImageProcessor, options: GenerateOptions) -> None:
     """Draws images and writes them into one file."""
     images = draw_images(processor, options)
-    output = Path(options.output).expanduser()
+    output = Path(options.output or "images.png").expanduser()
     in_turn = processor.num_classes and options.label is None and len(images) % processor.num_classes == 0
     output.parent.mkdir(parents=True, exist_ok=True)
     image_grid(images, processor.num_classes if in_turn else None).save(output)
     print(
-        f"{len(images)} images of {processor.size['height']} x {processor.size['width']} pixels are in {options.output}"
+        f"{len(images)} images of {processor.size['height']} x {processor.size['width']} pixels are in {options.output or output}"
     )
 
 
 def draw_images(processor: SmtImageProcessor, options: GenerateOptions) -> list:
     """The images that the options ask for."""
-    if options.prompt != GenerateOptions.prompt:
-        raise InputError(f"prompt={options.prompt!r} does not apply: {options.model!r} is a student of images")
     given = None if options.complete is None else read_image(Path(options.complete).expanduser())
     student, num_images = load_student(options.model).eval(), options.images or 64
     options = with_defaults(options, temperature=1.0, top_p=1.0)
