@@ -108,7 +108,9 @@ def test_one_command_draws_every_plot(tmp_path):
     others = {
         file.relative_to(IMAGES).as_posix() for file in IMAGES.rglob("*.png") if file.relative_to(IMAGES) not in drawn
     }
-    screenshots, samples = {"app.png", "pixels/app.png"}, {"pixels/digits.png", "pixels/mnist_teacher_first.png"}
+    screenshots = {"app.png", "pixels/app.png"}
+    students = ("digits", "mnist_teacher_first", "mnist_gru", "mnist_gru_taught")
+    samples = {f"pixels/{name}.png" for name in students}
     assert others == screenshots | samples
 
 
