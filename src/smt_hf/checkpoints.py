@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import (
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    StrictDataclassError,
+)
+from huggingface_hub.utils import validate_repo_id
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import cached_file, logging
 
@@ -58,19 +64,24 @@ def load_backbone(path: str) -> PreTrainedModel:
     place = os.path.expanduser(path)
     try:
         with without_warnings():
+            if (kind := (read_json(place, "config.json", optional=True) or {}).get("model_type")) in list(KINDS):
+                raise InputError(
+                    f"{path[:300]!r} is {KINDS[kind]}: pass a Transformer language model, such as smt-hf lm writes"
+                )
             model = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=False)
+    except InputError:
+        raise
     except Exception as error:  # damaged files raise errors of every kind
+        missing = isinstance(error, OSError) and not os.path.exists(place)
+        reason = nowhere(path, error) if missing else f"{path[:300]!r} cannot be loaded ({one_line(error)[:300]})"
         raise InputError(
-            f"backbone={path[:300]!r} cannot be loaded ({one_line(error)[:300]}): pass the folder or Hub id of a causal language "
-            "model, such as smt-hf lm writes"
+            f"{reason}: pass the folder or Hub id of a causal language model, such as smt-hf lm writes"
         ) from error
-    if isinstance(model, SmtRnnForCausalLM):
-        raise InputError(f"backbone={path[:300]!r} is {KINDS['smt_rnn']}: pass a Transformer language model")
     check_finite(model, path)
     try:
         check_backbone(model)
     except ValueError as error:
-        raise InputError(f"backbone={path[:300]!r}: {one_line(error)[:300]}") from error
+        raise InputError(f"{path[:300]!r}: {one_line(error)[:300]}") from error
     return model.eval()
 
 
@@ -117,7 +128,12 @@ def check_kind(path: str, *wanted: str) -> str:
     """
     with reading(path, *wanted):
         place = os.path.expanduser(path)
-        config = read_json(place, "config.json")
+        try:
+            config = read_json(place, "config.json")
+        except OSError as error:
+            if os.path.exists(place):
+                raise
+            raise InputError(f"{nowhere(path, error)}: pass the folder or Hub id of {kinds(wanted)}") from error
         if config is None:
             raise InputError(f"{path!r} holds no config.json: pass the folder of {kinds(wanted)}")
         kind = config.get("model_type")
@@ -126,6 +142,20 @@ def check_kind(path: str, *wanted: str) -> str:
             raise InputError(f"{path!r} is {found}: pass {kinds(wanted)}")
         MODELS[kind].config_class.from_pretrained(place)
     return kind
+
+
+def nowhere(path: str, error: OSError) -> str:
+    """That there is no folder of a name, and, where it may be one of the Hub, why the Hub did not help."""
+    missing = f"there is no folder {path[:300]!r} here"
+    try:
+        validate_repo_id(path)
+    except HFValidationError:
+        return missing
+    if isinstance(error.__cause__, LocalEntryNotFoundError):
+        return f"{missing}, and the Hub cannot be reached to ask for a model of that name"
+    if isinstance(error.__cause__, RepositoryNotFoundError):
+        return f"{missing}, and the Hub has no model of that name that can be read"
+    return f"{missing}, and the Hub says: {one_line(error)[:300]}"
 
 
 def kinds(names: tuple[str, ...]) -> str:

@@ -34,8 +34,11 @@ def test_data(fails, smt, tmp_path):
     (tmp_path / "empty.txt").write_text("")
     fails([*smt, "--dataset", tmp_path / "empty.txt"], "empty.txt", "no documents")
     (tmp_path / "short.txt").write_text("Too short.")
-    fails([*smt, "--dataset", tmp_path / "short.txt"], "has 11 tokens but a window takes 32")
-    fails([*smt, "--eval_dataset", tmp_path / "short.txt"], "has 11 tokens but a window takes 32")
+    lengths = (
+        "has 11 tokens but a window takes 32 (context_length=24, horizon=8): give more text, or lower context_length"
+    )
+    fails([*smt, "--dataset", tmp_path / "short.txt"], f"the training data {lengths}")
+    fails([*smt, "--eval_dataset", tmp_path / "short.txt"], f"the validation data {lengths}")
     (tmp_path / "text.pdf").write_text("x")
     fails([*smt, "--dataset", tmp_path / "text.pdf"], "'.pdf'")
     assert not (tmp_path / "out").exists()
@@ -153,6 +156,62 @@ def test_drawing_with_a_student_of_text(flag, fails, dmt_run, tmp_path):
 def test_measuring_a_student_of_text_as_one_of_images(flag, fails, dmt_run, stories):
     evaluate = ["evaluate", dmt_run, "--dataset", stories / "valid.txt"]
     fails([*evaluate, f"--{flag}", "7"], f"{flag} cannot be honoured", "is a student of text")
+
+
+def test_texts_too_short_to_measure(fails, dmt_run, tmp_path):
+    (tmp_path / "short.txt").write_text("Too short.")
+    evaluate = ["evaluate", dmt_run, "--dataset", tmp_path / "short.txt", "--cache_dir", tmp_path / "cache"]
+    fails(
+        evaluate, "short.txt' has 11 tokens", "(context_length=128, rollout_steps=256)", "or lower context_length or"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["nowhere", "runs/nowhere", "./nowhere", "{tmp}/nowhere", "runs/a b", "runs/é", "a/b/c"]
+)
+@pytest.mark.parametrize("command", ["generate", "evaluate", "dmt", "serve", "app"])
+def test_a_model_that_is_nowhere(command, name, fails, recipes, stories, tmp_path):
+    name = name.format(tmp=tmp_path)
+    more = ["--config", recipes["dmt"], "--output_dir", tmp_path / "out"] if command == "dmt" else []
+    more += ["--dataset", stories / "valid.txt"] if command == "evaluate" else []
+    message = fails([command, name, *more], f"there is no folder {name!r} here", "pass the folder or Hub id of a")
+    assert "huggingface.co" not in message and "Repo id" not in message
+    assert ("the Hub cannot be reached" in message) == (name in ("nowhere", "runs/nowhere"))
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--learning_rate", "inf"], "learning_rate=inf must be a finite number, at least 0"),
+        (["--weight_decay", "nan"], "weight_decay=nan must be a finite number, at least 0"),
+        (["--lr_scheduler_type", "foo"], "lr_scheduler_type=foo must be one of linear, cosine"),
+        (["--image_size", "0"], "image_size=0 must be from 1 to 1024"),
+    ],
+)
+def test_values(flags, message, fails, smt):
+    fails([*smt, *flags], message)
+
+
+def test_evaluations_without_data(fails, recipes, smt_run, tmp_path):
+    words = ["finetune", smt_run, "--config", recipes["finetune"], "--output_dir", tmp_path / "out"]
+    for strategy in ("steps", "epoch"):
+        fails([*words, "--eval_strategy", strategy], f"eval_strategy={strategy} needs validation text")
+
+
+@pytest.mark.parametrize("command", ["smt", "bptt", "lm"])
+def test_a_model_of_ours_is_no_language_model(command, fails, smt_run, dmt_run, stories, tmp_path):
+    for folder, kind in ((smt_run, "a teacher and student checkpoint"), (dmt_run, "a student (SmtRnnForCausalLM)")):
+        words = [command, *([folder] if command == "lm" else ["--backbone", folder])]
+        words += [
+            "--dataset",
+            stories / "train.txt",
+            "--output_dir",
+            tmp_path / "out",
+            "--cache_dir",
+            stories / "cache",
+        ]
+        message = fails(words, f"{str(folder)!r} is {kind}", "pass a Transformer language model, such as smt-hf lm")
+        assert "backbone=" not in message
 
 
 def test_a_damaged_checkpoint(fails, smt_run, stories, recipes, tmp_path):

@@ -185,7 +185,7 @@ def test_images(tmp_path):
             "stage 'bptt': nothing is learned from its language model: raise kd_weight",
         ),
         ({"smt": {"backbone": 3}}, "stage 'smt': backbone=3 must be a folder or a Hub id"),
-        ({"smt": {"backbone": "/nowhere"}}, "backbone='/nowhere' cannot be loaded"),
+        ({"smt": {"backbone": "/nowhere"}}, "there is no folder '/nowhere' here"),
         ({"smt": {"shown": "no"}}, "stage 'smt': shown='no' must be true or false"),
         ({"smt": {"model": {"backbone_config": {}}}}, "backbone_config cannot be set here: give a stage's backbone"),
     ],

@@ -120,6 +120,37 @@ def test_datasets(tmp_path, dataset):
         open_images(dataset.remove_columns("image"))
 
 
+def test_what_numpy_would_unpickle(tmp_path):
+    objects = np.array([{"a": 1}], dtype=object)
+    np.save(tmp_path / "a.npy", objects)
+    np.savez(tmp_path / "x.npz", x=objects)
+    np.savez(tmp_path / "classes.npz", x=PIXELS, classes=objects)
+    (tmp_path / "text.npz").write_text("no arrays")
+    for name in ("a.npy", "x.npz", "classes.npz", "text.npz"):
+        with pytest.raises(InputError, match="it holds something else than arrays of numbers or text") as error:
+            open_images(tmp_path / name)
+        assert "allow_pickle" not in str(error.value)
+
+
+@pytest.mark.parametrize("holdout, number", [(100, 12), (2, 1)])
+def test_a_holdout_that_leaves_no_images(holdout, number, tmp_path):
+    np.savez(tmp_path / "x.npz", x=PIXELS[:number])
+    splits = {name: open_images(tmp_path / "x.npz", split=name, holdout=holdout) for name in ("train", "validation")}
+    empty = [
+        name for name in splits if fails_to_read(splits[name], f"holdout={holdout} leaves none of the {number} images")
+    ]
+    assert len(empty) == 1
+
+
+def fails_to_read(source, message) -> bool:
+    try:
+        list(source)
+    except InputError as error:
+        assert message in str(error)
+        return True
+    return False
+
+
 def test_what_holds_no_images_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(InputError, match="holds no images: give an .npz"):

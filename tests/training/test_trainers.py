@@ -182,7 +182,11 @@ def test_saved_student_knows_its_start(make_smt, tmp_path):
         (SmtTrainingArguments, {"max_train_seconds": 0.0}, "max_train_seconds=0.0"),
         (SmtTrainingArguments, {"train_clock": "sun"}, "'sun'"),
         (SmtTrainingArguments, {"collapse_variance": -1.0}, "collapse_variance=-1.0 must be at least 0"),
-        (DmtTrainingArguments, {"collapse_rank": float("nan")}, "collapse_rank=nan must be at least 0"),
+        (
+            DmtTrainingArguments,
+            {"collapse_rank": float("nan")},
+            "collapse_rank=nan must be a finite number, at least 0",
+        ),
         (DmtTrainingArguments, {"rollout": "loop"}, "'loop'"),
         (DmtTrainingArguments, {"rollout_length": 999}, "rollout_length=999 exceeds context_length=256"),
         (DmtTrainingArguments, {"segment_length": 5}, "segment_length=5 does not divide"),
@@ -231,3 +235,18 @@ def test_smt_measures_rollouts_from_the_teachers_empty_context(make_smt, cache):
         model.student.model.initial_memory.normal_()
     trainer.evaluate(TokenWindows(cache, 32))
     torch.testing.assert_close(model.student.initial_memory, empty)
+
+
+@pytest.mark.parametrize(
+    "lengths, expected",
+    [
+        ({}, 32),
+        ({"context_length": 24}, 24),
+        ({"segment_length": 5}, 30),
+        ({"context_length": 24, "segment_length": 5}, 20),
+        ({"segment_length": 48}, 48),
+        ({"segment_length": 7, "full_context": True}, 7),
+    ],
+)
+def test_transitions_by_default(lengths, expected, tmp_path):
+    assert SmtTrainingArguments(str(tmp_path), use_cpu=True, **lengths).num_transitions == expected

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..checkpoints import check_pair, check_vocabulary, load_student, load_teacher
-from ..data import ImageRows, TextOptions, load_processing
+from ..data import ImageRows, TextOptions, check_window_length, load_processing
 from ..errors import InputError
 from ..evaluation import evaluate_models, format_table, plot_report
 from ..evaluation.image_classes import evaluate_classes
@@ -111,6 +111,8 @@ def main(argv: Sequence[str]) -> dict:
         report = measure_images(student, tokenizer, ImageRows(cache), teacher, options)
         table = format_image_table(report)
     else:
+        lengths = {name: getattr(options, name) for name in OF_TEXT}
+        check_window_length(cache, sum(lengths.values()), f"dataset={options.dataset!r}", **lengths)
         report = evaluate_models(
             student,
             cache,

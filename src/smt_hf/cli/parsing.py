@@ -266,4 +266,9 @@ def make_options(kind: type, given: dict):
     except InputError:
         raise
     except (ValueError, TypeError, ImportError, StrictDataclassError) as error:
+        # of an enumeration of transformers, which does not say whose value it is
+        wrong = re.match(r"(.+) is not a valid \w+, please select one of \[(.*)\]", str(error))
+        names = [name for name, value in own.items() if wrong and value == wrong[1]]
+        if names:
+            raise InputError(f"{names[0]}={wrong[1]!r} must be one of {wrong[2].replace(chr(39), '')}") from error
         raise InputError(one_line(error)) from error

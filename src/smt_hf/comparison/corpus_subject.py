@@ -5,7 +5,7 @@ from functools import cached_property
 
 import torch
 
-from ..data import ImageRows, TokenCache, evenly_spaced_images, evenly_spaced_windows
+from ..data import ImageRows, TokenCache, check_window_length, evenly_spaced_images, evenly_spaced_windows
 from ..data.build import training_rows
 from ..errors import InputError
 from ..evaluation import evaluate_models
@@ -72,8 +72,8 @@ class CorpusSubject:
         if self.is_image:
             ImageRows(self.held_out)
         else:
-            window_length = comparison.context_length + comparison.rollout_steps
-            evenly_spaced_windows(self.held_out, window_length, 1)
+            lengths = {name: getattr(comparison, name) for name in ("context_length", "rollout_steps")}
+            check_window_length(self.held_out, sum(lengths.values()), "the held-out data", **lengths)
         for share in self.variants:
             for cell in comparison.cells:
                 for stage in comparison.stages_of(cell):

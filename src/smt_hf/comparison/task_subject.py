@@ -5,7 +5,6 @@ import zlib
 from ..errors import InputError
 from ..evaluation import evaluate_on_task
 from ..tasks import TaskDataset
-from ..training import SmtTrainingArguments
 from .checks import is_number
 from .measures import gradient_norms, measured
 from .stages import Stage
@@ -80,7 +79,7 @@ class TaskSubject:
         """Arguments that the recipe gives to all lengths, where rows of this length hold less: `num_transitions`, unless the stage has
         its own."""
         segment, rows = chosen.get("segment_length", 1), chosen.get("context_length", stage.length or length)
-        transitions = chosen.get("num_transitions", SmtTrainingArguments.num_transitions)
+        transitions = chosen.get("num_transitions")
         counts = all(is_number(number, int) and number > 0 for number in (segment, rows, transitions))
         if stage.trainer != "smt" or "num_transitions" in stage.arguments or not counts or segment > rows:
             return {}

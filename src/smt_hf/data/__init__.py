@@ -12,7 +12,7 @@ from .shards import Shard
 from .text_stream import TextStream
 from .token_cache import TokenCache, build_token_cache, cached_tokens, text_key
 from .tokenizer import byte_tokenizer, is_byte_tokenizer, load_tokenizer, without_special_tokens
-from .windows import TokenWindows, evenly_spaced_windows
+from .windows import TokenWindows, check_window_length, evenly_spaced_windows
 
 __all__ = [
     "DataOptions",
@@ -29,6 +29,7 @@ __all__ = [
     "byte_tokenizer",
     "cached_images",
     "cached_tokens",
+    "check_window_length",
     "collate",
     "encode_documents",
     "evenly_spaced_images",

@@ -17,7 +17,7 @@ from .source_kinds import SourceKind, text_kind
 from .text_stream import TextStream
 from .token_cache import TokenCache, cached_tokens, text_key
 from .tokenizer import load_tokenizer
-from .windows import TokenWindows
+from .windows import TokenWindows, check_window_length
 
 # What the options of reading are for, as messages say it.
 MEANT_FOR = {
@@ -310,13 +310,18 @@ class DataOptions(TextOptions):
         )
         datasets = {"train_dataset": rows, "eval_dataset": None}
         if validation is not None:
-            whole = isinstance(rows, ImageRows)
-            windows = ImageRows(validation) if whole else TokenWindows(validation, window_length, random_offset=False)
+            if isinstance(rows, ImageRows):
+                windows = ImageRows(validation)
+            else:
+                check_window_length(validation, window_length, "the validation data", **lengths_of(arguments))
+                windows = TokenWindows(validation, window_length, random_offset=False)
             num_windows = min(self.num_eval_windows, len(windows))
             spread = [number * len(windows) // num_windows for number in range(num_windows)]
             datasets["eval_dataset"] = Subset(windows, spread)
         elif arguments.eval_strategy != "no":
-            raise InputError(f"eval_strategy={arguments.eval_strategy!s} needs validation text: pass --eval_dataset")
+            raise InputError(
+                f"eval_strategy={arguments.eval_strategy.value} needs validation text: pass --eval_dataset"
+            )
         return datasets
 
     def stream(self, tokenizer, window_length: int, arguments) -> TextStream:
@@ -353,4 +358,10 @@ def training_rows(cache: TokenCache, tokenizer, arguments) -> ImageRows | TokenW
     """
     if isinstance(tokenizer, SmtImageProcessor) and arguments.context_length >= tokenizer.sequence_length:
         return ImageRows(cache)
+    check_window_length(cache, arguments.window_length, "the training data", **lengths_of(arguments))
     return TokenWindows(cache, arguments.window_length, seed=arguments.order_seed)
+
+
+def lengths_of(arguments) -> dict[str, int]:
+    """The arguments of a trainer that say how long its windows are."""
+    return {name: getattr(arguments, name) for name in ("context_length", "horizon") if hasattr(arguments, name)}

@@ -4,6 +4,7 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -171,11 +172,18 @@ def _held_out(source: ImageSource, split: str, holdout: int | None) -> ImageSour
     validation = split == "validation"
 
     def items():
-        for number, item in enumerate(source.items()):
-            block, place = divmod(number, holdout)
+        number, found = 0, False
+        for number, item in enumerate(source.items(), 1):
+            block, place = divmod(number - 1, holdout)
             # drawn, for an even step would take the same few of classes that stand in turn
             if (random.Random(block).randrange(holdout) == place) == validation:
+                found = True
                 yield item
+        if not found:
+            raise InputError(
+                f"holdout={holdout} leaves none of the {number} images of {source.name} for the split {split!r}: lower it, or give "
+                "more images"
+            )
 
     return replace(source, identity=[*source.identity, split, holdout], items=items)
 
@@ -286,9 +294,10 @@ def _from_array_file(path: Path, split: str, holdout: int | None) -> ImageSource
         if splits and split not in splits:
             raise _no_split(describe(path), split, splits)
         x, y = splits.get(split, ("x", "y"))
-        names = [str(name) for name in file["classes"]] if "classes" in keys else None
-        labels = file[y] if y in keys else None
-        source = _from_arrays(describe(path), file[x], labels, names, [*_state([path]), split])
+        with _reading(path):
+            names = [str(name) for name in file["classes"]] if "classes" in keys else None
+            images, labels = file[x], file[y] if y in keys else None
+        source = _from_arrays(describe(path), images, labels, names, [*_state([path]), split])
     return source if splits else _held_out(source, split, holdout)
 
 
@@ -353,10 +362,20 @@ def _images_of(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _load_array(path: Path):
-    try:
+    with _reading(path):
         return np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says in one line what keeps arrays from being read."""
+    try:
+        yield
     except Exception as error:  # damaged files raise errors of every kind
-        raise InputError(f"{str(path)!r} cannot be read ({one_line(error)[:200]}): check that it is whole") from error
+        reason = one_line(error)[:200]
+        if "pickle" in reason or "Python objects" in reason:  # numpy's advice is to run what lies in it
+            reason = "it holds something else than arrays of numbers or text"
+        raise InputError(f"{str(path)!r} cannot be read ({reason}): check that it is whole") from error
 
 
 def _state(files: Sequence[Path]) -> list:

@@ -28,7 +28,7 @@ class TokenWindows(EpochDataset):
 
     def __init__(self, cache: TokenCache, window_length: int, seed: int = 0, random_offset: bool = True):
         super().__init__()
-        _check_window_length(cache, window_length)
+        check_window_length(cache, window_length)
         if seed < 0:
             raise InputError(f"seed is {seed}: give 0 or more")
         self.cache = cache
@@ -70,7 +70,7 @@ def evenly_spaced_windows(cache: TokenCache, window_length: int, num_windows: in
     Raises:
         InputError: a length or number below 1, or a corpus shorter than one window.
     """
-    _check_window_length(cache, window_length)
+    check_window_length(cache, window_length)
     if num_windows < 1:
         raise InputError(f"num_windows is {num_windows}: give 1 or more")
     last = cache.num_tokens - window_length
@@ -78,13 +78,25 @@ def evenly_spaced_windows(cache: TokenCache, window_length: int, num_windows: in
     return {name: torch.stack([window[name] for window in windows]) for name in windows[0]}
 
 
-def _check_window_length(cache: TokenCache, window_length: int) -> None:
+def check_window_length(cache: TokenCache, window_length: int, name: str = "the corpus", **lengths: int) -> None:
+    """Checks that a corpus is as long as a window.
+
+    Args:
+        cache: the corpus.
+        window_length: tokens of a window.
+        name: of the corpus, for the message.
+        lengths: the options that the length of a window follows from; none where it is an argument itself.
+
+    Raises:
+        InputError: naming both lengths, and what to change.
+    """
     if window_length < 1:
         raise InputError(f"window_length is {window_length}: give 1 or more")
     if cache.num_tokens < window_length:
+        given = f" ({', '.join(f'{option}={value}' for option, value in lengths.items())})" if lengths else ""
+        remedy = f"lower {' or '.join(lengths)}" if lengths else f"a window_length of {cache.num_tokens} or less"
         raise InputError(
-            f"the corpus has {cache.num_tokens} tokens but a window takes {window_length}: "
-            f"give more text or a window_length of {cache.num_tokens} or less"
+            f"{name} has {cache.num_tokens} tokens but a window takes {window_length}{given}: give more text, or {remedy}"
         )
 
 

@@ -16,6 +16,8 @@ from .sharding import scatter, share_of
 from .supported import JOINT, check_partners
 from .terms import Step, Term, kd_term, step_generator, weights_of
 
+DEFAULT_TRANSITIONS = 32
+
 
 @dataclass(frozen=True, eq=False)
 class SmtPlan:
@@ -105,10 +107,11 @@ class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
 
     context_length: int = field(default=256, metadata={"help": "Tokens T_c of a window that the teacher may encode."})
     horizon: int = field(default=64, metadata={"help": "Future tokens T_f decoded from a memory state."})
-    num_transitions: int = field(
-        default=32,
+    num_transitions: int | None = field(
+        default=None,
         metadata={
-            "help": "Steps of the student trained in every window, segments times their length; as many as the context holds at most."
+            "help": "Steps of the student trained in every window, segments times their length, as many as the context holds at most; 32, or "
+            "what comes next below, by default, and one segment with full_context."
         },
     )
     segment_length: int = field(
@@ -149,6 +152,10 @@ class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
             raise InputError(
                 f"segment_length={self.segment_length} exceeds context_length={self.context_length}: lower it"
             )
+        most = self.context_length // self.segment_length * self.segment_length
+        if self.num_transitions is None:
+            fits = max(DEFAULT_TRANSITIONS - DEFAULT_TRANSITIONS % self.segment_length, self.segment_length)
+            self.num_transitions = self.segment_length if self.full_context else min(fits, most)
         if self.full_context and self.num_transitions != self.segment_length:
             raise InputError(
                 f"full_context trains one segment: set num_transitions={self.num_transitions} to "
@@ -159,7 +166,6 @@ class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
                 f"segment_length={self.segment_length} does not divide num_transitions={self.num_transitions}: choose a "
                 "multiple"
             )
-        most = self.context_length // self.segment_length * self.segment_length
         if self.num_transitions > most:
             raise InputError(
                 f"num_transitions={self.num_transitions} is more than context_length={self.context_length} holds in segments of "

@@ -78,6 +78,7 @@ BOUNDS = {
     "num_readers": SIZE,
     "shuffle_buffer_size": SIZE,
     "holdout": Bounds(2),
+    "image_size": Bounds(1, 1024),
     "num_levels": Bounds(2, 256),
     # a training
     "per_device_train_batch_size": SIZE,
@@ -210,7 +211,8 @@ def check_number(name: str, value, bounds: Bounds) -> None:
     for number in numbers:
         if isinstance(number, Real) and not isinstance(number, bool) and number not in bounds:
             where = "" if number is value else f": {number!r}"
-            raise InputError(f"{name}={value!r}{where} must be {bounds}")
+            kind = "" if math.isfinite(number) else "a finite number, "
+            raise InputError(f"{name}={value!r}{where} must be {kind}{bounds}")
 
 
 def bounds_of(name: str) -> str | None:
