@@ -184,7 +184,7 @@ def test_a_model_that_is_nowhere(command, name, fails, recipes, stories, tmp_pat
     [
         (["--learning_rate", "inf"], "learning_rate=inf must be a finite number, at least 0"),
         (["--weight_decay", "nan"], "weight_decay=nan must be a finite number, at least 0"),
-        (["--lr_scheduler_type", "foo"], "lr_scheduler_type=foo must be one of linear, cosine"),
+        (["--lr_scheduler_type", "foo"], "lr_scheduler_type='foo' must be one of linear, cosine"),
         (["--image_size", "0"], "image_size=0 must be from 1 to 1024"),
     ],
 )

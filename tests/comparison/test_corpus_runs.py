@@ -242,7 +242,7 @@ def test_what_cannot_work(make, changes, words, tmp_path):
             "stage 'carried', data_share 1: the corpus has .* 4096 streams",
         ),
         (text, {"model": {"hidden_size": 15}}, "hidden_size=15 is not divisible"),
-        (images, {"image_size": 0}, "size=0 is no size"),
+        (images, {"image_size": 0}, "image_size=0 must be from 1 to 1024"),
         (images, {"holdout": None}, "validation"),
     ],
 )
