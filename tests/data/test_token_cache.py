@@ -13,7 +13,7 @@ import datasets
 import filelock
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
@@ -233,7 +233,11 @@ def test_any_flipped_byte_is_noticed(whole, tmp_path_factory, data):
     shutil.copytree(whole.path, folder)
     file = folder / data.draw(st.sampled_from(sorted(os.listdir(folder))))
     content = bytearray(file.read_bytes())
-    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= data.draw(st.integers(1, 255))
+    assume(
+        file.suffix != ".json" or not {content[place], file.read_bytes()[place]} <= set(b" \t\r\n")
+    )  # says the same
     file.write_bytes(content)
     with pytest.raises(InputError, match="token cache"):
         TokenCache.open(folder)
