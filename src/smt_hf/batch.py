@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 
 from .errors import InputError
-from .models.documents_smt import check_names, columns_on, document_starts, packed_documents, separate_padding
+from .models.documents_smt import check_names, columns_on, document_starts, separate_padding
 
 IGNORED = -100  # a target that no loss counts
 
@@ -50,10 +50,7 @@ class Batch:
             labels = None
         elif labels is None:
             labels = input_ids
-        documents = columns.get("documents")
-        if documents is None:
-            documents = packed_documents(columns.get("position_ids"), input_ids.shape, mask)
-        documents = separate_padding(input_ids, mask, documents)
+        documents = separate_padding(input_ids, mask, columns.get("documents"), columns.get("position_ids"))
         return cls(input_ids, documents, labels, shift_labels, mask is not None, columns.get("continued"))
 
     def check(self, vocab_size: int) -> None:

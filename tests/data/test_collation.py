@@ -9,7 +9,7 @@ from transformers import default_data_collator
 
 from smt_hf.batch import Batch
 from smt_hf.data import collate
-from smt_hf.data.collation import PADDING, check_columns
+from smt_hf.data.collation import PADDING, check_whole_numbers
 from smt_hf.errors import InputError
 from smt_hf.models.documents_smt import separate_padding
 from tests.conftest import tiny_model
@@ -114,14 +114,14 @@ def test_an_empty_list_is_a_row_of_no_ids():
 @pytest.mark.parametrize("name", ["input_ids", "documents", "labels", "shift_labels"])
 def test_batches_that_are_no_ids(name):
     columns = {"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.ones(2, 3)}
-    check_columns(columns)
+    check_whole_numbers(columns)
     for dtype in (torch.float32, torch.bfloat16, torch.complex64):
         with pytest.raises(InputError, match=f"{name} are numbers of type {str(dtype)[6:]}: give whole numbers"):
-            check_columns({**columns, name: torch.ones(2, 3, dtype=dtype)})
+            check_whole_numbers({**columns, name: torch.ones(2, 3, dtype=dtype)})
     with pytest.raises(InputError, match=f"{name} of a batch is of type list: let the data_collator make tensors"):
-        check_columns({**columns, name: [[1, 2, 3]] * 2})
+        check_whole_numbers({**columns, name: [[1, 2, 3]] * 2})
     with pytest.raises(InputError, match="no column 'input_ids' but labels"):
-        check_columns({"labels": columns["input_ids"]})
+        check_whole_numbers({"labels": columns["input_ids"]})
 
 
 def test_padding_changes_no_loss():

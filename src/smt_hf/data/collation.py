@@ -40,7 +40,7 @@ def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
             f"a row of the data is of type {type(rows[0]).__name__}: give dictionaries with the column 'input_ids'"
         )
     names = list(rows[0])
-    check_names(names)
+    check_token_ids(names)
     if "document_ids" in names:
         raise InputError("column 'document_ids' is now called 'documents': rename it")
     for number, row in enumerate(rows):
@@ -69,7 +69,7 @@ def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
     return batch
 
 
-def check_names(names: Iterable[str]) -> None:
+def check_token_ids(names: Iterable[str]) -> None:
     """Checks that there are token ids among the columns of the data.
 
     Raises:
@@ -82,13 +82,13 @@ def check_names(names: Iterable[str]) -> None:
         )
 
 
-def check_columns(columns: Mapping) -> None:
+def check_whole_numbers(columns: Mapping) -> None:
     """Checks that a batch, of whatever data collator, has token ids, and whole numbers wherever there is one for each token.
 
     Raises:
         InputError: naming the column.
     """
-    check_names(columns)
+    check_token_ids(columns)
     for name in ("input_ids", "documents", "labels", "shift_labels"):
         values = columns.get(name)
         if values is None:

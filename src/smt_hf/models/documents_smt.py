@@ -75,21 +75,27 @@ def check_columns(shape: tuple[int, ...], **columns: torch.Tensor | None) -> Non
 
 
 def separate_padding(
-    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, documents: torch.Tensor | None
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    documents: torch.Tensor | None,
+    position_ids: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
     """Documents `(B, T)` in which padding is -1.
 
     Args:
         input_ids: `(B, T)`, of which only the shape and the device matter.
         attention_mask: `(B, T)`, 0 for padding.
-        documents: `(B, T)`; one document a row when `None`.
+        documents: `(B, T)`; those of `position_ids` when `None`, see [`packed_documents`], or else one document a row.
+        position_ids: positions of packed rows.
 
     Returns:
-        The documents, or `None` where neither is given: one document a row, without padding.
+        The documents, or `None` where none of these is given: one document a row, without padding.
     """
-    if attention_mask is None:
+    mask = None if attention_mask is None else check_attention_mask(attention_mask, *input_ids.shape)
+    if documents is None:
+        documents = packed_documents(position_ids, tuple(input_ids.shape), mask)
+    if mask is None:
         return documents
-    mask = check_attention_mask(attention_mask, *input_ids.shape)
     return (torch.zeros_like(input_ids) if documents is None else documents).masked_fill(~mask, -1)
 
 

@@ -492,11 +492,9 @@ def own_labels(
     Where a row `continues` from a cache and holds one document, its first token is predicted.
     """
     begins = documents is not None or not continues
-    if documents is None and not continues:
-        documents = packed_documents(position_ids, labels.shape, attention_mask)
     if attention_mask is not None:
         attention_mask = attention_mask[:, -labels.shape[1] :]
-    documents = separate_padding(labels, attention_mask, documents)
+    documents = separate_padding(labels, attention_mask, documents, None if continues else position_ids)
     if documents is None:
         return labels
     ignored = documents < 0

@@ -17,7 +17,7 @@ from transformers.trainer_utils import has_length
 
 from ..batch import IGNORED, Batch
 from ..data import TextStream, TokenCache, collate, without_special_tokens
-from ..data.collation import check_columns
+from ..data.collation import check_whole_numbers
 from ..data.stream_loader import StreamBatches
 from ..errors import InputError
 from ..hub import write_card
@@ -187,7 +187,7 @@ class TermsTrainer(ResumableTrainer):
 
     def batch_of(self, inputs) -> Batch:
         """What a data collator gave, as a value on the trainer's device."""
-        check_columns(inputs)
+        check_whole_numbers(inputs)
         return Batch.of(self._prepare_inputs(inputs))
 
     def step_of(self, batch: Batch, plan, draw: tuple[int, int]) -> Step:
