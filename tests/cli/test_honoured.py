@@ -12,7 +12,7 @@ from smt_hf.cli.main import main
 from smt_hf.cli.parsing import parse
 from smt_hf.data import DataOptions, byte_tokenizer, open_images, text_key
 from smt_hf.data.build import MEANT_FOR
-from smt_hf.data.image_sources import image_kind
+from smt_hf.data.image_opening import image_kind
 from smt_hf.errors import InputError
 from tests.data.test_images import LABELS, NAMES, PIXELS, class_folders
 

@@ -11,7 +11,7 @@ from transformers import TextStreamer, set_seed
 
 from ..checkpoints import load_student
 from ..data import encode_documents, iter_text_file, load_processor, load_tokenizer
-from ..data.image_sources import read_image
+from ..data.image_folders import read_image
 from ..errors import InputError
 from ..images import generate_images, image_grid
 from ..inference import SamplingParams, write_many

@@ -4,7 +4,8 @@ from .build import DataOptions, ProcessingOptions, TextOptions
 from .collation import collate
 from .documents import iter_documents, iter_text_file
 from .encoding import encode_documents
-from .image_sources import ImageSource, open_images
+from .image_opening import open_images
+from .image_source import ImageSource
 from .images import ImageRows, build_image_cache, cached_images, evenly_spaced_images, image_key, processor_for
 from .merging import merge_shards
 from .processing import load_processing, load_processor

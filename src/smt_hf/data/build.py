@@ -9,7 +9,8 @@ from torch.utils.data import Subset
 from ..errors import InputError
 from ..models.image_processing_smt import SmtImageProcessor
 from .encoding import num_cores
-from .image_sources import ImageSource, image_kind, open_images
+from .image_opening import image_kind, open_images
+from .image_source import ImageSource
 from .images import ImageRows, cached_images, image_key, processor_for
 from .merging import merge_shards
 from .shards import Shard

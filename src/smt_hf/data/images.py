@@ -10,7 +10,8 @@ import torch
 from ..errors import InputError, one_line
 from ..models.image_processing_smt import SmtImageProcessor
 from .cache_key import CacheKey
-from .image_sources import ImageSource, open_images
+from .image_opening import open_images
+from .image_source import ImageSource
 from .shards import Shard
 from .token_cache import FORMAT_VERSION, TokenCache, cached, write_token_cache
 
