@@ -49,6 +49,12 @@ def test_help_fits_the_terminal(command, columns, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_a_group_of_flags_stands_once(command):
+    titles = [group.title for group in parser_of(command)._action_groups if group._group_actions]
+    assert len(titles) == len(set(titles)), titles
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_says_everything_of_a_flag(command):
     """What it is, its bounds, its choices, and its default or that it must be given."""
     parser = parser_of(command)

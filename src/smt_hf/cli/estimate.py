@@ -24,8 +24,6 @@ METHODS = {"smt": smt, "dmt": dmt, "bptt": bptt, "finetune": finetune}
 class EstimateOptions:
     """Which training, on what."""
 
-    _argument_group_name = "options"
-
     recipe: str | None = field(default=None, metadata={"help": "Recipe of a training: a YAML file."})
     method: str | None = field(
         default=None,

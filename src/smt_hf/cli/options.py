@@ -94,6 +94,8 @@ TeacherSizes = make_dataclass("TeacherSizes", as_options(SmtTeacherConfig, TEACH
 class ModelOptions(TeacherSizes, StudentOptions):
     """The sizes of a new teacher and student: those of the student, and the fields of the teacher's own."""
 
+    _argument_group_name = "model"
+
     backbone: str | None = field(
         default=None,
         metadata={

@@ -50,7 +50,7 @@ class TextOptions:
     dataset: str | None = field(
         default=None,
         metadata={
-            "help": "Text: a .txt, .jsonl or .parquet file, a folder of these, or a Hub dataset id. Images: a folder of "
+            "help": "Text: a .txt, .json, .jsonl or .parquet file, a folder of these, or a Hub dataset id. Images: a folder of "
             "them, an .npz or .parquet file, a Hub dataset id, or 'digits'."
         },
     )

@@ -124,8 +124,14 @@ def parse_json(body: bytes) -> dict:
         value = json.loads(body, parse_constant=refuse)
     except InputError:
         raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the body is no JSON ({type(error).__name__}: {error}): send an object") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"the body is no JSON ({error}): send an object") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"the body is not UTF-8 (byte {error.start}): send JSON in UTF-8") from error
+    except ValueError as error:  # of int, whose digits Python limits
+        raise InputError("the body holds a number of thousands of digits: send a shorter one") from error
+    except RecursionError as error:
+        raise InputError("the body is nested too deeply: send an object as the documentation describes") from error
     if not isinstance(value, dict):
         raise InputError(f"the body is a JSON {type(value).__name__}: send an object")
     return value
