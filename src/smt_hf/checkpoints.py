@@ -7,13 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import (
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    StrictDataclassError,
-)
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import cached_file, logging
 
@@ -23,6 +17,7 @@ from .models.backbone_smt import check_backbone
 from .models.configuration_smt_shared import check_special_ids
 from .models.pretrained_smt import weight_faults
 from .utils.folder_lock import LOCK
+from .utils.hub_reach import nowhere
 
 KINDS = {
     "smt": "a teacher and student checkpoint (SmtForPreTraining)",
@@ -142,20 +137,6 @@ def check_kind(path: str, *wanted: str) -> str:
             raise InputError(f"{path!r} is {found}: pass {kinds(wanted)}")
         MODELS[kind].config_class.from_pretrained(place)
     return kind
-
-
-def nowhere(path: str, error: OSError) -> str:
-    """That there is no folder of a name, and, where it may be one of the Hub, why the Hub did not help."""
-    missing = f"there is no folder {path[:300]!r} here"
-    try:
-        validate_repo_id(path)
-    except HFValidationError:
-        return missing
-    if isinstance(error.__cause__, LocalEntryNotFoundError):
-        return f"{missing}, and the Hub cannot be reached to ask for a model of that name"
-    if isinstance(error.__cause__, RepositoryNotFoundError):
-        return f"{missing}, and the Hub has no model of that name that can be read"
-    return f"{missing}, and the Hub says: {one_line(error)[:300]}"
 
 
 def kinds(names: tuple[str, ...]) -> str:

@@ -79,7 +79,7 @@ def test_dropout_is_what_was_asked_for_whatever_its_name(kind, dropout):
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [
-        ("smt", {"backbone": "no-such-folder"}, "from 'no-such-folder': no such folder here"),
+        ("smt", {"backbone": "no-such-folder"}, "there is no folder 'no-such-folder' here"),
         ("smt", {"backbone": "{lm}", "tokenizer": "gpt2"}, "tokenizer='gpt2' is not that of backbone="),
         ("smt", {"backbone": "{lm}", "encoder_attention": "bidirectional"}, "cannot read a backbone"),
         ("smt", {"backbone": "{lm}", "model": "{teacher}"}, "leave one out"),
@@ -94,7 +94,7 @@ def test_dropout_is_what_was_asked_for_whatever_its_name(kind, dropout):
             {"hidden_size": 30, "num_attention_heads": 8},
             "hidden_size=30 is not divisible by num_attention_heads=8",
         ),
-        ("lm", {"model": "no-such-folder"}, "from 'no-such-folder': no such folder here"),
+        ("lm", {"model": "no-such-folder"}, "there is no folder 'no-such-folder' here"),
         ("lm", {"model": "{dmt}"}, "is a student (SmtRnnForCausalLM): pass a Transformer"),
         (
             "dmt",
@@ -132,7 +132,7 @@ def test_recipes_of_the_teacher_first(folder, lm_run, teacher_run, stories, tmp_
         smt.COMMAND, ["--config", str(CONFIGS / folder / "teacher.yaml"), *argv, "--backbone", str(lm_run)]
     )
     assert not arguments.runs_student
-    model = options.new_model(processing_for(options), arguments.seed)
+    model = smt.build(options, arguments).model
     assert model.teacher.backbone is not None and model.student.config.num_readout_layers == options.num_readout_layers
     options, arguments = parse(
         dmt.COMMAND, [str(teacher_run), "--config", str(CONFIGS / folder / "student.yaml"), *argv]

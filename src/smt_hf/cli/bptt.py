@@ -54,12 +54,11 @@ def main(argv: Sequence[str]) -> BpttTrainer:
 
 def build(options, arguments: BpttTrainingArguments) -> BpttTrainer:
     """The trainer of a BPTT run, with its student and its data; `options` are those of `bptt` or `finetune`."""
-    tokenizer = processing_for(options)
     path = getattr(options, "backbone", None)
     backbone = None if path is None else load_backbone(path)
-    if options.model:
-        student = load_student(options.model)
-    else:
+    student = load_student(options.model) if options.model else None
+    tokenizer = processing_for(options)
+    if student is None:
         student = SmtRnnForCausalLM(options.student_config(tokenizer, None if backbone is None else backbone.config))
     check_vocabulary(student, tokenizer)
     datasets = options.datasets(tokenizer, arguments.window_length, arguments)

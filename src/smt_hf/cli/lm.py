@@ -126,8 +126,10 @@ def main(argv: Sequence[str]) -> LmTrainer:
 
 def build(options: LmOptions, arguments: LmTrainingArguments) -> LmTrainer:
     """The trainer of a language model, with its data."""
+    model = load_backbone(options.model) if options.model else None
     tokenizer = processing_for(options)
-    model = load_backbone(options.model) if options.model else options.new_model(tokenizer, arguments.window_length)
+    if model is None:
+        model = options.new_model(tokenizer, arguments.window_length)
     check_vocabulary(model, tokenizer)
     datasets = options.datasets(tokenizer, arguments.window_length, arguments)
     return LmTrainer(model=model, args=arguments, processing_class=tokenizer, **datasets)

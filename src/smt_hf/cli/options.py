@@ -5,9 +5,8 @@ import re
 from dataclasses import dataclass, field, fields, make_dataclass
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..checkpoints import load_backbone
 from ..data import ProcessingOptions, load_processing
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtForPreTraining, SmtRnnConfig, SmtTeacherConfig
@@ -114,15 +113,14 @@ class ModelOptions(TeacherSizes, StudentOptions):
         teacher = self._make(SmtTeacherConfig, tokenizer, **own, **more)
         return SmtConfig(teacher_config=teacher, student_config=self.student_config(tokenizer, backbone_config))
 
-    def new_model(self, tokenizer, seed: int) -> SmtForPreTraining:
-        """A new teacher and student for this tokenizer, begun from the backbone if there is one.
+    def new_model(self, tokenizer, language_model: PreTrainedModel | None, seed: int) -> SmtForPreTraining:
+        """A new teacher and student for this tokenizer, begun from a language model if one is given.
 
         Raises:
-            InputError: as [`config`] does, or if the backbone cannot be loaded.
+            InputError: as [`config`] does.
         """
-        if self.backbone is None:
+        if language_model is None:
             return SmtForPreTraining(self.config(tokenizer))
-        language_model = load_backbone(self.backbone)
         model = SmtForPreTraining(self.config(tokenizer, language_model.config))
         model.start_from_backbone(language_model, seed)
         return model

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..checkpoints import check_vocabulary, load_joint
+from ..checkpoints import check_vocabulary, load_backbone, load_joint
 from ..data import DataOptions
 from ..errors import InputError
 from ..training import SmtTrainer, SmtTrainingArguments
@@ -51,8 +51,11 @@ def main(argv: Sequence[str]) -> SmtTrainer:
 
 def build(options: SmtOptions, arguments: SmtTrainingArguments) -> SmtTrainer:
     """The trainer of an SMT run, with its model and its data."""
+    model = load_joint(options.model) if options.model else None
+    language_model = None if options.backbone is None else load_backbone(options.backbone)
     tokenizer = processing_for(options)
-    model = load_joint(options.model) if options.model else options.new_model(tokenizer, arguments.seed)
+    if model is None:
+        model = options.new_model(tokenizer, language_model, arguments.seed)
     check_vocabulary(model.teacher, tokenizer)
     datasets = options.datasets(tokenizer, arguments.window_length, arguments)
     return SmtTrainer(model=model, args=arguments, processing_class=tokenizer, **datasets)

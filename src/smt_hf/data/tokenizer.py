@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ..errors import InputError, one_line
+from ..utils.hub_reach import nowhere
 from .files import local_path
 
 END_OF_TEXT = "<|endoftext|>"
@@ -62,7 +63,8 @@ def load_tokenizer(name_or_path: str | os.PathLike) -> PreTrainedTokenizerBase:
         if "trust_remote_code" in str(error):
             remedy, reason = "convert it to a tokenizer.json", "it needs custom code, which is not run"
         elif folder is None:
-            remedy = 'no such folder here; pass "byte", a folder or the id of a reachable Hub model'
+            name = str(name_or_path)
+            raise InputError(f'{nowhere(name, error)}: pass "byte", a folder or the id of a Hub model') from error
         elif (folder / "preprocessor_config.json").is_file():
             remedy = "it belongs to a model of images, which smt-hf generate draws with"
         else:

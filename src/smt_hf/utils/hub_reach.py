@@ -1,8 +1,13 @@
-"""Noticing early that the Hub is out of reach."""
+"""What keeps something from being found on the Hub: noticed early, and told in one line."""
 
 import functools
+from collections.abc import Iterator
 
 from huggingface_hub import constants, get_session, is_offline_mode
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id
+
+from ..errors import one_line
 
 
 @functools.cache
@@ -17,3 +22,25 @@ def go_offline_if_unreachable() -> None:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception:  # whatever keeps a request from its answer
         constants.HF_HUB_OFFLINE = True
+
+
+def nowhere(name: str, error: Exception) -> str:
+    """That there is no folder of a name, and, where it may be one of the Hub, why the Hub did not help."""
+    missing = f"there is no folder {name[:300]!r} here"
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return missing
+    reasons = list(_reasons(error))
+    if any(isinstance(each, LocalEntryNotFoundError) for each in reasons):
+        return f"{missing}, and the Hub cannot be reached to ask for a model of that name"
+    if any(isinstance(each, RepositoryNotFoundError) for each in reasons):
+        return f"{missing}, and the Hub has no model of that name that can be read"
+    return f"{missing}, and the Hub says: {one_line(error)[:300]}"
+
+
+def _reasons(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it, what caused that, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
