@@ -3,7 +3,9 @@
 
 def page(results: dict) -> str:
     """Markdown of what was found so far."""
-    parts = ["# On one GPU\n", environment(results.get("environment")), checks(results.get("checks"))]
+    gpus = (results.get("environment") or {}).get("gpus", 1)
+    parts = [f"# On one {'GPU' if gpus else 'CPU'}\n", environment(results.get("environment"))]
+    parts += [left_out(results["sections"]), checks(results.get("checks"))]
     parts.append(steps("Training steps", results.get("steps"), results.get("flops")))
     parts.append(steps("Attention of the teacher", results.get("attention"), results.get("flops")))
     parts.append(steps("With the recurrence's step compiled", results.get("compiled"), results.get("flops")))
@@ -33,6 +35,13 @@ def environment(found: dict | None) -> str:
         f"{found['device']}, PyTorch {found['torch']}, transformers {found['transformers']}: {peak}"
         f"{found['matrix_flops'] / 1e12:.3g} TFLOP/s in a product of large random matrices. Sizes: {found['sizes']}.\n"
     )
+
+
+def left_out(sections: dict) -> str:
+    """The sections that did not run, or failed, and why."""
+    reasons = {name: each.get("skipped") or (each.get("error") and "failed") for name, each in sections.items()}
+    named = ", ".join(f"{name} ({reason})" for name, reason in reasons.items() if reason)
+    return f"Left out: {named}.\n" if named else ""
 
 
 def checks(found: dict | None) -> str:
@@ -83,8 +92,10 @@ def generation(found: dict | None) -> str:
 
 
 def race(found: dict | None) -> str:
+    """The arms at their ends, and the seconds that each took to the loss that all of them came to."""
     if not found:
         return ""
+    reached = max((min(losses_of(each)) for each in found.values() if each.get("curve")), default=0.0)
     rows = []
     for arm, each in found.items():
         if not each.get("curve"):
@@ -92,8 +103,15 @@ def race(found: dict | None) -> str:
             continue
         last = each["curve"][-1]
         trained = ", ".join(f"{stage['kind']} {stage['steps']}" for stage in each["stages"])
-        rows.append([arm, number(last["seconds"]), f"{last['loss']:.3f}", trained, str(len(each["curve"]))])
-    return "## Race\n\n" + table(["arm", "seconds", "held-out nats a token", "steps", "points"], rows)
+        first = next(point["seconds"] for point in each["curve"] if point["loss"] <= reached)
+        rows.append([arm, number(last["seconds"]), f"{last['loss']:.3f}", number(first), trained])
+    head = ["arm", "seconds of training", "held-out nats a token", f"seconds to {reached:.3f}", "steps"]
+    return "## Race\n\n" + table(head, rows)
+
+
+def losses_of(arm: dict) -> list[float]:
+    """The held-out losses on the way of an arm."""
+    return [point["loss"] for point in arm["curve"]]
 
 
 def waits(found: dict | None) -> str:

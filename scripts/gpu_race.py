@@ -104,7 +104,7 @@ class HeldOut(TrainerCallback):
 def run(options) -> dict:
     """Trains the arm's stages one after another."""
     sizes = SIZES[options.sizes]
-    train, valid_cache = corpus(options.train), corpus(options.valid)
+    train, valid_cache = corpus(options.train), corpus(options.valid, seed=1)
     found = evenly_spaced_windows(valid_cache, sizes.context_length, options.num_windows)
     valid = {"tokens": found["input_ids"], "documents": found["documents"]}
     joint, curve, before, steps = make_model(sizes, **MODEL), [], 0.0, []
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--sizes", choices=list(SIZES), default="paper")
     parser.add_argument("--train", help="token cache to train on; the demo's stories by default")
-    parser.add_argument("--valid", help="token cache of held-out text")
+    parser.add_argument("--valid", help="token cache of held-out text; others of the demo's stories by default")
     parser.add_argument("--num_windows", type=int, default=256, help="held-out windows")
     parser.add_argument("--compile", action="store_true", help="compile the step of the recurrence")
     parser.add_argument("--output", required=True, help="JSON file")

@@ -60,12 +60,12 @@ def make_model(sizes: Sizes, seed: int = 0, cell_type: str = "transformer", **te
 
 
 @cache
-def corpus(path: str | None) -> TokenCache:
-    """The token cache at `path`, or a small one of the demo's stories."""
+def corpus(path: str | None, seed: int = 0) -> TokenCache:
+    """The token cache at `path`, or a small one of the demo's stories, others for another seed."""
     if path is not None:
         return TokenCache.open(path)
     folder = Path(tempfile.mkdtemp())
-    write_stories(folder / "stories.txt", num_stories=200, seed=0)
+    write_stories(folder / "stories.txt", num_stories=200, seed=seed)
     return cached_tokens(str(folder / "stories.txt"), byte_tokenizer(), cache_dir=str(folder / "cache"))
 
 

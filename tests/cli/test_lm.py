@@ -9,7 +9,6 @@ from transformers import AutoModelForCausalLM
 from smt_hf import SmtForPreTraining, SmtRnnForCausalLM
 from smt_hf.cli import dmt, lm, smt
 from smt_hf.cli.main import main
-from smt_hf.cli.options import processing_for
 from smt_hf.cli.parsing import parse
 from smt_hf.data import byte_tokenizer
 from smt_hf.utils.packaged import packaged_folder

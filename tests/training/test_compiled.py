@@ -4,6 +4,7 @@
 """
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -33,14 +34,14 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
-def compiled(function, dynamic=False):
-    return torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+def compiled(function, dynamic=False, backend="aot_eager"):
+    return torch.compile(function, fullgraph=True, backend=backend, dynamic=dynamic)
 
 
-def compare(function, inputs, parameters):
+def compare(function, inputs, parameters, backend="aot_eager"):
     """Values and gradients of a function, compiled and not."""
     results = []
-    for run in (function, compiled(function)):
+    for run in (function, compiled(function, backend=backend)):
         outputs = run(*inputs)
         loss = sum(output.square().sum() for output in outputs)
         results.append((outputs, torch.autograd.grad(loss, parameters, allow_unused=True)))
@@ -65,6 +66,20 @@ def test_the_students_segment(cell):
         return student.readout(states), last
 
     compare(segment, (ids, memory), list(student.parameters()))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor writes C++ on a CPU")
+@pytest.mark.parametrize("cell", ["mlp", "gru"])
+def test_a_step_of_the_recurrence_by_inductor(cell):
+    """The kernels that torch generates, not its own."""
+    student = cell_student(cell)
+    token, memory = torch.randn(3, 32, dtype=torch.float64), torch.randn(3, 4, 32, dtype=torch.float64)
+
+    def step(token, memory):
+        memory = student.model.cell(memory, token)
+        return memory, student.readout(memory)
+
+    compare(step, (token, memory), list(student.parameters()), backend="inductor")
 
 
 def cell_student(cell):
