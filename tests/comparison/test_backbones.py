@@ -6,11 +6,12 @@ from transformers import set_seed
 
 from smt_hf.checkpoints import load_backbone, load_joint, load_student
 from smt_hf.comparison import run_student, write_corpus_report
-from smt_hf.comparison.backbones import language_model_losses
+from smt_hf.comparison.backbones import language_model_losses, new_config
 from smt_hf.comparison.corpus_report import free_of_backbones, read_rows, runs_of
 from smt_hf.comparison.flops import position_flops, sequential_flops
 from smt_hf.comparison.results import BUDGETS
 from smt_hf.comparison.runs import Run, new_trainer, sample_batches
+from smt_hf.comparison.stages import Stage
 from smt_hf.errors import InputError
 from tests.backbones import language_model
 from tests.comparison.corpora import images, text
@@ -163,6 +164,13 @@ def test_images(tmp_path):
     comparison.subject.open()
     results = run_student(comparison, "transformer", 1.0, 0, str(tmp_path / "out"))
     assert results[0]["trace"][-1]["loss"] > 0 and results[2]["trace"][-1]["tokens"] == 3 * 4 * 4
+
+
+def test_a_language_model_has_the_dropout_that_its_stage_names():
+    """None by default, as `smt-hf lm` has it; GPT-2's own is 0.1."""
+    sizes = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "resid_pdrop": 0.2}
+    config = new_config(Stage("lm", "lm", model=sizes), {"vocab_size": 20, "bos_token_id": 0, "eos_token_id": 0}, 8)
+    assert (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) == (0.2, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,16 @@ def test_language_models_that_see_too_much(kind, reason, bos_token_id):
         check_backbone(make_backbone(config))
 
 
+@pytest.mark.parametrize("length", [3, 4, 9, 24, 25, 60])
+def test_language_models_of_short_windows(length):
+    """No row is longer than the positions that they have."""
+    sizes = {"vocab_size": 30, "n_embd": 32, "n_layer": 2, "n_head": 2, "bos_token_id": 1, "eos_token_id": None}
+    check_backbone(make_backbone(AutoConfig.for_model("gpt2", **sizes, n_positions=length)))
+    encoder = {"vocab_size": 30, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    with pytest.raises(ValueError, match="sees tokens that come later"):
+        check_backbone(make_backbone(AutoConfig.for_model("bert", **encoder, max_position_embeddings=length)))
+
+
 def test_checked_as_it_is(backbone):
     backbone.train()
     check_backbone(backbone)

@@ -1,16 +1,12 @@
 """`smt-hf lm`: train the Transformer language model that a teacher is built on."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
 from ..checkpoints import check_vocabulary, load_backbone
 from ..data import DataOptions, ProcessingOptions
-from ..errors import InputError, one_line
-from ..models.backbone_smt import check_backbone, make_backbone
+from ..errors import InputError
+from ..language_models import new_language_model
 from ..training import LmTrainer, LmTrainingArguments
 from .options import RunOptions, processing_for
 from .parsing import Command, parse
@@ -48,10 +44,6 @@ class LmSizes(ProcessingOptions):
         Raises:
             InputError: for a kind that transformers does not know, or sizes that cannot work.
         """
-        if self.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-            raise InputError(
-                f"model_type={self.model_type!r} is no causal language model of transformers: choose such as 'llama'"
-            )
         if self.hidden_size % (2 * self.num_attention_heads):
             raise InputError(
                 f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads} into even head "
@@ -69,26 +61,7 @@ class LmSizes(ProcessingOptions):
             "vocab_size": len(tokenizer),
         }
         ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-        try:
-            config = AutoConfig.for_model(self.model_type, **sizes, **ids)
-            for name in dropout_fields(config):
-                setattr(config, name, self.dropout)
-            model = make_backbone(config)
-            check_backbone(model)
-        except Exception as error:  # of any kind, from the configurations and models of the library
-            raise InputError(f"a {self.model_type} of these sizes cannot be made: {one_line(error)}") from error
-        return model
-
-
-def dropout_fields(config: PreTrainedConfig) -> list[str]:
-    """The fields of a configuration that are probabilities of dropout, such as GPT-2's `resid_pdrop`."""
-    return [
-        name
-        for name, value in config.to_dict().items()
-        if isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and re.search(r"(pdrop|dropout(_p|_prob)?)$", name)
-    ]
+        return new_language_model(self.model_type, self.dropout, **sizes, **ids)
 
 
 @dataclass

@@ -1,13 +1,13 @@
 """The language models that teachers of a comparison are built on: trained in a stage of their own, or made elsewhere."""
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..checkpoints import load_backbone
-from ..errors import InputError, one_line
-from ..models.backbone_smt import check_backbone, make_backbone, read_backbone
+from ..errors import InputError
+from ..language_models import new_language_model
+from ..models.backbone_smt import read_backbone
 from ..models.documents_smt import document_starts
 from .stages import Stage
 
@@ -21,11 +21,11 @@ def new_config(stage: Stage, ids: dict, length: int) -> PreTrainedConfig:
         length: tokens that it reads at once.
 
     Raises:
-        InputError: naming the stage, for a kind or a field that is unknown, or one that cannot work.
+        InputError: naming the stage, for a kind or a field that is unknown, or as [`new_language_model`] does.
     """
     values = {"model_type": "llama", **stage.model}
     kind = values.pop("model_type")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if kind not in CONFIG_MAPPING:
         raise InputError(
             f"{stage}: model_type={kind!r} is no causal language model of transformers: choose such as 'llama'"
         )
@@ -34,12 +34,10 @@ def new_config(stage: Stage, ids: dict, length: int) -> PreTrainedConfig:
     if unknown:
         raise InputError(f"{stage}: model: unknown field {unknown[0]!r} of a {kind}: see the library's configuration")
     try:
-        config = AutoConfig.for_model(kind, **{"max_position_embeddings": length + 1, **values, **ids})
         with torch.random.fork_rng([]):
-            check_backbone(make_backbone(config))
-    except Exception as error:  # of any kind, from the configurations and models of the library
-        raise InputError(f"{stage}: {one_line(error)}") from error
-    return config
+            return new_language_model(kind, **{"max_position_embeddings": length + 1, **values, **ids}).config
+    except InputError as error:
+        raise InputError(f"{stage}: {error}") from error
 
 
 def config_at(place: str) -> PreTrainedConfig:

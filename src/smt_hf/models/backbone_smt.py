@@ -39,15 +39,17 @@ def check_backbone(backbone: PreTrainedModel) -> None:
         ValueError: if it does not, or cannot read such rows at all.
     """
     name, training = type(backbone).__name__, backbone.training
-    tokens = torch.arange(24, device=backbone.device)[None] % backbone.get_input_embeddings().num_embeddings
+    positions = getattr(backbone.config.get_text_config(), "max_position_embeddings", None) or 25
+    length = max(min(24, positions - 1), 2)  # the bos token takes a position
+    first = max(length // 3, 1)
+    columns = torch.arange(length, device=backbone.device)[None]
+    tokens, documents = columns % backbone.get_input_embeddings().num_embeddings, (columns >= first).long()
     others = tokens.flip(1)
-    documents = (torch.arange(24, device=backbone.device) >= 8).long()[None]
 
-    def hidden(first: torch.Tensor, last: torch.Tensor, documents: torch.Tensor | None) -> torch.Tensor:
+    def hidden(begin: torch.Tensor, end: torch.Tensor, documents: torch.Tensor | None) -> torch.Tensor:
         """The hidden states of a row whose document 0 is of one row, and document 1 of another."""
-        return read_backbone(
-            backbone, torch.cat([first[:, :8], last[:, 8:]], dim=1), documents, logits=False
-        ).hidden.float()
+        row = torch.cat([begin[:, :first], end[:, first:]], dim=1)
+        return read_backbone(backbone, row, documents, logits=False).hidden.float()
 
     try:
         backbone.eval()
@@ -60,8 +62,8 @@ def check_backbone(backbone: PreTrainedModel) -> None:
         backbone.train(training)
     noise = 4 * torch.finfo(backbone.dtype).eps * apart.abs().max()
     wrong = [
-        ("sees tokens that come later", max(each[:, :8].abs().max() for each in ahead)),
-        ("sees other documents of its row", across[:, 8:].abs().max()),
+        ("sees tokens that come later", max(each[:, :first].abs().max() for each in ahead)),
+        ("sees other documents of its row", across[:, first:].abs().max()),
     ]
     for reason, difference in wrong:
         if difference > noise:
