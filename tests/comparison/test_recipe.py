@@ -9,7 +9,9 @@ import yaml
 from smt_hf.cli.recipe_file import read_recipe
 from smt_hf.comparison import Comparison
 from smt_hf.comparison.stages import ancestry
+from smt_hf.data import byte_tokenizer
 from smt_hf.errors import InputError
+from tests.backbones import language_model
 from tests.comparison.conftest import TINY, tiny
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -64,7 +66,13 @@ def test_shipped_recipes_of_datasets(file, tmp_path):
         data = {"dataset": str(tmp_path / "data.npz"), "eval_split": "validation", "holdout": 20}
         recipe["training"]["per_device_train_batch_size"] = 4
     else:
-        (tmp_path / "data.txt").write_text("a story of many words " * 1000)
+        if "tokenizer" in recipe:  # that of a language model elsewhere, on which the teachers are built
+            recipe["tokenizer"] = elsewhere = str(tmp_path / "model")
+            language_model(vocab_size=258, max_position_embeddings=200).save_pretrained(elsewhere)
+            byte_tokenizer().save_pretrained(elsewhere)
+            for fields in recipe["stages"].values():
+                fields.update({"backbone": elsewhere} if "backbone" in fields else {})
+        (tmp_path / "data.txt").write_text("a story of many words " * 2000)
         data = {
             "dataset": str(tmp_path / "data.txt"),
             "eval_dataset": str(tmp_path / "data.txt"),

@@ -109,7 +109,14 @@ def test_one_command_draws_every_plot(tmp_path):
         file.relative_to(IMAGES).as_posix() for file in IMAGES.rglob("*.png") if file.relative_to(IMAGES) not in drawn
     }
     screenshots = {"app.png", "pixels/app.png"}
-    students = ("digits", "mnist_teacher_first", "mnist_gru", "mnist_gru_taught")
+    students = (
+        "digits",
+        "mnist_teacher_first",
+        "mnist_gru",
+        "mnist_gru_taught",
+        "quickdraw_teacher_first",
+        "quickdraw_gru",
+    )
     samples = {f"pixels/{name}.png" for name in students}
     assert others == screenshots | samples
 
