@@ -7,7 +7,7 @@ from ..checkpoints import check_vocabulary, load_backbone, load_student
 from ..data import DataOptions
 from ..models import SmtRnnForCausalLM
 from ..training import BpttTrainer, BpttTrainingArguments
-from .options import RunOptions, StudentOptions, processing_for
+from .options import RunOptions, StudentOptions, check_backbone_alone, processing_for
 from .parsing import Command, parse
 from .run import REQUIRED, train
 
@@ -54,6 +54,8 @@ def main(argv: Sequence[str]) -> BpttTrainer:
 
 def build(options, arguments: BpttTrainingArguments) -> BpttTrainer:
     """The trainer of a BPTT run, with its student and its data; `options` are those of `bptt` or `finetune`."""
+    if not options.model:
+        check_backbone_alone(options)
     path = getattr(options, "backbone", None)
     backbone = None if path is None else load_backbone(path)
     student = load_student(options.model) if options.model else None

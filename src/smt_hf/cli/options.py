@@ -151,14 +151,25 @@ def processing_for(options):
     if options.model is not None:
         return load_processing(options.model)
     if (backbone := getattr(options, "backbone", None)) is not None:
-        if options.tokenizer not in ("byte", backbone):
-            raise InputError(
-                f"tokenizer={options.tokenizer!r} is not that of backbone={backbone!r}, whose predictions the teacher is built on: "
-                "leave tokenizer out, and the backbone's is used"
-            )
-        if given := options.of_images():
-            raise InputError(
-                f"{', '.join(given)}: backbone={backbone!r} says itself whether it reads text or images, and which: leave this out"
-            )
+        check_backbone_alone(options)
         return load_processing(backbone)
     return options.new_processing(options.images)
+
+
+def check_backbone_alone(options) -> None:
+    """Checks that the options name no other tokens than those of their backbone, if they have one.
+
+    Raises:
+        InputError: if they do.
+    """
+    if (backbone := getattr(options, "backbone", None)) is None:
+        return
+    if options.tokenizer not in ("byte", backbone):
+        raise InputError(
+            f"tokenizer={options.tokenizer!r} is not that of backbone={backbone!r}, whose predictions the teacher is built on: "
+            "leave tokenizer out, and the backbone's is used"
+        )
+    if given := options.of_images():
+        raise InputError(
+            f"{', '.join(given)}: backbone={backbone!r} says itself whether it reads text or images, and which: leave this out"
+        )

@@ -7,7 +7,7 @@ from ..checkpoints import check_vocabulary, load_backbone, load_joint
 from ..data import DataOptions
 from ..errors import InputError
 from ..training import SmtTrainer, SmtTrainingArguments
-from .options import ModelOptions, RunOptions, processing_for
+from .options import ModelOptions, RunOptions, check_backbone_alone, processing_for
 from .parsing import Command, parse
 from .run import REQUIRED, train
 
@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> SmtTrainer:
 
 def build(options: SmtOptions, arguments: SmtTrainingArguments) -> SmtTrainer:
     """The trainer of an SMT run, with its model and its data."""
+    check_backbone_alone(options)
     model = load_joint(options.model) if options.model else None
     language_model = None if options.backbone is None else load_backbone(options.backbone)
     tokenizer = processing_for(options)
