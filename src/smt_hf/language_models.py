@@ -2,7 +2,8 @@
 
 import re
 
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .errors import InputError, one_line
@@ -22,10 +23,9 @@ def new_language_model(kind: str, dropout: float = 0.0, **values) -> PreTrainedM
         InputError: for a kind that transformers does not know, values that cannot work, or a model that sees later tokens or other
             documents.
     """
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise InputError(f"model_type={kind!r} is no causal language model of transformers: choose such as 'llama'")
+    make_config = config_class(kind)
     try:
-        config = AutoConfig.for_model(kind, **values)
+        config = make_config(**values)
         for name in dropout_fields(config):
             if name not in values:
                 setattr(config, name, dropout)
@@ -34,6 +34,17 @@ def new_language_model(kind: str, dropout: float = 0.0, **values) -> PreTrainedM
     except Exception as error:  # of any kind, from the configurations and models of the library
         raise InputError(f"a {kind} of these sizes cannot be made: {one_line(error)}") from error
     return model
+
+
+def config_class(kind: str) -> type[PreTrainedConfig]:
+    """Return the class of the configurations of a kind of causal language model.
+
+    Raises:
+        InputError: for a kind that transformers does not know.
+    """
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise InputError(f"model_type={kind!r} is no causal language model of transformers: choose such as 'llama'")
+    return CONFIG_MAPPING[kind]
 
 
 def dropout_fields(config: PreTrainedConfig) -> list[str]:

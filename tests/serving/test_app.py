@@ -214,6 +214,7 @@ BAD_BODIES = [
     (b'{"prompt": "x", "temperature": NaN}', "the body holds NaN"),
     (b'{"prompt": "x", "a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
     (b'{"prompt": "x", "seed": ' + b"1" * 5_000 + b"}", "a number of thousands of digits"),
+    (b"\xff\xfe", "the body is no JSON (Expecting value"),  # UTF-16 of nothing
     (b"\xff\xff{}", "the body is not UTF-8 (byte 0)"),
     (b'{"prompt": "\xff"}', "the body is not UTF-8 (byte 12)"),
 ]

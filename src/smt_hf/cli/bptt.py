@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..checkpoints import check_vocabulary, load_backbone, load_student
+from ..checkpoints import check_vocabulary, load_student
 from ..data import DataOptions
 from ..models import SmtRnnForCausalLM
 from ..training import BpttTrainer, BpttTrainingArguments
-from .options import RunOptions, StudentOptions, check_backbone_alone, processing_for
+from .options import RunOptions, StudentOptions, backbone_for, processing_for
 from .parsing import Command, parse
 from .run import REQUIRED, train
 
@@ -54,10 +54,7 @@ def main(argv: Sequence[str]) -> BpttTrainer:
 
 def build(options, arguments: BpttTrainingArguments) -> BpttTrainer:
     """The trainer of a BPTT run, with its student and its data; `options` are those of `bptt` or `finetune`."""
-    if not options.model:
-        check_backbone_alone(options)
-    path = getattr(options, "backbone", None)
-    backbone = None if path is None else load_backbone(path)
+    backbone = backbone_for(options)
     student = load_student(options.model) if options.model else None
     tokenizer = processing_for(options)
     if student is None:

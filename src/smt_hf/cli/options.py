@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ..checkpoints import load_backbone
 from ..data import ProcessingOptions, load_processing
 from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtForPreTraining, SmtRnnConfig, SmtTeacherConfig
@@ -151,19 +152,20 @@ def processing_for(options):
     if options.model is not None:
         return load_processing(options.model)
     if (backbone := getattr(options, "backbone", None)) is not None:
-        check_backbone_alone(options)
         return load_processing(backbone)
     return options.new_processing(options.images)
 
 
-def check_backbone_alone(options) -> None:
-    """Checks that the options name no other tokens than those of their backbone, if they have one.
+def backbone_for(options) -> PreTrainedModel | None:
+    """The language model that the options of a training name, `None` if they name none.
 
     Raises:
-        InputError: if they do.
+        InputError: if it cannot be loaded, or a new model's options name other tokens than its own, which is told before it is loaded.
     """
     if (backbone := getattr(options, "backbone", None)) is None:
-        return
+        return None
+    if options.model is not None:
+        return load_backbone(backbone)
     if options.tokenizer not in ("byte", backbone):
         raise InputError(
             f"tokenizer={options.tokenizer!r} is not that of backbone={backbone!r}, whose predictions the teacher is built on: "
@@ -173,3 +175,4 @@ def check_backbone_alone(options) -> None:
         raise InputError(
             f"{', '.join(given)}: backbone={backbone!r} says itself whether it reads text or images, and which: leave this out"
         )
+    return load_backbone(backbone)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..checkpoints import check_vocabulary, load_backbone, load_joint
+from ..checkpoints import check_vocabulary, load_joint
 from ..data import DataOptions
 from ..errors import InputError
 from ..training import SmtTrainer, SmtTrainingArguments
-from .options import ModelOptions, RunOptions, check_backbone_alone, processing_for
+from .options import ModelOptions, RunOptions, backbone_for, processing_for
 from .parsing import Command, parse
 from .run import REQUIRED, train
 
@@ -51,9 +51,8 @@ def main(argv: Sequence[str]) -> SmtTrainer:
 
 def build(options: SmtOptions, arguments: SmtTrainingArguments) -> SmtTrainer:
     """The trainer of an SMT run, with its model and its data."""
-    check_backbone_alone(options)
     model = load_joint(options.model) if options.model else None
-    language_model = None if options.backbone is None else load_backbone(options.backbone)
+    language_model = backbone_for(options)
     tokenizer = processing_for(options)
     if model is None:
         model = options.new_model(tokenizer, language_model, arguments.seed)

@@ -2,11 +2,10 @@
 
 import torch
 from transformers import PreTrainedConfig
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..checkpoints import load_backbone
 from ..errors import InputError
-from ..language_models import new_language_model
+from ..language_models import config_class, new_language_model
 from ..models.backbone_smt import read_backbone
 from ..models.documents_smt import document_starts
 from .stages import Stage
@@ -25,15 +24,10 @@ def new_config(stage: Stage, ids: dict, length: int) -> PreTrainedConfig:
     """
     values = {"model_type": "llama", **stage.model}
     kind = values.pop("model_type")
-    if kind not in CONFIG_MAPPING:
-        raise InputError(
-            f"{stage}: model_type={kind!r} is no causal language model of transformers: choose such as 'llama'"
-        )
-    known = CONFIG_MAPPING[kind]().to_dict()
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise InputError(f"{stage}: model: unknown field {unknown[0]!r} of a {kind}: see the library's configuration")
     try:
+        known = config_class(kind)().to_dict()
+        if unknown := [name for name in values if name not in known]:
+            raise InputError(f"model: unknown field {unknown[0]!r} of a {kind}: see the library's configuration")
         with torch.random.fork_rng([]):
             return new_language_model(kind, **{"max_position_embeddings": length + 1, **values, **ids}).config
     except InputError as error:
