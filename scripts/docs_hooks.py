@@ -15,7 +15,7 @@ from contextlib import redirect_stdout
 from latex2mathml.converter import convert
 from transformers import TrainingArguments
 
-from smt_hf.cli import main as command_line
+from smt_hf_command import COMMANDS, main
 
 ARGUMENTS = re.compile(r"<!-- arguments: ([\w.]+)\.(\w+) -->")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
@@ -74,9 +74,9 @@ def arguments_table(module: str, name: str) -> str:
 def commands() -> str:
     """The help of every command, as its parser prints it."""
     parts = []
-    for name in command_line.COMMANDS:
+    for name in COMMANDS:
         output = io.StringIO()
         with redirect_stdout(output):
-            command_line.main([name, "--help"])
+            main([name, "--help"])
         parts.append(f"## smt-hf {name}\n\n```text\n{output.getvalue().strip()}\n```")
     return "\n\n".join(parts)

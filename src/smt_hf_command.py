@@ -3,6 +3,7 @@
 It stands beside the package since importing `smt_hf` loads the models, which takes seconds.
 """
 
+import difflib
 import sys
 from importlib.metadata import version
 
@@ -59,6 +60,11 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] == "--version":
         print(version("smt-hf"))
         return 0
+    if argv[0] not in COMMANDS:
+        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(COMMANDS)}"
+        print(f"smt-hf: error: unknown command {argv[0]!r}: {hint}", file=sys.stderr)
+        return 2
     from smt_hf.cli.main import main
 
     return main(argv)

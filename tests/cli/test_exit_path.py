@@ -9,6 +9,7 @@ import types
 
 import pytest
 
+import smt_hf_command
 from smt_hf.cli import main as main_module
 from smt_hf.cli.main import main
 from smt_hf.errors import InputError, Interrupted
@@ -76,7 +77,7 @@ def test_help_is_no_error(ends_with):
 
 
 def test_unknown_commands_and_flags(capsys):
-    assert main(["genrate"]) == 2
+    assert smt_hf_command.main(["genrate"]) == 2
     assert "did you mean 'generate'?" in capsys.readouterr().err
     for words, hint in (
         (["--temprature", "1"], "unknown flag '--temprature': did you mean '--temperature'?"),

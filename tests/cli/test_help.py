@@ -29,8 +29,9 @@ def test_the_overview(capsys):
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_the_overview_and_the_version_need_no_torch():
-    words = "import sys, smt_hf_command as c; c.main(['--version']); c.main([]); assert 'torch' not in sys.modules"
+def test_what_needs_no_model_needs_no_torch():
+    calls = "; ".join(f"c.main({words})" for words in (["--version"], [], ["--help"], ["generat"], ["fly"]))
+    words = f"import sys, smt_hf_command as c; {calls}; assert 'torch' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[0] == smt_hf.__version__
 

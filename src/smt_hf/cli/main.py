@@ -7,12 +7,9 @@ import signal
 import sys
 import threading
 
-from smt_hf_command import COMMANDS
-
 from ..errors import Interrupted, explain
 from ..utils.folder_lock import release_folders
 from ..utils.imports import load_module
-from ..utils.typed import did_you_mean
 
 TRAINER_DEBUG = ("underflow_overflow", "tpu_metrics_debug")  # values of the Trainer's own --debug
 
@@ -21,13 +18,9 @@ def main(argv: list[str]) -> int:
     """Runs one command; every way out of it leads through here. See [`smt_hf_command.main`] for the exit codes.
 
     Args:
-        argv: the command and its words.
+        argv: a command that there is, and its words.
     """
     command, *argv = argv
-    if command not in COMMANDS:
-        hint = did_you_mean(command, COMMANDS) or f"choose one of {', '.join(COMMANDS)}"
-        print(f"smt-hf: error: unknown command {command!r}: {hint}", file=sys.stderr)
-        return 2
     debug, argv = wants_debug(argv)
     keep_text(sys.stdout, sys.stderr)
     before = handle_sigterm()
