@@ -6,7 +6,6 @@ from functools import cached_property
 
 import torch
 
-from .errors import InputError
 from .models.documents_smt import check_names, columns_on, document_starts, separate_padding
 
 IGNORED = -100  # a target that no loss counts
@@ -52,29 +51,6 @@ class Batch:
             labels = input_ids
         documents = separate_padding(input_ids, mask, columns.get("documents"), columns.get("position_ids"))
         return cls(input_ids, documents, labels, shift_labels, mask is not None, columns.get("continued"))
-
-    def check(self, vocab_size: int) -> None:
-        """Checks that every token id has an embedding, and every label a logit.
-
-        Raises:
-            InputError: naming the id.
-        """
-        for name in ("labels", "shift_labels"):
-            labels = getattr(self, name)
-            if labels is None or labels is self.input_ids:
-                continue
-            wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= vocab_size))]
-            if len(wrong):
-                raise InputError(
-                    f"{name} hold {int(wrong[0])}, which is neither {IGNORED} nor one of the model's {vocab_size} ids: correct "
-                    "the labels"
-                )
-        low, high = torch.stack(torch.aminmax(self.input_ids)).tolist()
-        if low < 0 or high >= vocab_size:
-            raise InputError(
-                f"token id {low if low < 0 else high} is outside the model's vocabulary of {vocab_size} ids: use the "
-                "tokenizer that the model was made for, or make the model with a larger vocab_size"
-            )
 
     def first(self, length: int) -> "Batch":
         """The first columns."""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 
 from huggingface_hub.errors import StrictDataclassError
@@ -42,6 +43,8 @@ REMEDIES = {
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
 
+IN_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.")  # torch's, around what a data worker raised
+
 # The extras that install optional packages.
 EXTRAS = {
     "PIL": "'smt-hf[pixels]'",
@@ -60,8 +63,11 @@ EXTRAS = {
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error without its line breaks and without the wrapping of strict configurations."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The message of an error without its line breaks, and without the wrapping of strict configurations and of data workers."""
+    text = str(error)
+    if IN_A_WORKER.match(text):  # with the worker's traceback, whose last part is the message
+        text = text.rpartition(f"{type(error).__name__}: ")[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if isinstance(error, StrictDataclassError) and len(lines) > 1:
         lines = lines[1:]
     return " ".join(lines).removeprefix("ValueError: ").removeprefix("TypeError: ")

@@ -9,7 +9,7 @@ from transformers import default_data_collator
 
 from smt_hf.batch import Batch
 from smt_hf.data import collate
-from smt_hf.data.collation import PADDING, check_whole_numbers
+from smt_hf.data.collation import PADDING, check_vocabulary, check_whole_numbers
 from smt_hf.errors import InputError
 from smt_hf.models.documents_smt import separate_padding
 from tests.conftest import tiny_model
@@ -122,6 +122,22 @@ def test_batches_that_are_no_ids(name):
         check_whole_numbers({**columns, name: [[1, 2, 3]] * 2})
     with pytest.raises(InputError, match="no column 'input_ids' but labels"):
         check_whole_numbers({"labels": columns["input_ids"]})
+
+
+@pytest.mark.parametrize("bad", [10, -1])
+def test_ids_that_the_model_has_not(bad):
+    with pytest.raises(InputError, match=f"token id {bad} is outside the model's vocabulary of 10 ids"):
+        check_vocabulary({"input_ids": torch.tensor([[1, bad]])}, 10)
+
+
+@pytest.mark.parametrize("name", ["labels", "shift_labels"])
+def test_labels_that_the_model_has_not(name):
+    columns = {"input_ids": torch.tensor([[1, 2]]), name: torch.tensor([[-100, 11]])}
+    with pytest.raises(InputError, match=f"^{name} hold 11, which is neither -100 nor one of the model's 10 ids"):
+        check_vocabulary(columns, 10)
+    check_vocabulary(columns, 12)
+    both = {"labels": torch.tensor([[11, 11]]), "shift_labels": torch.tensor([[-100, 3]])}
+    check_vocabulary({**columns, **both}, 10)  # shift_labels take the place of labels
 
 
 def test_padding_changes_no_loss():

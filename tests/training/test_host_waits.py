@@ -1,4 +1,4 @@
-"""No step of a trainer waits for its device: on tensors without numbers, nothing can be read.
+"""No step of a trainer waits for its device: on tensors without numbers, nothing can be read; from the batch to the changed weights.
 
 The meta device stands for a GPU whose numbers never come: `.item()`, `.tolist()`, a copy to the host, `nonzero` and a mask as an
 index all fail there, while what a plan computes on the CPU goes on as it does beside a GPU. A copy to the device that blocks waits too.
@@ -15,6 +15,7 @@ from smt_hf.batch import Batch
 from smt_hf.data import ImageRows, TokenWindows, build_image_cache
 from smt_hf.estimation.trace import meta_batch, meta_trainer
 from smt_hf.training.carried_rows import Rows, row_windows
+from smt_hf.training.finite import OnItsWay
 from smt_hf.training.terms import step_generator
 from tests.backbones import language_model, model_on
 from tests.conftest import tiny_config
@@ -167,6 +168,39 @@ def check(trainer, inputs, draw):
         trainer.mean_loss(trainer.losses(trainer.model, step)[0]).backward()
         step.counts()
     assert not waits.found
+
+
+@pytest.mark.parametrize("optimizer", [{"optim": "adamw_torch"}, {"muon": True}], ids=["adamw", "muon"])
+@pytest.mark.parametrize("name", KINDS)
+def test_no_optimiser_step_waits(name, optimizer, tmp_path, monkeypatch):
+    """What the library's loop calls: batches, losses with two batches accumulated, clipping, the check of the loss, the optimiser."""
+    kind, more = KINDS[name]
+    args = arguments(kind, tmp_path, gradient_accumulation_steps=2, **optimizer, **more)
+    config = tiny_config(vocab_size=258, num_memory_tokens=4)
+    trainer = meta_trainer(config.student_config if kind == "bptt" else config, args)
+    trainer.create_optimizer()
+    trainer.model.train()
+    trainer.state.global_step = 1  # the first step checks the labels, once
+    trainer.current_gradient_accumulation_steps = 2
+    arrived = []
+    monkeypatch.setattr(OnItsWay, "tolist", lambda copy: arrived.append(copy) or [0.0] * len(copy.values))
+    waits = Waits()
+    with waits:
+        batches, counts = trainer.get_batch_samples(iter([rows_of_loader(args)] * 2), 2, torch.device("meta"))
+        for inputs in batches:
+            trainer.training_step(trainer.model, inputs, counts)
+        torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+        trainer.finite_loss.on_pre_optimizer_step(args, trainer.state, trainer.control, optimizer=trainer.optimizer)
+        trainer.optimizer.step()
+    assert not waits.found
+    assert len(arrived) == 2
+
+
+def rows_of_loader(args):
+    """The columns of a micro-batch as they come from a loader, on the device."""
+    batch = meta_batch(args)
+    columns = {"input_ids": batch.input_ids, "documents": batch.documents, "continued": batch.continued}
+    return {name: values for name, values in columns.items() if values is not None}
 
 
 def run_on_meta(name, tmp_path, rows, cell="transformer"):

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, default_data_collator
 
 from smt_hf.data import TokenWindows, byte_tokenizer, cached_tokens, collate
-from smt_hf.errors import InputError
+from smt_hf.errors import InputError, explain
 from smt_hf.training import (
     BpttTrainer,
     BpttTrainingArguments,
@@ -129,3 +129,23 @@ def test_the_tokenizer_of_a_text_is_saved_as_it_was_used(tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path / "rows")("w5 w6")["input_ids"] == [0, 5, 6]
     plain = byte_tokenizer()
     assert trainer_of("bptt", tmp_path, windows, processing_class=plain).processing_class is plain
+
+
+@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_ids_that_the_model_has_not_are_told_in_evaluation_and_by_workers(kind, num_workers, tmp_path):
+    bad = [{"input_ids": [300] * 40}] * 4
+    trainer = trainer_of(kind, tmp_path, ROWS, eval_dataset=bad)
+    trainer.args.dataloader_num_workers = num_workers
+    for run in (trainer.evaluate, lambda: trainer_of_bad_rows(kind, tmp_path, bad, num_workers).train()):
+        with pytest.raises(InputError) as caught:
+            run()
+        said = explain(caught.value)
+        assert said.startswith("token id 300 is outside the model's vocabulary of 258 ids: use the tokenizer")
+        assert said.endswith("larger vocab_size")
+
+
+def trainer_of_bad_rows(kind, folder, rows, num_workers):
+    trainer = trainer_of(kind, folder, rows)
+    trainer.args.dataloader_num_workers = num_workers
+    return trainer

@@ -1,9 +1,10 @@
 """From rows of tokens to batches, without a pad token: `document_ids` say what is padding."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
+from ..batch import IGNORED
 from ..errors import InputError, one_line
 
 # The padding of columns that have one item per token, `(T,)` in each row.
@@ -100,6 +101,50 @@ def check_whole_numbers(columns: Mapping) -> None:
         if values.is_floating_point() or values.is_complex():
             dtype = str(values.dtype).removeprefix("torch.")
             raise InputError(f"{name} are numbers of type {dtype}: give whole numbers")
+
+
+def check_vocabulary(columns: Mapping, vocab_size: int) -> None:
+    """Checks that every token id of a batch has an embedding, and every label that is read a logit.
+
+    Raises:
+        InputError: naming the id.
+    """
+    read = "labels" if columns.get("shift_labels") is None else "shift_labels"
+    labels = columns.get(read)
+    if labels is not None:
+        wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= vocab_size))]
+        if len(wrong):
+            raise InputError(
+                f"{read} hold {int(wrong[0])}, which is neither {IGNORED} nor one of the model's {vocab_size} ids: correct "
+                "the labels"
+            )
+    low, high = torch.stack(torch.aminmax(columns["input_ids"])).tolist()
+    if low < 0 or high >= vocab_size:
+        raise InputError(
+            f"token id {low if low < 0 else high} is outside the model's vocabulary of {vocab_size} ids: use the "
+            "tokenizer that the model was made for, or make the model with a larger vocab_size"
+        )
+
+
+class CheckedCollator:
+    """A data collator whose batches are checked where they are made, on the host: later a device would be waited for.
+
+    Args:
+        collator: of the batches.
+        vocab_size: ids that the model has.
+
+    Raises:
+        InputError: by a call, for a batch that a training cannot read.
+    """
+
+    def __init__(self, collator: Callable, vocab_size: int):
+        self.collator, self.vocab_size = collator, vocab_size
+
+    def __call__(self, rows):
+        batch = self.collator(rows)
+        check_whole_numbers(batch)
+        check_vocabulary(batch, self.vocab_size)
+        return batch
 
 
 def _tensor(value, name: str) -> torch.Tensor:

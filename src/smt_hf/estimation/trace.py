@@ -198,6 +198,9 @@ class _OnMeta:
 class _Carried:
     """The carried memory of a step that has none before it."""
 
+    def rewind(self):
+        pass
+
     def take(self, continued, start):
         return torch.where(continued[:, None, None], start.detach(), start)
 

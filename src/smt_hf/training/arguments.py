@@ -53,6 +53,13 @@ class TimedTrainingArguments(TrainingArguments):
             "recorded. Otherwise a changed setting is refused."
         },
     )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={
+            "help": "Off: a loss that is no finite number ends the training, and to leave it out of the logs every step would "
+            "wait for the device."
+        },
+    )
     use_cache: bool = field(default=True, metadata={"help": "Kept in the saved configuration, for generation."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Off: the models take what the data gives."})
 

@@ -17,12 +17,13 @@ from transformers.trainer_utils import has_length
 
 from ..batch import IGNORED, Batch
 from ..data import TextStream, TokenCache, collate, without_special_tokens
-from ..data.collation import check_whole_numbers
+from ..data.collation import CheckedCollator, check_vocabulary, check_whole_numbers
 from ..data.stream_loader import StreamBatches
 from ..errors import InputError
 from ..hub import write_card
 from ..losses import LossTerm
 from .callbacks import ClockProgress, DatasetEpoch, TrainClock
+from .finite import FiniteLoss
 from .optimizers import MuonAndAdamW
 from .resumable import ResumableTrainer
 from .sharding import gathered, is_sharded
@@ -69,6 +70,8 @@ class TermsTrainer(ResumableTrainer):
             self.args._n_gpu = 1
         self.clock = TrainClock(self.args.max_train_seconds, self.args.train_clock)
         self.add_callback(self.clock)
+        self.finite_loss = FiniteLoss()
+        self.add_callback(self.finite_loss)
         self.add_callback(DatasetEpoch())
         if self.args.max_train_seconds is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ClockProgress(self.clock))
@@ -164,8 +167,19 @@ class TermsTrainer(ResumableTrainer):
         if self._stream_from is not None:
             self._stream.go_on(*self._stream_from)
         return DataLoader(
-            self._stream, batch_size=None, pin_memory=args.dataloader_pin_memory and args.device.type != "cpu"
+            self._stream,
+            batch_size=None,
+            collate_fn=functools.partial(checked_batch, vocab_size=self.vocab_size()),
+            pin_memory=args.dataloader_pin_memory and args.device.type != "cpu",
         )
+
+    def _get_dataloader(self, *args, **kwargs):
+        given = self.data_collator
+        self.data_collator = CheckedCollator(given, self.vocab_size())
+        try:
+            return super()._get_dataloader(*args, **kwargs)
+        finally:
+            self.data_collator = given
 
     def get_eval_dataloader(self, eval_dataset=None):
         return with_batches("eval_dataset", super().get_eval_dataloader(eval_dataset))
@@ -199,8 +213,6 @@ class TermsTrainer(ResumableTrainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._num_steps += 1
         steps = [self.make_step(inputs, (self.args.seed, self.state.global_step)) for inputs in batches]
-        for step in steps:
-            step.batch.check(self.vocab_size())
         if steps and self.state.global_step == 0:
             self.check_labels([step.batch for step in steps])
         return [{"input_ids": step.batch.input_ids, "step": step} for step in steps], self._count(steps, device)
@@ -268,12 +280,7 @@ class TermsTrainer(ResumableTrainer):
             else:
                 parts[name] = term.total / num_items_in_batch[name].clamp(min=1)
         loss = sum(self.weight(name) * part for name, part in parts.items())
-        if not torch.isfinite(loss):
-            values = ", ".join(f"{name}={part.item():.4g}" for name, part in parts.items())
-            raise FloatingPointError(
-                f"the loss became {loss.item()} at step {self.state.global_step + 1} ({values}): lower learning_rate "
-                f"(now {self._get_learning_rate():.3g}) or max_grad_norm, and resume from the last checkpoint"
-            )
+        self.finite_loss.note(loss, parts)
         for name, part in parts.items():
             self._logged[name] += part.detach()
         self._num_counted += self.num_counted(step)
@@ -422,6 +429,17 @@ def with_batches(name: str, loader: DataLoader) -> DataLoader:
             "size, or leave dataloader_drop_last out"
         )
     return loader
+
+
+def checked_batch(batch: dict, vocab_size: int) -> dict:
+    """A batch of a [`TextStream`], whose ids the model has; an empty one stands for a batch that a resumed training leaves out.
+
+    Raises:
+        InputError: naming the id.
+    """
+    if batch:
+        check_vocabulary(batch, vocab_size)
+    return batch
 
 
 def check_endless(dataset, args) -> None:
