@@ -1,6 +1,6 @@
 """Words, flags and recipes: what stands for which field, and what is refused."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_type_hints
 
 import pytest
@@ -11,6 +11,17 @@ from smt_hf.data import TextOptions
 from smt_hf.errors import InputError
 from smt_hf.utils.renamed import RENAMED, hint_for
 from tests.cli.test_help import COMMANDS, parser_of
+
+
+@dataclass
+class Taken:
+    share: float | None = field(default=None, metadata={"help": "A share."})
+    choice: Literal["a", "b"] | None = field(default=None, metadata={"help": "A choice."})
+    words: list[str] | None = field(default=None, metadata={"help": "Words."})
+    fields: dict | str | None = field(default=None, metadata={"help": "Fields."})
+    name: str | None = field(default=None, metadata={"help": "A name."})
+    steps: int = field(default=1, metadata={"help": "Steps."})
+    text: str = field(default="", metadata={"help": "A text."})
 
 
 @dataclass
@@ -55,6 +66,28 @@ def test_flags_override_the_recipe(tmp_path):
     assert parsed("--config", str(recipe)) == Options("from the recipe", "Once", "large", [2, 3])
     assert parsed("m", "--config", str(recipe), "--numbers", "4").model == "m"
     assert parsed("m", "--config", str(recipe), "--numbers", "4").numbers == [4]
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Taken)])
+@pytest.mark.parametrize("form", ["--{} null", "--{}=null"])
+def test_null_takes_a_field_of_the_recipe_back(name, form, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text('share: 0.5\nchoice: b\nwords: [x, y]\nfields: {a: 1}\nname: n\nsteps: 7\ntext: "t"\n')
+    words = ["--config", str(recipe), *form.format(name).split()]
+    command = Command("try", [Taken], "Tries.", "example:\n  smt-hf try")
+    if name == "steps":
+        with pytest.raises(InputError, match="steps='null' must be a whole number"):
+            parse(command, words)
+        return
+    whole = Taken(0.5, "b", ["x", "y"], {"a": 1}, "n", 7, "t")
+    assert parse(command, words)[0] == replace(whole, **{name: "null" if name == "text" else None})
+
+
+def test_what_is_required_cannot_be_taken_back(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: m\n")
+    with pytest.raises(InputError, match="model is missing"):
+        parsed("--config", str(recipe), "--model", "null")
 
 
 @pytest.mark.parametrize(

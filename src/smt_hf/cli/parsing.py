@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, TrainingArguments
@@ -85,7 +85,10 @@ class OptionsParser(HfArgumentParser):
             formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
-        config = {"metavar": "FILE.yaml", "help": "Recipe to start from; flags override its fields."}
+        config = {
+            "metavar": "FILE.yaml",
+            "help": "Recipe to start from; flags override its fields, and --FIELD null takes one back.",
+        }
         if "config" in command.positionals:
             config["metavar"] = "CONFIG"
         self._group("arguments" if "config" in command.positionals else None).add_argument("--config", **config)
@@ -131,6 +134,11 @@ class OptionsParser(HfArgumentParser):
         if title not in self.groups:
             self.groups[title] = self.add_argument_group(title)
         return self.groups[title]
+
+    def _get_values(self, action, arg_strings):
+        if arg_strings == ["null"] and type(None) in get_args(self.types.get(action.dest)):
+            return None  # what a recipe says of this field is taken back
+        return super()._get_values(action, arg_strings)
 
     def error(self, message: str):
         flag, _, problem = message.removeprefix("argument ").partition(": ")
