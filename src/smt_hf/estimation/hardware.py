@@ -44,7 +44,7 @@ class Hardware:
 
 
 # Shares of the data sheets' dense rates that large kernels reach, and what eager PyTorch takes to start one, forward and backward.
-# The first and the last were measured on an H200, see docs/gpu.md; the host's share is that of one row of its table.
+# The first was measured on an H200, the last follows from one row of that table in docs/gpu.md; the second is assumed.
 PRODUCTS, MEMORY, KERNEL_SECONDS = 0.79, 0.85, 1.9e-5
 
 
