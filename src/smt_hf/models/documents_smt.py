@@ -121,6 +121,15 @@ def tokens_read(documents: torch.Tensor) -> torch.Tensor:
     return earlier - earlier.masked_fill(~document_starts(documents), 0).cummax(dim=1).values
 
 
+def cuts_between(bptt_horizon: int, length: int, attention_mask, documents) -> list[bool] | torch.Tensor:
+    """Before which tokens the memory is detached, `(T,)` or `(B, T)`: after every H of a document, padding not counted."""
+    if documents is None and attention_mask is None:
+        return [0 < t and t % bptt_horizon == 0 for t in range(length)]
+    documents = attention_mask.long() - 1 if documents is None else documents
+    read = tokens_read(documents)
+    return (documents >= 0) & (read > 0) & (read % bptt_horizon == 0)
+
+
 def packed_documents(
     position_ids: torch.Tensor | None, shape: tuple[int, int], attention_mask: torch.Tensor | None
 ) -> torch.Tensor | None:
@@ -142,3 +151,24 @@ def packed_documents(
         begins = begins & mask & (mask.cumsum(dim=1) > 1)  # the first token after padding begins no second document
     begins = nn.functional.pad(begins[:, 1:], (1, 0))
     return begins.cumsum(dim=1) if begins.any() else None
+
+
+def own_labels(
+    labels: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    documents: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    continues: bool,
+) -> torch.Tensor:
+    """The labels `(B, T)` without those of padding and of tokens that begin a document, which nothing before them predicts.
+
+    Where a row `continues` from a cache and holds one document, its first token is predicted.
+    """
+    begins = documents is not None or not continues
+    if attention_mask is not None:
+        attention_mask = attention_mask[:, -labels.shape[1] :]
+    documents = separate_padding(labels, attention_mask, documents, None if continues else position_ids)
+    if documents is None:
+        return labels
+    ignored = documents < 0
+    return labels.masked_fill(ignored | document_starts(documents) if begins else ignored, -100)

@@ -23,10 +23,10 @@ from .documents_smt import (
     check_attention_mask,
     check_columns,
     check_names,
+    cuts_between,
     document_starts,
+    own_labels,
     packed_documents,
-    separate_padding,
-    tokens_read,
 )
 from .generation_smt_rnn import SmtRnnGenerationMixin
 from .layers_smt import SmtTransformer, init_residual_outputs, normalize_memory, read_memory
@@ -369,15 +369,6 @@ def check_fits(memory: torch.Tensor, batch_size: int, config: SmtRnnConfig) -> N
         )
 
 
-def cuts_between(bptt_horizon: int, length: int, attention_mask, documents) -> list[bool] | torch.Tensor:
-    """Before which tokens the memory is detached, `(T,)` or `(B, T)`: after every H of a document, padding not counted."""
-    if documents is None and attention_mask is None:
-        return [0 < t and t % bptt_horizon == 0 for t in range(length)]
-    documents = attention_mask.long() - 1 if documents is None else documents
-    read = tokens_read(documents)
-    return (documents >= 0) & (read > 0) & (read % bptt_horizon == 0)
-
-
 class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
     """The student as a causal language model: what SMT and DMT train, and what `generate()` serves."""
 
@@ -478,27 +469,6 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
             hidden_states=outputs.hidden_states,
             memory=outputs.memory,
         )
-
-
-def own_labels(
-    labels: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    documents: torch.Tensor | None,
-    position_ids: torch.Tensor | None,
-    continues: bool,
-) -> torch.Tensor:
-    """The labels `(B, T)` without those of padding and of tokens that begin a document, which nothing before them predicts.
-
-    Where a row `continues` from a cache and holds one document, its first token is predicted.
-    """
-    begins = documents is not None or not continues
-    if attention_mask is not None:
-        attention_mask = attention_mask[:, -labels.shape[1] :]
-    documents = separate_padding(labels, attention_mask, documents, None if continues else position_ids)
-    if documents is None:
-        return labels
-    ignored = documents < 0
-    return labels.masked_fill(ignored | document_starts(documents) if begins else ignored, -100)
 
 
 class SmtRnnForSequenceClassification(SmtRnnPreTrainedModel):
