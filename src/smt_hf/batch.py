@@ -1,4 +1,4 @@
-"""A batch as every loss reads it: the tokens, what belongs together, and the target of every state."""
+"""A batch as every loss reads it: the tokens, their documents, and the target of every state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ import torch
 
 from .models.documents_smt import check_names, columns_on, document_starts, separate_padding
 
-IGNORED = -100  # a target that no loss counts
+IGNORED = -100  # a target that every loss ignores
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Rows of tokens, made once from the columns of a micro-batch; models, losses, counts and logs read it.
+    """Rows of tokens, built once from the columns of a micro-batch and read by models, losses, counts and logs.
 
     Attributes:
         input_ids: `(B, T)`.
-        documents: `(B, T)`, -1 for padding: the one mask that losses know; `None` for one document a row, without padding.
-        labels: `(B, T)` token ids at their own positions, as everywhere in `transformers`: label t + 1 is read from the
-            memory after token t. -100 is ignored. `input_ids` where the data gave none; `None` beside `shift_labels`.
-        shift_labels: `(B, T)` targets that are aligned already: number t is read from the memory after token t. They take
-            the place of `labels`, and padding and documents do not change them.
+        documents: `(B, T)`, -1 for padding: the only mask that the losses use; `None` for one document per row without padding.
+        labels: `(B, T)` token ids at their own positions, as everywhere in `transformers`: label t + 1 is predicted from the
+            memory after token t. -100 is ignored. `input_ids` if the data has no labels; `None` if there are `shift_labels`.
+        shift_labels: `(B, T)` targets that are already aligned: target t is predicted from the memory after token t. They
+            replace `labels` and are not changed by padding or documents.
         padded: whether the rows came with an `attention_mask`.
-        continued: bool `(B,)`, rows whose first document began before the window and whose memory is carried on.
+        continued: bool `(B,)`, rows whose first document began before the window and whose memory is carried over.
     """
 
     input_ids: torch.Tensor
@@ -35,12 +35,12 @@ class Batch:
 
     @classmethod
     def of(cls, columns: Mapping[str, torch.Tensor]) -> "Batch":
-        """The batch of what a data collator gives; columns that no loss reads are left out.
+        """Builds a batch from the output of a data collator, without the columns that no loss reads.
 
-        Packed rows say where a document begins by `documents`, or by `position_ids` that begin again at 0.
+        Packed rows mark where a document begins with `documents`, or with `position_ids` that restart at 0.
 
         Raises:
-            TypeError: for a column under a name of 0.1.
+            TypeError: for a column under its name from version 0.1.
         """
         check_names(columns)
         input_ids, mask = columns["input_ids"], columns.get("attention_mask")
@@ -53,25 +53,25 @@ class Batch:
         return cls(input_ids, documents, labels, shift_labels, mask is not None, columns.get("continued"))
 
     def first(self, length: int) -> "Batch":
-        """The first columns."""
+        """The first `length` columns."""
         return self[:, :length]
 
     def __getitem__(self, columns) -> "Batch":
-        """The batch of some rows and columns, as of a tensor `(B, T)`."""
+        """Indexes rows and columns, as in a tensor `(B, T)`."""
         cut = {name: getattr(self, name) for name in ("input_ids", "documents", "labels", "shift_labels")}
         cut = {name: None if value is None else value[columns] for name, value in cut.items()}
         return Batch(**cut, padded=self.padded, continued=self.continued)
 
     @cached_property
     def begins(self) -> torch.Tensor | None:
-        """Bool `(B, T)`: the first token of every document within the window; `None` where that is the first column alone."""
+        """Bool `(B, T)`: the first token of every document within the window; `None` if that is only the first column."""
         return None if self.documents is None else document_starts(self.documents)
 
     @cached_property
     def targets(self) -> torch.Tensor:
         """`(B, T + 1)`: entry t + 1 is the target of the state after position t, entry 0 that of the empty context.
 
-        Padding is no target, nor is the first token of a document one of the document before; -100 stands for neither.
+        Padding is not a target, and the first token of a document is not a target of the document before; both are -100.
         """
         ignored = self.input_ids.new_full((len(self.input_ids), 1), IGNORED)
         if self.shift_labels is not None:
@@ -85,7 +85,7 @@ class Batch:
 
     @cached_property
     def start_targets(self) -> torch.Tensor:
-        """`(B, T)`: the labels that are read from the initial memory, the first of every document; -100 elsewhere."""
+        """`(B, T)`: the labels predicted from the initial memory, the first of every document; -100 elsewhere."""
         if self.documents is None:
             first = torch.zeros_like(self.input_ids, dtype=torch.bool)
             first[:, 0] = True
@@ -96,10 +96,10 @@ class Batch:
         return self.labels.masked_fill(~first, IGNORED)
 
     def targets_of(self, columns: torch.Tensor) -> torch.Tensor:
-        """The targets `(B, ...)` of the states after `columns`, -1 for the empty context.
+        """The targets `(B, ...)` of the states after `columns`; column -1 is the empty context.
 
         Args:
-            columns: `(N,)` or `(S, J)`, of all rows; or `(B, S, J)`, each row's own, of which those past the window have no target.
+            columns: `(N,)` or `(S, J)`, shared by all rows; or `(B, S, J)`, one set per row; columns past the window have no target.
         """
         columns = columns_on(self.targets.device, columns + 1)
         if columns.dim() == 3:
@@ -108,10 +108,10 @@ class Batch:
         return self.targets[:, columns]
 
     def counted(self, columns: torch.Tensor) -> torch.Tensor:
-        """What stands for a target where memories are compared: 0, or -100 at padding and past the window, `(B, N)`.
+        """Placeholder targets for comparing memories, `(B, N)`: 0, or -100 at padding and past the window.
 
         Args:
-            columns: `(N,)`, of all rows; or `(B, N)`, each row's own.
+            columns: `(N,)`, shared by all rows; or `(B, N)`, one set per row.
         """
         columns = columns_on(self.input_ids.device, columns)
         if columns.dim() == 2:
@@ -124,15 +124,15 @@ class Batch:
         return counted if self.documents is None else counted.masked_fill(self.documents[:, columns] < 0, IGNORED)
 
     def future_targets(self, positions: torch.Tensor, horizon: int) -> torch.Tensor:
-        """The targets of decoding `horizon` tokens from the memories after `positions`.
+        """The targets for decoding `horizon` tokens from the memories after `positions`.
 
         Args:
             positions: `(M,)` in -1..T-1.
             horizon: T_f.
 
         Returns:
-            `(B, M, T_f)`: step j of position t is the target of the state after position t + j; -100 past the window, and
-            past the document of the context.
+            `(B, M, T_f)`: step j of position t is the target of the state after position t + j; -100 past the window and
+            past the end of the context's document.
         """
         batch_size, length = self.input_ids.shape
         positions = columns_on(self.input_ids.device, positions)

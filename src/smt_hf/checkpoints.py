@@ -1,4 +1,4 @@
-"""Loading models, with a clear message when a path is something else."""
+"""Loading models, with a clear message when a path holds something else."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def load_joint(path: str, **kwargs) -> SmtForPreTraining:
     """Teacher and student from the folder or Hub id of an SMT run.
 
     Raises:
-        InputError: if there is no checkpoint, or one of another kind, or a damaged one, see [`load`].
+        InputError: if there is no checkpoint, or it is of another kind or damaged, see [`load`].
     """
     return load(path, "smt", **kwargs)
 
@@ -50,11 +50,11 @@ def load_student(path: str, **kwargs) -> SmtRnnForCausalLM:
 
 
 def load_backbone(path: str) -> PreTrainedModel:
-    """A causal language model to build a teacher on. Code that lies beside it is never run.
+    """Loads a causal language model to build a teacher on. Code stored with it is never run.
 
     Raises:
-        InputError: if it cannot be loaded, or is no causal language model of transformers that keeps documents apart; or if it is a
-            student of ours.
+        InputError: if it cannot be loaded, is not a causal language model of transformers that keeps documents apart, or is one of
+            this library's own models.
     """
     place = os.path.expanduser(path)
     try:
@@ -81,24 +81,24 @@ def load_backbone(path: str) -> PreTrainedModel:
 
 
 def load(path: str, *wanted: str, **kwargs) -> PreTrainedModel:
-    """The model in a folder or on the Hub, whole or not at all. Code that lies beside it is never run.
+    """Loads a complete model from a folder or the Hub, or fails. Code stored with it is never run.
 
     Args:
         path: the folder or Hub id.
-        wanted: the kinds that will do, of [`KINDS`].
-        kwargs: those of `from_pretrained`.
+        wanted: the accepted kinds, from [`KINDS`].
+        kwargs: passed to `from_pretrained`.
 
     Raises:
-        InputError: if there is no checkpoint, or one of another kind; if a file of it is missing or damaged; if its
-            weights are not those of its configuration, or are not all finite numbers.
+        InputError: if there is no checkpoint, or one of another kind; if one of its files is missing or damaged; if its
+            weights do not match its configuration or are not all finite.
     """
     kind = check_kind(path, *wanted)
     with reading(path, *wanted):
         place = os.path.expanduser(path)
         if os.path.isdir(place):
             weight_files(Path(place))
-        read_json(place, "generation_config.json", optional=True)  # else the library takes a damaged one for none
-        with without_warnings():  # what they would say is said below
+        read_json(place, "generation_config.json", optional=True)  # otherwise the library treats a damaged one as missing
+        with without_warnings():  # the checks below report the same
             model, info = MODELS[kind].from_pretrained(
                 place, strict=False, ignore_mismatched_sizes=True, output_loading_info=True, **kwargs
             )
@@ -119,7 +119,7 @@ def check_kind(path: str, *wanted: str) -> str:
     """The kind of the checkpoint in a folder or on the Hub.
 
     Raises:
-        InputError: if there is no checkpoint, or one of a kind that is not among `wanted`, or its configuration cannot work.
+        InputError: if there is no checkpoint, its kind is not among `wanted`, or its configuration cannot work.
     """
     with reading(path, *wanted):
         place = os.path.expanduser(path)
@@ -140,16 +140,16 @@ def check_kind(path: str, *wanted: str) -> str:
 
 
 def kinds(names: tuple[str, ...]) -> str:
-    """What checkpoints of some kinds are called in messages."""
+    """The names of some kinds of checkpoints, for messages."""
     return " or ".join(KINDS[name] for name in names)
 
 
 @contextmanager
 def reading(path: str, *wanted: str) -> Iterator[None]:
-    """Says in one line whatever the library stumbles over in a checkpoint.
+    """Turns any error of the library about a checkpoint into a one-line message.
 
     Raises:
-        InputError: naming the checkpoint, the reason, and what would do.
+        InputError: naming the checkpoint, the reason, and what to pass instead.
     """
     try:
         yield
@@ -176,11 +176,11 @@ def without_warnings() -> Iterator[None]:
 
 
 def read_json(place: str, name: str, optional: bool = False) -> dict | None:
-    """A JSON file of a checkpoint, `None` if a folder has none.
+    """Reads a JSON file of a checkpoint; `None` if a folder does not have it.
 
     Raises:
-        OSError: if it is to come from the Hub and cannot, unless the file is optional.
-        InputError: if the file holds anything but a JSON object.
+        OSError: if it cannot be fetched from the Hub, unless the file is optional.
+        InputError: if the file holds anything other than a JSON object.
     """
     if os.path.exists(place) and not os.path.isfile(os.path.join(place, name)):
         return None
@@ -197,10 +197,10 @@ def read_json(place: str, name: str, optional: bool = False) -> dict | None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights of a folder: one, or those of an index.
+    """The weight files of a folder: a single file, or the files listed in an index.
 
     Raises:
-        InputError: if they are not there, or the index is damaged.
+        InputError: if files are missing or the index is damaged.
     """
     for name in WEIGHTS:
         index = f"{name}.index.json"
@@ -223,10 +223,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_finite(model: PreTrainedModel, path: str) -> None:
-    """Checks that all weights are finite numbers.
+    """Checks that all weights are finite.
 
     Raises:
-        InputError: naming the first that is not.
+        InputError: naming the first tensor that is not.
     """
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
@@ -240,7 +240,7 @@ def check_pair(teacher, student) -> None:
     """Checks that a student belongs to a teacher.
 
     Raises:
-        InputError: naming each size in which the two differ.
+        InputError: naming every size that differs.
     """
     try:
         check_fit(teacher.config, student.config)

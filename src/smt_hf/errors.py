@@ -1,4 +1,4 @@
-"""The errors that end a command, and other libraries' errors in one line."""
+"""The errors that end a command, and one-line messages for errors of other libraries."""
 
 import errno
 import os
@@ -9,17 +9,17 @@ from huggingface_hub.errors import StrictDataclassError
 
 
 class InputError(ValueError):
-    """Input that cannot work: one line that names the offending value, the reason and the remedy.
+    """Input that cannot work; the one-line message names the offending value, the reason and the remedy.
 
     The command line prints it without a traceback and exits with code 2.
     """
 
 
 class Interrupted(BaseException):
-    """A signal ended a command.
+    """Raised when a signal ends a command.
 
     Args:
-        number: the signal.
+        number: the number of the signal.
         message: what was saved, and how to continue.
     """
 
@@ -43,7 +43,7 @@ REMEDIES = {
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
 
-IN_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.")  # torch's, around what a data worker raised
+IN_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.")  # torch's prefix for errors raised in a data worker
 
 # The extras that install optional packages.
 EXTRAS = {
@@ -63,9 +63,9 @@ EXTRAS = {
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error without its line breaks, and without the wrapping of strict configurations and of data workers."""
+    """The message of an error in one line, without what strict configurations and data workers wrap around it."""
     text = str(error)
-    if IN_A_WORKER.match(text):  # with the worker's traceback, whose last part is the message
+    if IN_A_WORKER.match(text):  # the text is the worker's traceback, which ends in the message
         text = text.rpartition(f"{type(error).__name__}: ")[2]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if isinstance(error, StrictDataclassError) and len(lines) > 1:
@@ -74,9 +74,9 @@ def one_line(error: BaseException) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """Any error in one line, with a remedy where one is known: what the command line prints.
+    """Describes any error in one line for the command line, with a remedy if one is known.
 
-    System errors name the file; unexpected errors name their type, so that they can be reported.
+    For system errors it names the file, and for unexpected errors the type, so that they can be reported.
     """
     if isinstance(error, InputError):
         return one_line(error)

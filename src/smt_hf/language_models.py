@@ -1,4 +1,4 @@
-"""New Transformer language models, on which teachers are built."""
+"""New Transformer language models to build teachers on."""
 
 import re
 
@@ -11,11 +11,11 @@ from .models.backbone_smt import check_backbone, make_backbone
 
 
 def new_language_model(kind: str, dropout: float = 0.0, **values) -> PreTrainedModel:
-    """Return a causal language model with new weights, tried on a few tokens, see [`check_backbone`].
+    """Return a causal language model with new weights, after testing it on a few tokens, see [`check_backbone`].
 
     Args:
-        kind: of its configuration, as transformers names it, such as `"llama"`, `"qwen3"` or `"gpt2"`.
-        dropout: of every field of the configuration that is a probability of dropout and not among `values`. GPT-2's own, 0.1, makes
+        kind: the model type as transformers names it, such as `"llama"`, `"qwen3"` or `"gpt2"`.
+        dropout: value for every dropout probability of the configuration that is not in `values`. GPT-2's own default, 0.1, makes
             training five times slower on a CPU.
         **values: fields of the configuration.
 
@@ -31,13 +31,13 @@ def new_language_model(kind: str, dropout: float = 0.0, **values) -> PreTrainedM
                 setattr(config, name, dropout)
         model = make_backbone(config)
         check_backbone(model)
-    except Exception as error:  # of any kind, from the configurations and models of the library
+    except Exception as error:  # the library's configurations and models raise errors of every kind
         raise InputError(f"a {kind} of these sizes cannot be made: {one_line(error)}") from error
     return model
 
 
 def config_class(kind: str) -> type[PreTrainedConfig]:
-    """Return the class of the configurations of a kind of causal language model.
+    """Return the configuration class for a kind of causal language model.
 
     Raises:
         InputError: for a kind that transformers does not know.
@@ -48,7 +48,7 @@ def config_class(kind: str) -> type[PreTrainedConfig]:
 
 
 def dropout_fields(config: PreTrainedConfig) -> list[str]:
-    """The fields of a configuration that are probabilities of dropout, such as GPT-2's `resid_pdrop`."""
+    """Return the names of all dropout probabilities in a configuration, such as GPT-2's `resid_pdrop`."""
     return [
         name
         for name, value in config.to_dict().items()

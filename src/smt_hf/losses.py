@@ -1,8 +1,8 @@
 """The losses of SMT, DMT and BPTT, as pure functions on tensors.
 
 Every loss is returned as a `LossTerm`: the sum over its items and the number of items. A trainer divides the sum by the
-number of items in the whole optimiser step, so that gradient accumulation and several processes give what one batch
-gives.
+number of items in the whole optimiser step, so gradient accumulation and several processes give the same result as one
+batch.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class LossTerm(NamedTuple):
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> LossTerm:
-    """Cross-entropy in nats of `logits` `(..., V)` against `targets` `(...)`; -100 is ignored."""
+    """Cross-entropy in nats of `logits` `(..., V)` against `targets` `(...)`; targets of -100 are ignored."""
     total = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
     return LossTerm(total, (targets != IGNORED).sum())
 
@@ -37,10 +37,10 @@ def distillation(logits: torch.Tensor, taught: torch.Tensor, targets: torch.Tens
     """Knowledge distillation (Hinton et al., arXiv 1503.02531): `T^2 KL(p_T || q_T)` in nats of softened predictions.
 
     Args:
-        logits: `(..., V)`, the student's.
-        taught: `(..., V)`, those it should come to; no gradient reaches them.
-        targets: `(...)`, -100 where no prediction counts.
-        temperature: T, by which both logits are divided.
+        logits: `(..., V)`, the student's logits.
+        taught: `(..., V)`, the logits to imitate; they receive no gradient.
+        targets: `(...)`, -100 where the prediction does not count.
+        temperature: T; both logits are divided by it.
     """
     log_q = (logits.float() / temperature).log_softmax(dim=-1)
     log_p = (taught.detach().float() / temperature).log_softmax(dim=-1)
@@ -50,11 +50,11 @@ def distillation(logits: torch.Tensor, taught: torch.Tensor, targets: torch.Tens
 
 
 def dynamics(predicted: torch.Tensor, target: torch.Tensor, counted: torch.Tensor) -> LossTerm:
-    """Mean squared error of transitions, `L_dyn` (Kumar & Isola), of memories `(..., K, D)`.
+    """Mean squared error of transitions between memories `(..., K, D)`: `L_dyn` (Kumar & Isola).
 
     Args:
         predicted: the student's memories.
-        target: the teacher's.
+        target: the teacher's memories.
         counted: `(...)`, -100 for transitions that do not count.
     """
     valid = counted != IGNORED
@@ -66,11 +66,11 @@ def uniformity(memory: torch.Tensor, chosen: torch.Tensor | None = None) -> torc
 
     Args:
         memory: `(..., K, D)`.
-        chosen: `(N,)`, which of all its tokens, in order, are looked at, from [`sample_tokens`]; all when `None`.
+        chosen: `(N,)`, indices of the tokens to use, from [`sample_tokens`]; all tokens when `None`.
 
     Returns:
-        A scalar between -8 (no two tokens near each other) and 0 (all the same). It is no sum over items: with
-        gradient accumulation or several processes each batch has its own.
+        A scalar between -8 (no two tokens near each other) and 0 (all the same). It is not a sum over items: with
+        gradient accumulation or several processes, each batch has its own value.
     """
     tokens = F.normalize(memory.float().flatten(0, -2), dim=-1)
     if chosen is not None:
@@ -79,12 +79,12 @@ def uniformity(memory: torch.Tensor, chosen: torch.Tensor | None = None) -> torc
 
 
 def sample_tokens(num_tokens: int, num_samples: int = 512, generator: torch.Generator | None = None):
-    """The memory tokens `(num_samples,)` whose uniformity is looked at; `None`, all of them, where there are no more.
+    """Draws the memory tokens `(num_samples,)` for the uniformity loss; `None` (use all) if there are at most `num_samples`.
 
     Args:
-        num_tokens: of all memories.
-        num_samples: how many are drawn.
-        generator: a CPU generator to draw them with; torch's global one when `None`.
+        num_tokens: number of tokens in all memories.
+        num_samples: number of tokens to draw.
+        generator: CPU generator; torch's global one when `None`.
     """
     if num_tokens <= num_samples:
         return None
@@ -94,8 +94,8 @@ def sample_tokens(num_tokens: int, num_samples: int = 512, generator: torch.Gene
 def effective_rank(memory: torch.Tensor) -> torch.Tensor:
     """Effective rank of memory tokens `(..., D)`: the exponential of the entropy of their covariance's spectrum.
 
-    Between 1 (all on one line, or all the same) and D; NaN if a number is not finite. It does not see how far apart the
-    tokens are. Roy & Vetterli, The effective rank, EUSIPCO 2007, on eigenvalues.
+    Between 1 (all on one line, or all the same) and D; NaN if any value is not finite. It does not depend on how far
+    apart the tokens are. Roy & Vetterli, The effective rank, EUSIPCO 2007, computed from eigenvalues.
     """
     tokens = memory.detach().float().flatten(0, -2)
     if not tokens.isfinite().all():
@@ -107,10 +107,10 @@ def effective_rank(memory: torch.Tensor) -> torch.Tensor:
 
 
 def memory_variance(memory: torch.Tensor) -> torch.Tensor:
-    """Variance of memories `(..., K, D)` from one to another, as a share of their mean square; over all K x D numbers.
+    """Variance between memories `(..., K, D)` as a fraction of their mean square, over all K x D values.
 
-    A scalar between 0 (all memories are the same: collapsed) and 1; NaN if a number is not finite. Unlike the effective
-    rank it says how far apart memories are, and the K tokens of a memory may differ without raising it.
+    A scalar between 0 (all memories are the same: collapsed) and 1; NaN if any value is not finite. Unlike the effective
+    rank, it measures how far apart memories are. Differences among the K tokens of one memory do not raise it.
     """
     memories = memory.detach().float().flatten(0, -3)
     mean_square = memories.square().mean().clamp(min=torch.finfo(memories.dtype).tiny)

@@ -1,4 +1,4 @@
-"""The student on its own states, and the teacher's states beside it: for training and evaluation alike."""
+"""Rollouts of the student on its own states, and the matching teacher states, for training and evaluation."""
 
 import torch
 
@@ -9,13 +9,13 @@ from .models.documents_smt import document_starts
 
 @torch.no_grad()
 def rollout(student, input_ids, memory=None, documents=None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The student's states over a sequence.
+    """Runs the student over a sequence and returns its states.
 
     Args:
         student: an `SmtRnnForCausalLM`.
         input_ids: `(B, T)`.
         memory: `(B, K, D)` to start from; the learned initial memory when `None`.
-        documents: `(B, T)`; the memory starts afresh at every document after the first.
+        documents: `(B, T)`; the memory is reset at every document after the first.
 
     Returns:
         The states before and after every token, each `(B, T, K, D)`.
@@ -34,7 +34,7 @@ def rollout(student, input_ids, memory=None, documents=None) -> tuple[torch.Tens
 
 @torch.no_grad()
 def next_token_losses(readout, before: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy in nats of every token read from the state before it.
+    """Cross-entropy in nats of every token, predicted from the state before it.
 
     Args:
         readout: a function from memories `(..., K, D)` to logits `(..., V)`.
@@ -52,14 +52,14 @@ def next_token_losses(readout, before: torch.Tensor, input_ids: torch.Tensor) ->
 
 @torch.no_grad()
 def teacher_states(teacher, input_ids, positions, documents=None, chunk_size=64):
-    """The teacher's states after given positions, encoded a few positions at a time to bound the memory.
+    """The teacher's states after the given positions, encoded a few positions at a time to limit memory use.
 
     Args:
         teacher: an `SmtTeacherModel`.
         input_ids: `(B, T)`.
         positions: `(N,)` in -1..T-1.
         documents: `(B, T)`, -1 for padding.
-        chunk_size: positions encoded in one pass.
+        chunk_size: number of positions encoded in one pass.
 
     Returns:
         `(B, N, K, D)`.
@@ -70,13 +70,16 @@ def teacher_states(teacher, input_ids, positions, documents=None, chunk_size=64)
 
 @torch.no_grad()
 def encode_positions(teacher, input_ids, positions, documents=None, backbone_logits: bool = False):
-    """What the teacher's forward returns for positions `(N,)`, given the tokens up to the last of them and no more.
+    """Encodes positions `(N,)` with the teacher, which sees only the tokens up to the last of them.
 
     Args:
         teacher: an `SmtTeacherModel`.
-        input_ids: `(B, T)`, and `documents` likewise.
+        input_ids: `(B, T)`; `documents` has the same shape.
         positions: in -1..T-1.
-        backbone_logits: ask for its backbone's predictions too.
+        backbone_logits: also return the predictions of the teacher's backbone.
+
+    Returns:
+        The output of the teacher's forward pass.
     """
     context = slice(0, max(int(positions.max()) + 1, 1))
     seen = None if documents is None else documents[:, context]
@@ -86,8 +89,10 @@ def encode_positions(teacher, input_ids, positions, documents=None, backbone_log
 
 @torch.no_grad()
 def teacher_rollout(teacher, input_ids, documents=None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The teacher's states before and after every token of a window, each `(B, T, K, D)`, as [`rollout`] gives the
-    student's; a document begins from the empty context."""
+    """The teacher's counterpart of [`rollout`]: its states before and after every token of a window, each `(B, T, K, D)`.
+
+    Every document begins from the empty context.
+    """
     positions = torch.arange(-1, input_ids.shape[1])
     states = teacher_states(teacher, input_ids, positions, documents=documents)
     before = states[:, :-1]
@@ -98,37 +103,37 @@ def teacher_rollout(teacher, input_ids, documents=None) -> tuple[torch.Tensor, t
 
 @torch.no_grad()
 def drift(student, teacher, input_ids, documents=None) -> torch.Tensor:
-    """Mean squared distance between the student's own state and the teacher's, by step of a cold-start rollout.
+    """Mean squared distance between the student's own state and the teacher's at every step of a cold-start rollout.
 
     Args:
         student: an `SmtRnnForCausalLM`.
         teacher: an `SmtTeacherModel`.
-        input_ids: `(B, T)`, and `documents` likewise.
+        input_ids: `(B, T)`; `documents` has the same shape.
 
     Returns:
-        `(T,)`, averaged over the batch and the numbers of a memory.
+        `(T,)`, averaged over the batch and the values of a memory.
     """
     target = teacher_rollout(teacher, input_ids, documents)[1]
     after = rollout(student, input_ids, documents=documents)[1]
     return squared_distance(after, target).mean(dim=0)
 
 
-# ---- DMT: to the student's own states without a gradient ---------------------------------------------------------------
+# ---- DMT: reaching the student's own states without a gradient ---------------------------------------------------------------
 
 
 @torch.no_grad()
 def sweep_states(student, teacher_states, input_ids, begins, num_sweeps: int) -> torch.Tensor:
-    """Exact bounded rollouts from every segment of a window at once.
+    """Runs exact bounded rollouts from every segment of a window at once.
 
-    One sweep runs all segments in parallel and hands the end of each to the next; after n sweeps the state before a
-    segment is what the student makes of the teacher's state n segments earlier (or of the first state, where there are
-    fewer). With segments of one token these are exact n-step rollouts from every position.
+    One sweep runs all segments in parallel and passes the end state of each to the next. After n sweeps, the state before
+    a segment is what the student reaches from the teacher's state n segments earlier (or from the first state, if there
+    are fewer). With segments of one token, these are exact n-step rollouts from every position.
 
     Args:
         student: an `SmtRnnForCausalLM`.
         teacher_states: `(B, S, K, D)`, the teacher's states before the segments.
         input_ids: `(B, S, J)`.
-        begins: bool `(B, S, J)`, tokens that begin a document and are read from the initial memory; or `None`.
+        begins: bool `(B, S, J)`, tokens that begin a document and so are read from the initial memory; or `None`.
         num_sweeps: n.
 
     Returns:
@@ -146,7 +151,7 @@ def sweep_states(student, teacher_states, input_ids, begins, num_sweeps: int) ->
 
 @torch.no_grad()
 def sequential_states(student, teacher_states, input_ids, begins) -> torch.Tensor:
-    """The paper's rollout: the student alone from the first state on. Arguments and result as for [`sweep_states`]."""
+    """The paper's rollout: from the first state on, the student runs alone. Arguments and result as for [`sweep_states`]."""
     states = [teacher_states[:, :1]]
     for segment in range(input_ids.shape[1] - 1):
         part = slice(segment, segment + 1)

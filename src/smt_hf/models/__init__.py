@@ -29,10 +29,10 @@ AutoModel.register(SmtTeacherConfig, SmtTeacherModel, exist_ok=True)
 AutoModelForCausalLM.register(SmtRnnConfig, SmtRnnForCausalLM, exist_ok=True)
 AutoModelForSequenceClassification.register(SmtRnnConfig, SmtRnnForSequenceClassification, exist_ok=True)
 AutoModelForPreTraining.register(SmtConfig, SmtForPreTraining, exist_ok=True)
-if is_vision_available():  # without Pillow there are no images
+if is_vision_available():  # images need Pillow
     AutoImageProcessor.register(SmtRnnConfig, image_processor_classes={"pil": SmtImageProcessor}, exist_ok=True)
 
-# As with models and configurations, a saved folder carries the code.
+# As for models and configurations, a saved folder includes the code.
 SmtImageProcessor.register_for_auto_class("AutoImageProcessor")
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""A causal language model as the backbone of the teacher: how it is read, and what the teacher takes over from it."""
+"""A causal language model as the teacher's backbone: reading it, and initialising the teacher from it."""
 
 import inspect
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from .layers_smt import zero_residual_outputs
 
 
 def make_backbone(config: PreTrainedConfig) -> PreTrainedModel:
-    """The causal language model of a configuration, with new weights.
+    """Builds the causal language model of a configuration, with new weights.
 
     Raises:
-        ValueError: if its class takes no positions or masks of its own, so that documents could not be kept apart.
+        ValueError: if its forward takes no positions or no mask, so that documents could not be kept apart.
     """
     model = AutoModelForCausalLM.from_config(config)
     known = inspect.signature(model.forward).parameters
@@ -30,24 +30,24 @@ def make_backbone(config: PreTrainedConfig) -> PreTrainedModel:
 
 @torch.no_grad()
 def check_backbone(backbone: PreTrainedModel) -> None:
-    """Checks on a few tokens that a language model reads forward only, and documents in a row apart.
+    """Checks on a few tokens that a language model is causal and keeps the documents in a row apart.
 
-    Encoders such as a BERT without `is_decoder`, and layers that mix tokens in spite of the mask, such as those of a Mamba,
-    would let the teacher see what it has to predict, or what it was not given.
+    Encoders such as BERT without `is_decoder`, and layers that mix tokens despite the mask, such as Mamba's, would let the
+    teacher see the tokens that it has to predict, or other documents.
 
     Raises:
-        ValueError: if it does not, or cannot read such rows at all.
+        ValueError: if it fails the check, or cannot read rows of documents at all.
     """
     name, training = type(backbone).__name__, backbone.training
     positions = getattr(backbone.config.get_text_config(), "max_position_embeddings", None) or 25
-    length = max(min(24, positions - 1), 2)  # the bos token takes a position
+    length = max(min(24, positions - 1), 2)  # the bos token takes one position
     first = max(length // 3, 1)
     columns = torch.arange(length, device=backbone.device)[None]
     tokens, documents = columns % backbone.get_input_embeddings().num_embeddings, (columns >= first).long()
     others = tokens.flip(1)
 
     def hidden(begin: torch.Tensor, end: torch.Tensor, documents: torch.Tensor | None) -> torch.Tensor:
-        """The hidden states of a row whose document 0 is of one row, and document 1 of another."""
+        """The hidden states of a row made of document 0 of `begin` and document 1 of `end`."""
         row = torch.cat([begin[:, :first], end[:, first:]], dim=1)
         return read_backbone(backbone, row, documents, logits=False).hidden.float()
 
@@ -56,7 +56,7 @@ def check_backbone(backbone: PreTrainedModel) -> None:
         alone, apart = hidden(tokens, tokens, None), hidden(tokens, tokens, documents)
         ahead = [hidden(tokens, others, None) - alone, hidden(tokens, others, documents) - apart]
         across = hidden(others, tokens, documents) - apart
-    except Exception as error:  # of any kind: the library's models say in many ways what they cannot read
+    except Exception as error:  # the library's models raise errors of every kind
         raise ValueError(f"a {name} cannot read rows of documents: {error}") from error
     finally:
         backbone.train(training)
@@ -71,12 +71,12 @@ def check_backbone(backbone: PreTrainedModel) -> None:
 
 
 class BackboneReading(NamedTuple):
-    """What a language model makes of rows of documents; `None` for what was not asked for, or not there without a bos token.
+    """Output of a language model for rows of documents; `None` if not requested, or if it needs a bos token and there is none.
 
     hidden: `(B, T, D_b)`, the last hidden states.
-    start_hidden: `(B, D_b)`, that of the empty context.
-    logits: `(B, T, V)`, of the next token.
-    start_logits: `(B, V)`, of the first token of a document.
+    start_hidden: `(B, D_b)`, the hidden state of the empty context.
+    logits: `(B, T, V)`, for the next token.
+    start_logits: `(B, V)`, for the first token of a document.
     """
 
     hidden: torch.Tensor
@@ -92,21 +92,21 @@ def read_backbone(
     logits: bool,
     wrapped: nn.Module | None = None,
 ) -> BackboneReading:
-    """Reads rows of documents with a causal language model; no document sees another.
+    """Reads rows of documents with a causal language model, so that no document sees another.
 
-    If the model has a bos token, every document is read after it, so that there is a state of the empty context too.
+    If the model has a bos token, every document is read after it, which also gives a state of the empty context.
 
     Args:
         backbone: any model of `AutoModelForCausalLM` that takes a mask `(B, 1, T, T)` and positions.
         input_ids: `(B, T)`.
-        documents: `(B, T)`, -1 for padding; one document a row when `None`.
-        logits: whether to return them too.
-        wrapped: what to call in the model's place, such as DistributedDataParallel around it; for `logits` only.
+        documents: `(B, T)`, -1 for padding; one document per row when `None`.
+        logits: also return the logits.
+        wrapped: module to call in place of the model, such as a DistributedDataParallel wrapper; for `logits` only.
     """
     starts = int(backbone.config.bos_token_id is not None)
     options = {"use_cache": False, "return_dict": True}
     if documents is None and input_ids.device.type != "cpu":
-        # without a mask the library looks whether positions begin anew, for which a GPU would have to be waited for
+        # without a mask, the library checks whether positions restart, which would wait for the GPU
         documents = torch.zeros_like(input_ids)
     if documents is not None:
         options["attention_mask"], options["position_ids"] = _separating(documents, starts, backbone.dtype)
@@ -124,7 +124,7 @@ def read_backbone(
 
 
 def _separating(documents: torch.Tensor, starts: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mask `(B, 1, T, T)`, which is added, and the positions `(B, T)` of rows of documents; T with the bos token, if any."""
+    """The additive mask `(B, 1, T, T)` and the positions `(B, T)` of rows of documents; T includes the bos token, if any."""
     columns = torch.arange(documents.shape[1], device=documents.device)
     visible = (documents[:, :, None] == documents[:, None]) & (columns <= columns[:, None])
     position_ids = tokens_read(documents) + starts
@@ -138,19 +138,19 @@ def _separating(documents: torch.Tensor, starts: int, dtype: torch.dtype) -> tup
 
 @torch.no_grad()
 def take_over(teacher, backbone: PreTrainedModel, generator: torch.Generator | None = None) -> None:
-    """Copies a backbone into a teacher whose configuration has it, and begins the teacher's own weights from it.
+    """Copies a backbone into a teacher with a matching configuration, and initialises the teacher's own weights from it.
 
-    The projection keeps of the hidden states what the backbone's head reads; embedding and head are the backbone's, seen through
-    it, and every block of encoder and decoder begins by passing its input on. A teacher that carries the hidden state in its last
-    memory token so starts near the backbone's own predictions.
+    The projection keeps the part of the hidden states that the backbone's head reads. Embedding and head are the backbone's,
+    mapped through the projection, and every block of encoder and decoder starts as the identity. So a teacher that carries the
+    hidden state in its last memory token starts near the backbone's own predictions.
 
     Args:
         teacher: an `SmtTeacherModel`.
-        backbone: of the class and sizes that its `backbone_config` names.
-        generator: a CPU generator for the directions of the projection.
+        backbone: a model of the class and sizes of the teacher's `backbone_config`.
+        generator: CPU generator for the directions of the projection.
 
     Raises:
-        ValueError: if the weights do not fit, or as [`check_backbone`] says.
+        ValueError: if the weights do not fit, or the backbone fails [`check_backbone`].
     """
     check_backbone(backbone)
     try:

@@ -6,16 +6,16 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-# The name of a cache among the fields of an output: "past_key_values" up to transformers 5.23, "cache" since.
+# The name of the cache field in model outputs: "past_key_values" up to transformers 5.23, "cache" since.
 CACHE_NAME = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
 
 
 class SmtMemoryLayer(CacheLayerMixin):
-    """Holds the memory `(B, K, D)`, the columns seen so far, and the tokens `(B,)` that each row has read of them.
+    """Holds the memory `(B, K, D)`, the number of columns seen so far, and the number of tokens read in each row, `(B,)`.
 
     After `generate()`, `ends_in_padding` `(B,)` tells which rows had ended before the last column, which is not read yet.
 
-    It answers the questions that `generate()` asks a key-value cache, though nothing in it grows.
+    It has the interface of a key-value cache that `generate()` needs, but its size is constant.
     """
 
     is_compileable = False
@@ -45,8 +45,13 @@ class SmtMemoryLayer(CacheLayerMixin):
         raise NotImplementedError("a memory state is not made of keys and values")
 
     def write(self, memory: torch.Tensor, num_columns: int, num_tokens: torch.Tensor | int) -> None:
-        """Replaces the memory by `memory` `(B, K, D)`, cut from the autograd graph, after `num_columns` more columns, of which
-        `num_tokens` `(B,)` were tokens and the rest padding."""
+        """Replaces the memory with `memory` `(B, K, D)`, detached, after reading more columns.
+
+        Args:
+            memory: `(B, K, D)`.
+            num_columns: number of columns read.
+            num_tokens: `(B,)`, how many of them were tokens; the rest were padding.
+        """
         self.memory = memory.detach()
         self.num_columns += num_columns
         if self.num_tokens is None:
@@ -100,12 +105,12 @@ class SmtMemoryLayer(CacheLayerMixin):
 
 
 class SmtRnnCache(Cache):
-    """What `SmtRnnForCausalLM` carries from one call to the next.
+    """The state that `SmtRnnForCausalLM` carries from one call to the next.
 
     Args:
         memory: Memory `(B, K, D)` to start from; `None` starts from the learned initial memory.
-        num_columns: Columns of the running sequence that `memory` has seen; 0 for a state that is treated as the beginning.
-        num_tokens: `(B,)` tokens that each row of `memory` has read, whenever that was; `num_columns` when `None`.
+        num_columns: Columns of the current sequence that `memory` has seen; 0 to treat `memory` as the beginning.
+        num_tokens: `(B,)` tokens that each row of `memory` has ever read; `num_columns` when `None`.
     """
 
     def __init__(
@@ -123,17 +128,17 @@ class SmtRnnCache(Cache):
 
     @property
     def batch_size(self) -> int | None:
-        """Rows of the memory, or `None` before the first token."""
+        """Number of rows of the memory, or `None` before the first token."""
         return None if self.memory is None else self.memory.shape[0]
 
     @property
     def num_tokens(self) -> torch.Tensor | None:
-        """Tokens `(B,)` that each row has read, padding left out; `None` before the first token."""
+        """Number of tokens `(B,)` that each row has read, without padding; `None` before the first token."""
         return self.layers[0].num_tokens
 
     @property
     def ends_in_padding(self) -> torch.Tensor | None:
-        """Bool `(B,)`: rows that `generate()` had ended before the last column, which no row has read; else `None`."""
+        """Bool `(B,)`: after `generate()`, the rows that had ended before the last column, which no row has read; else `None`."""
         return self.layers[0].ends_in_padding
 
     @ends_in_padding.setter
@@ -146,11 +151,11 @@ class SmtRnnCache(Cache):
 
 
 def check_cache(cache) -> SmtRnnCache:
-    """The cache itself.
+    """Returns the cache itself, if it is an [`SmtRnnCache`].
 
     Raises:
         TypeError: if it is a cache of keys and values.
     """
-    if not hasattr(cache, "memory"):  # not isinstance: a model loaded as remote code has a class of its own
+    if not hasattr(cache, "memory"):  # not isinstance: a model loaded as remote code has its own class
         raise TypeError(f"cache is a {type(cache).__name__}: give an SmtRnnCache or None")
     return cache

@@ -1,7 +1,8 @@
 """Updaters: the cells `f(m_t, x_{t+1}) -> m_{t+1}` of the student.
 
-Each maps a memory `(B, K, D)` and a token embedding `(B, D)` to the next memory, RMS-normalised token by token if the
-configuration says so. Whatever a cell carries from step to step lies in the memory. `CELLS` at the end of this file lists them.
+Each maps a memory `(B, K, D)` and a token embedding `(B, D)` to the next memory, in which every memory token is RMS-normalised
+if the configuration says so. A cell carries all its state from step to step in the memory. `CELLS` at the end of this file
+lists them.
 """
 
 import sys
@@ -15,10 +16,10 @@ from .layers_smt import SmtTransformer, normalize_memory
 
 
 class Cell(nn.Module):
-    """An updater. A subclass is made from the configuration of the student and defines `forward`.
+    """Base class of updaters. A subclass takes the student's configuration and defines `forward`.
 
     Args:
-        config: the [`SmtRnnConfig`]; what a cell needs of it, it reads there.
+        config: the [`SmtRnnConfig`].
     """
 
     def __init__(self, config):
@@ -27,16 +28,16 @@ class Cell(nn.Module):
 
     @classmethod
     def check_config(cls, config) -> None:
-        """Checks sizes that only this cell depends on, when a configuration is made.
+        """Checks the sizes that only this cell depends on; called when a configuration is created.
 
         Raises:
-            ValueError: naming the value, why it cannot work, and what would.
+            ValueError: naming the value, why it cannot work, and what would work.
         """
 
     def init_parameters(self) -> None:
-        """Initialises the parameters that the cell holds itself, with the functions of `transformers.initialization`.
+        """Initialises the cell's own parameters with the functions of `transformers.initialization`.
 
-        Linear layers, embeddings and norms inside it are initialised by the library.
+        The library initialises the linear layers, embeddings and norms inside it.
         """
 
     def forward(self, memory: torch.Tensor, token_embedding: torch.Tensor) -> torch.Tensor:
@@ -62,8 +63,8 @@ class TransformerCell(Cell):
         return normalize_memory(hidden_states, self.config)
 
 
-# The cells below normalise the token embedding. New embeddings are far smaller than memory tokens, so that an updater
-# that reads both side by side hardly sees the token at first, and learns, and teaches the teacher, to do without it.
+# The cells below normalise the token embedding. New embeddings are far smaller than memory tokens, so an updater that
+# reads both side by side hardly sees the token at first, and learns, and teaches the teacher, to do without it.
 
 
 class MlpBlock(nn.Module):
@@ -98,9 +99,9 @@ class MlpCell(Cell):
 
 
 class InputBlock(nn.Module):
-    """What a layer of a [`StackedCell`] reads: `y + down(act(up([norm(m), y])))` with `y = norm(x)`.
+    """Input of a layer of a [`StackedCell`]: `y + down(act(up([norm(m), y])))` with `y = norm(x)`.
 
-    Of a memory `(B, K, D)` and a token embedding `(B, D)` it makes `(B, D)`.
+    Maps a memory `(B, K, D)` and a token embedding `(B, D)` to `(B, D)`.
     """
 
     def __init__(self, config):
@@ -119,17 +120,16 @@ class InputBlock(nn.Module):
 
 
 class StackedCell(Cell):
-    """A stack of torch's own cells, one step of each.
+    """One step of a stack of torch's own recurrent cells.
 
-    The memory tokens are dealt out in equal parts: the first to the first layer, and so on. A layer's part is its state, as one
-    vector; of an LSTM's part the first half is the hidden state and the second half the cell state.
+    The memory tokens are split into equal parts: the first part goes to the first layer, and so on. A layer's part,
+    flattened to one vector, is its state; for an LSTM the first half is the hidden state and the second half the cell state.
 
-    With `cell_input="memory"` every layer reads the token and the whole memory, as the layers below have left it,
-    through a feed-forward block of its own. With `cell_input="token"` the first layer reads the token and every other
-    the new state below it, as in torch's own stacks: what to overwrite, and with what, is then one linear map of token
-    and state away. Such a map learns "after this mark, write the token" much later than the teacher does; meanwhile
-    the dynamics loss makes the teacher's memory vary less and less. It is the block's hidden layer that helps: reading
-    the whole memory without one does not.
+    With `cell_input="memory"`, every layer reads the token and the whole memory, as the layers below left it, through its own
+    feed-forward block. With `cell_input="token"`, the first layer reads the token and every other layer the new state below
+    it, as in torch's own stacks. What to overwrite, and with what, is then a single linear map of token and state. Such a map
+    learns "after this mark, write the token" much later than the teacher does; meanwhile the dynamics loss makes the
+    teacher's memory vary less and less. The block's hidden layer is what helps: reading the whole memory without it does not.
     """
 
     layer_class: type[nn.RNNCellBase]
@@ -167,12 +167,12 @@ class StackedCell(Cell):
         return normalize_memory(torch.cat(parts, dim=1), self.config)
 
     def step(self, layer, below: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The layer's next states, each `(B, size)`, from those before, `(B, num_states, size)`."""
+        """The layer's next states, each `(B, size)`, from its current states `(B, num_states, size)`."""
         return (layer(below, state[:, 0]),)
 
 
 class ElmanCell(StackedCell):
-    """Plain recurrence with tanh: `torch.nn.RNNCell`."""
+    """Plain tanh recurrence: `torch.nn.RNNCell`."""
 
     layer_class = nn.RNNCell
 
@@ -184,7 +184,7 @@ class GruCell(StackedCell):
 
 
 class LstmCell(StackedCell):
-    """Long short-term memory: `torch.nn.LSTMCell`, its two states in the one memory."""
+    """Long short-term memory: `torch.nn.LSTMCell`, with both its states in one memory."""
 
     layer_class = nn.LSTMCell
     num_states = 2
@@ -206,8 +206,8 @@ def cell_class(cell_type: str) -> type[Cell]:
     """The class of a cell.
 
     Args:
-        cell_type: a name in `CELLS`, or `"module:Class"` for a [`Cell`] of one's own, whose module must have been imported:
-            a configuration that came with a downloaded model never imports code.
+        cell_type: a name in `CELLS`, or `"module:Class"` for a custom [`Cell`]. Its module must already be imported: a
+            configuration that came with a downloaded model never imports code.
 
     Raises:
         ValueError: if there is no such cell.
@@ -228,7 +228,7 @@ def cell_class(cell_type: str) -> type[Cell]:
 
 
 def init_cells(model: nn.Module, config) -> None:
-    """Initial weights of what the library's `_init_weights` does not know, torch's own for its cells; for a model's."""
+    """Initialises, in a model's `_init_weights`, what the library's does not know; torch's cells are initialised as in torch."""
     for module in model.modules():
         if isinstance(module, Cell):
             module.init_parameters()

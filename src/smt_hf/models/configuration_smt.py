@@ -9,7 +9,7 @@ from .configuration_smt_rnn import SmtRnnConfig
 from .configuration_smt_shared import SmtSharedConfig, check_dtype
 from .configuration_smt_teacher import SmtTeacherConfig
 
-# The memory and the readout depend on these; the other shared fields may differ.
+# Memory and readout depend on these; the other shared fields may differ.
 _MUST_FIT = (
     "vocab_size hidden_size num_memory_tokens num_attention_heads intermediate_size hidden_act memory_normalization "
     "rms_norm_eps rope_theta qk_norm"
@@ -21,17 +21,17 @@ class SmtConfig(PreTrainedConfig):
     r"""Configuration of [`SmtForPreTraining`]: one teacher and one student that fit each other.
 
     Args:
-        teacher_config: an [`SmtTeacherConfig`] or its dictionary; its default when `None`.
-        student_config: an [`SmtRnnConfig`] or its dictionary; when `None`, the student that fits the teacher.
-        pad_token_id, bos_token_id, eos_token_id: The teacher's.
-        tie_word_embeddings: `True`: the student's readout is the teacher's decoder and head.
+        teacher_config: an [`SmtTeacherConfig`] or its dictionary; the default configuration when `None`.
+        student_config: an [`SmtRnnConfig`] or its dictionary; a student that fits the teacher when `None`.
+        pad_token_id, bos_token_id, eos_token_id: Taken from the teacher.
+        tie_word_embeddings: Must be `True`: the student's readout is the teacher's decoder and head.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: if the two do not fit, naming the values that differ.
     """
 
     model_type = "smt"
-    _auto_class = "AutoConfig"  # a saved folder carries the code, see pretrained_smt.py
+    _auto_class = "AutoConfig"  # a saved folder includes the code, see pretrained_smt.py
     sub_configs = {"teacher_config": SmtTeacherConfig, "student_config": SmtRnnConfig}
 
     teacher_config: Any = None
@@ -61,7 +61,7 @@ class SmtConfig(PreTrainedConfig):
 
     @property
     def vocab_size(self) -> int:
-        """Token ids of both; set it for both."""
+        """Number of token ids of teacher and student; setting it changes both."""
         return self.teacher_config.vocab_size
 
     @vocab_size.setter
@@ -69,7 +69,7 @@ class SmtConfig(PreTrainedConfig):
         self.teacher_config.vocab_size = self.student_config.vocab_size = value
 
     def validate_fit(self):
-        """Teacher and student must share the memory, the vocabulary and the readout."""
+        """Checks that teacher and student share the memory, the vocabulary and the readout."""
         check_fit(self.teacher_config, self.student_config)
         if not self.tie_word_embeddings:
             raise ValueError("tie_word_embeddings=False: the student's readout is the teacher's, leave it at True")
@@ -87,7 +87,7 @@ def check_fit(teacher_config, student_config) -> None:
     """Checks that a student can learn from a teacher.
 
     Raises:
-        ValueError: naming each field in which the two differ though they must not.
+        ValueError: naming each field that differs but must not.
     """
     pairs = [(name, name) for name in _MUST_FIT] + [("num_decoder_layers", "num_readout_layers")]
     compared = [(a, getattr(teacher_config, a), b, getattr(student_config, b)) for a, b in pairs]

@@ -12,21 +12,21 @@ from .configuration_smt_shared import SmtSharedConfig
 class SmtRnnConfig(SmtSharedConfig):
     r"""Configuration of [`SmtRnnModel`] and [`SmtRnnForCausalLM`].
 
-    The fields that it shares with the teacher stand in [`SmtSharedConfig`].
+    The fields shared with the teacher are documented in [`SmtSharedConfig`].
 
     Args:
         cell_type: The updater `f(m_t, x_{t+1}) -> m_{t+1}`: `"transformer"`, `"mlp"` (residual, without gates), `"elman"` (plain
-            tanh), `"gru"` or `"lstm"`, or `"module:Class"` for a [`Cell`] of one's own, whose module has been imported.
-            `"elman"`, `"gru"` and `"lstm"` keep each layer's states in memory tokens of its own.
-        cell_input: What the layers of `"elman"`, `"gru"` and `"lstm"` read: `"memory"`, the token and the whole memory
-            through a feed-forward block, or `"token"`, the token and then the layer below, as in torch's own stacks,
-            under which SMT can let the memory collapse (`detach_teacher` of its arguments then helps).
-        num_updater_layers: Layers of the updater; for `"elman"` and `"gru"` a divisor of `num_memory_tokens`, for `"lstm"` of half
-            of it.
+            tanh), `"gru"` or `"lstm"`, or `"module:Class"` for a custom [`Cell`] whose module has been imported.
+            `"elman"`, `"gru"` and `"lstm"` keep the states of each layer in separate memory tokens.
+        cell_input: What the layers of `"elman"`, `"gru"` and `"lstm"` read: `"memory"` is the token and the whole memory,
+            through a feed-forward block; `"token"` is the token in the first layer and the layer below in the others, as in
+            torch's own stacks. With `"token"`, the memory can collapse in SMT (setting `detach_teacher` then helps).
+        num_updater_layers: Layers of the updater; must divide `num_memory_tokens` for `"elman"` and `"gru"`, and half of it for
+            `"lstm"`.
         num_readout_layers: Transformer layers between the memory and the output head.
         use_cache: Return the memory as a cache, for generation.
-        tie_word_embeddings: Let the output head be the token embedding; not for a student that is trained together with its
-            teacher, whose head it takes.
+        tie_word_embeddings: Tie the output head to the token embedding. Not possible for a student that is trained together
+            with its teacher, because it uses the teacher's head.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: for a value of the wrong type or one that cannot work.
@@ -44,7 +44,7 @@ class SmtRnnConfig(SmtSharedConfig):
     tie_word_embeddings: bool = False
 
     def validate_cell(self):
-        """The cell must be known and the sizes must suit it."""
+        """Checks that the cell exists and the sizes suit it."""
         if self.num_updater_layers < 1 or self.num_readout_layers < 0:
             raise ValueError(
                 f"num_updater_layers={self.num_updater_layers} must be at least 1 and "

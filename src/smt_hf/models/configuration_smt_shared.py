@@ -1,4 +1,4 @@
-"""What the configurations of teacher and student share: the memory, the width of the layers, the special ids."""
+"""The configuration that teacher and student share: the memory, the width of the layers, the special ids."""
 
 import math
 from typing import Literal
@@ -16,27 +16,27 @@ class SmtSharedConfig(PreTrainedConfig):
     Args:
         vocab_size: Number of token ids V.
         hidden_size: Width D of a token and of a memory token.
-        num_memory_tokens: Number K of memory tokens: a memory is K x D numbers, whatever the length of the text.
+        num_memory_tokens: Number K of memory tokens. A memory is K x D numbers, however long the text is.
         num_attention_heads: Attention heads; must divide `hidden_size` into even head sizes (rotary positions).
         intermediate_size: Width of the feed-forward layers; 4 x `hidden_size` when `None`.
         hidden_act: Activation of the feed-forward layers, a name known to `transformers.activations`.
-        memory_normalization: `"rms"` (every memory token is RMS-normalised, as in the paper) or `"none"`.
+        memory_normalization: `"rms"` (RMS-normalise every memory token, as in the paper) or `"none"`.
         rms_norm_eps: Epsilon of every RMS normalisation.
         rope_theta: Base of the rotary positions.
-        qk_norm: RMS-normalise the queries and keys of every head (no learned scale).
+        qk_norm: RMS-normalise the queries and keys of every head, without a learned scale.
         attention_dropout: Dropout of the attention weights during training.
         initializer_range: Standard deviation of the initial weights.
-        zero_init_residual: Start the last matrix of every attention and feed-forward layer at zero, so that a new block
-            passes its input on.
+        zero_init_residual: Initialise the last matrix of every attention and feed-forward layer to zero, so that a new block
+            is the identity.
         pad_token_id: Id of the padding token, if there is one.
-        bos_token_id: Id that begins a text, if there is one.
-        eos_token_id: Id, or ids, that end a text, if there are any.
+        bos_token_id: Id of the token that begins a text, if there is one.
+        eos_token_id: Id, or ids, of the tokens that end a text, if there are any.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: for a value of the wrong type or one that cannot work.
     """
 
-    _auto_class = "AutoConfig"  # a saved folder carries the code, see pretrained_smt.py
+    _auto_class = "AutoConfig"  # a saved folder includes the code, see pretrained_smt.py
 
     vocab_size: int = 258
     hidden_size: int = 256
@@ -62,7 +62,7 @@ class SmtSharedConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_numbers(self):
-        """Rates and ids must be such as the layers can work with. No comparison below holds for NaN."""
+        """Checks rates and ids. NaN fails every comparison below, so it is rejected too."""
         if not 0 <= self.attention_dropout < 1:
             raise ValueError(f"attention_dropout={self.attention_dropout} must lie in [0, 1)")
         for name in ("rms_norm_eps", "rope_theta"):
@@ -74,7 +74,7 @@ class SmtSharedConfig(PreTrainedConfig):
         check_special_ids(self, self.vocab_size)
 
     def validate_sizes(self):
-        """Sizes must be positive and the heads must fit the width."""
+        """Checks that sizes are positive and the heads fit the width."""
         for name in ("vocab_size", "hidden_size", "num_memory_tokens", "num_attention_heads", "intermediate_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -93,10 +93,10 @@ class SmtSharedConfig(PreTrainedConfig):
 
 
 def check_special_ids(config, vocab_size: int) -> None:
-    """Checks the special ids of a configuration, be it of a model or of its generation.
+    """Checks the special ids of a model or generation configuration.
 
     Raises:
-        ValueError: naming the id that the model has no embedding for.
+        ValueError: naming an id for which the model has no embedding.
     """
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         value = getattr(config, name)
@@ -106,12 +106,12 @@ def check_special_ids(config, vocab_size: int) -> None:
 
 
 def check_dtype(dtype) -> None:
-    """Checks the dtype of the weights, given as torch's or by name; `None` is torch's default.
+    """Checks the dtype of the weights, given as a torch dtype or by name; `None` is torch's default.
 
     Raises:
         ValueError: if torch has no such floating-point dtype.
     """
-    if dtype is None or isinstance(dtype, dict):  # the library still takes a dtype for each part of a model
+    if dtype is None or isinstance(dtype, dict):  # the library still accepts one dtype per part of a model
         return
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not (isinstance(found, torch.dtype) and found.is_floating_point):

@@ -13,19 +13,19 @@ from .configuration_smt_shared import SmtSharedConfig
 class SmtTeacherConfig(SmtSharedConfig):
     r"""Configuration of [`SmtTeacherModel`], the encoder-decoder that supplies the memory states.
 
-    The fields that it shares with the student stand in [`SmtSharedConfig`].
+    The fields shared with the student are documented in [`SmtSharedConfig`].
 
     Args:
         num_encoder_layers: Layers of the encoder (context -> memory).
         num_decoder_layers: Layers of the decoder (memory and future inputs -> future).
         encoder_attention: `"causal"` (dense SMT: one pass encodes any number of positions) or `"bidirectional"`
-            (the paper's encoder: the context of every position is encoded by itself).
-        backbone_config: A causal language model whose hidden states the encoder reads instead of token embeddings: the
-            configuration of any class of `AutoModelForCausalLM` that takes masks and positions, or its dictionary. `None` is the
+            (the paper's encoder: the context of every position is encoded separately).
+        backbone_config: Configuration, or its dictionary, of a causal language model whose hidden states the encoder reads
+            instead of token embeddings: any class of `AutoModelForCausalLM` that takes masks and positions. `None` is the
             paper's teacher.
-        carry_hidden_state: Put the backbone's last hidden state into the last memory token, so that the readout begins
-            where the backbone is; without a backbone it has no effect.
-        tie_word_embeddings: `False`: the teacher's head is not its embedding.
+        carry_hidden_state: Add the backbone's last hidden state to the last memory token, so that the readout starts
+            near the backbone's predictions. No effect without a backbone.
+        tie_word_embeddings: Must be `False`: the teacher's head is not its embedding.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: for a value of the wrong type or one that cannot work.
@@ -54,7 +54,7 @@ class SmtTeacherConfig(SmtSharedConfig):
         super().__post_init__(**kwargs)
 
     def validate_layers(self):
-        """There must be an encoder, and a head of its own."""
+        """Checks that there is an encoder, and that the head is not tied."""
         if self.num_encoder_layers < 1 or self.num_decoder_layers < 0:
             raise ValueError(
                 f"num_encoder_layers={self.num_encoder_layers} must be at least 1 and "
@@ -64,7 +64,7 @@ class SmtTeacherConfig(SmtSharedConfig):
             raise ValueError("tie_word_embeddings=True: the teacher's head is not its embedding, leave it at False")
 
     def validate_backbone(self):
-        """A backbone must have the teacher's tokens, and be read in one direction."""
+        """Checks that a backbone has the teacher's vocabulary and that the encoder is causal."""
         backbone = self.backbone_config
         if backbone is None:
             return

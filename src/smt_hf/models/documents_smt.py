@@ -1,4 +1,4 @@
-"""Documents: what belongs together inside a window, and where it begins."""
+"""Documents: which tokens of a window belong together, and where each document begins."""
 
 from collections.abc import Mapping
 
@@ -7,13 +7,13 @@ from torch import nn
 
 
 def check_attention_mask(attention_mask: torch.Tensor, batch_size: int, length: int, earlier: int = 0) -> torch.Tensor:
-    """The mask of the columns at hand, bool `(B, T)`.
+    """Checks an attention mask and returns its part for the current columns, bool `(B, T)`.
 
     Args:
         attention_mask: `(B, T)`, or `(B, earlier + T)`; 0 for padding.
         batch_size: B.
         length: T.
-        earlier: columns that were read before.
+        earlier: number of columns read before.
 
     Raises:
         ValueError: for a mask of another shape.
@@ -33,16 +33,16 @@ def check_attention_mask(attention_mask: torch.Tensor, batch_size: int, length: 
 
 
 def columns_on(device: torch.device, columns: torch.Tensor) -> torch.Tensor:
-    """Column indices on another device. Those of a plan lie on the CPU, where reading them waits for no GPU."""
+    """Moves column indices to a device. Those of a plan are on the CPU, where reading them does not wait for a GPU."""
     return columns.to(device, non_blocking=columns.device.type == "cpu")
 
 
 def check_names(arguments: Mapping) -> None:
-    """Checks further keyword arguments of a forward pass, which would be ignored.
+    """Refuses keyword arguments that a forward pass would ignore.
 
     Raises:
-        TypeError: for the name that `documents` had in 0.1.
-        ValueError: for what collators of other models write of packed rows besides their positions, and for attentions.
+        TypeError: for the name that `documents` had in version 0.1.
+        ValueError: for fields of packed rows from collators of other models, if there are no positions, and for attentions.
     """
     if arguments.get("document_ids") is not None:
         raise TypeError("document_ids is now called documents: rename the argument or the column")
@@ -58,11 +58,11 @@ def check_names(arguments: Mapping) -> None:
 
 
 def check_columns(shape: tuple[int, ...], **columns: torch.Tensor | None) -> None:
-    """Checks that what goes with the tokens, if it is given, has one item for each.
+    """Checks that each given column has one item for every token.
 
     Args:
         shape: `(B, T)` of the tokens.
-        columns: by their names.
+        columns: columns by name, or `None`.
 
     Raises:
         ValueError: naming the column and both shapes.
@@ -80,16 +80,16 @@ def separate_padding(
     documents: torch.Tensor | None,
     position_ids: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
-    """Documents `(B, T)` in which padding is -1.
+    """Returns documents `(B, T)` in which padding is -1.
 
     Args:
         input_ids: `(B, T)`, of which only the shape and the device matter.
         attention_mask: `(B, T)`, 0 for padding.
-        documents: `(B, T)`; those of `position_ids` when `None`, see [`packed_documents`], or else one document a row.
+        documents: `(B, T)`; when `None`, derived from `position_ids`, see [`packed_documents`], or else one document per row.
         position_ids: positions of packed rows.
 
     Returns:
-        The documents, or `None` where none of these is given: one document a row, without padding.
+        The documents, or `None` if each row is one document without padding.
     """
     mask = None if attention_mask is None else check_attention_mask(attention_mask, *input_ids.shape)
     if documents is None:
@@ -100,7 +100,7 @@ def separate_padding(
 
 
 def document_starts(documents: torch.Tensor) -> torch.Tensor:
-    """Bool `(B, T)`: where a token is the first of its document within the window; padding, -1, is in no document."""
+    """Bool `(B, T)`: whether a token is the first of its document within the window; padding, -1, belongs to no document."""
     real = documents >= 0
     columns = torch.arange(documents.shape[1], device=documents.device)
     last_real = torch.where(real, columns, -1).cummax(dim=1).values
@@ -109,20 +109,20 @@ def document_starts(documents: torch.Tensor) -> torch.Tensor:
 
 
 def last_columns(documents: torch.Tensor) -> torch.Tensor:
-    """The column of the last real token of every row, `(B, 1)`; -1 where all is padding."""
+    """The column of the last real token of every row, `(B, 1)`; -1 if the row is all padding."""
     columns = torch.arange(documents.shape[1], device=documents.device)
     return torch.where(documents >= 0, columns, -1).amax(dim=1, keepdim=True)
 
 
 def tokens_read(documents: torch.Tensor) -> torch.Tensor:
-    """How many tokens of its document, padding left out, come before each column of the window: `(B, T)`."""
+    """The number of tokens of the same document before each column of the window, without padding: `(B, T)`."""
     real = (documents >= 0).long()
     earlier = real.cumsum(dim=1) - real
     return earlier - earlier.masked_fill(~document_starts(documents), 0).cummax(dim=1).values
 
 
 def cuts_between(bptt_horizon: int, length: int, attention_mask, documents) -> list[bool] | torch.Tensor:
-    """Before which tokens the memory is detached, `(T,)` or `(B, T)`: after every H of a document, padding not counted."""
+    """The tokens before which the memory is detached, `(T,)` or `(B, T)`: after every H tokens of a document, without padding."""
     if documents is None and attention_mask is None:
         return [0 < t and t % bptt_horizon == 0 for t in range(length)]
     documents = attention_mask.long() - 1 if documents is None else documents
@@ -133,15 +133,15 @@ def cuts_between(bptt_horizon: int, length: int, attention_mask, documents) -> l
 def packed_documents(
     position_ids: torch.Tensor | None, shape: tuple[int, int], attention_mask: torch.Tensor | None
 ) -> torch.Tensor | None:
-    """Documents `(B, T)` of packed rows as other models take them: a position 0 after the first begins a document.
+    """Documents `(B, T)` of rows packed as for other models: every position 0 after the first token begins a document.
 
     Args:
         position_ids: `(B, T)`, `(1, T)` or `(T,)`, counted from 0 within every document.
         shape: `(B, T)`.
-        attention_mask: `(B, T)`; positions of padding, where it is 0, mean nothing.
+        attention_mask: `(B, T)`, 0 for padding, whose positions are ignored.
 
     Returns:
-        The documents, or `None` where no row holds a second one.
+        The documents, or `None` if no row has more than one.
     """
     if position_ids is None:
         return None
@@ -160,9 +160,9 @@ def own_labels(
     position_ids: torch.Tensor | None,
     continues: bool,
 ) -> torch.Tensor:
-    """The labels `(B, T)` without those of padding and of tokens that begin a document, which nothing before them predicts.
+    """The labels `(B, T)`, ignoring padding and the first token of every document, which nothing before it predicts.
 
-    Where a row `continues` from a cache and holds one document, its first token is predicted.
+    If a row `continues` from a cache and holds one document, its first token counts.
     """
     begins = documents is not None or not continues
     if attention_mask is not None:

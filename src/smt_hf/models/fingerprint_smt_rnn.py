@@ -1,7 +1,7 @@
-"""Whose memory is whose: a student is known by what it computes, not by the bytes of its weights.
+"""Fingerprints, which tell which student a memory belongs to from what the student computes, not from its weights' bytes.
 
-The student reads a fixed set of tokens. What it remembers and predicts after them, projected onto a few numbers, is its
-fingerprint. Rounded, offloaded or sharded weights give nearly the same numbers, another function gives others.
+The student reads a fixed set of tokens. Its memories and predictions after them, projected onto a few numbers, are its
+fingerprint. Rounded, offloaded or sharded weights give nearly the same numbers; a different student gives different ones.
 """
 
 import base64
@@ -11,12 +11,12 @@ import re
 import numpy as np
 import torch
 
-VERSION = "1"  # another one whenever the same student would get other numbers
-# Many short sequences instead of a long one: the recurrence may amplify rounding from step to step.
+VERSION = "1"  # changes whenever the same student would get other numbers
+# Many short sequences rather than a long one: the recurrence may amplify rounding from step to step.
 ROWS, STEPS = 64, 2
 
-# The relative difference that two fingerprints of one student may have, by the coarser precision of the two. Measured on
-# trained students of every cell: 1e-6, 0.001, 0.012, 0.055 and 0.12. One step of fine-tuning at 1e-4 makes 0.02 to 0.06, an
+# The largest relative difference between two fingerprints of one student, by the coarser precision of the two. Measured on
+# trained students of every cell: 1e-6, 0.001, 0.012, 0.055 and 0.12. One step of fine-tuning at 1e-4 gives 0.02 to 0.06, an
 # adapter with random weights 0.3 to 0.9, other initial weights 1.4.
 TOLERANCES = {"float32": 1e-4, "float16": 0.005, "bfloat16": 0.03, "8-bit": 0.12, "4-bit": 0.2}
 
@@ -26,9 +26,9 @@ _EIGHT_BITS = re.compile(r"(?<!to)(?<!u)(int|float|fp)8|8bit|qbytes|torch\.ao\.n
 
 
 def fingerprint(student) -> str:
-    """What a student makes of a fixed set of tokens, as text: compare two of them with [`same_student`].
+    """The fingerprint of a student as text; compare two of them with [`same_student`].
 
-    Computed once, and again only when weights or adapters have changed. In a distributed run every process must call it.
+    It is cached and recomputed only when weights or adapters have changed. In a distributed run, every process must call it.
     """
     key = _state_of(student)
     known = student.__dict__.get("_fingerprint")
@@ -38,12 +38,12 @@ def fingerprint(student) -> str:
 
 
 def difference(one: str, other: str) -> tuple[float, float]:
-    """The relative root mean square difference of two fingerprints, and the largest that one student may have.
+    """The relative root mean square difference of two fingerprints, and the largest value allowed for one student.
 
-    Memories and logits are compared apart; the larger difference counts.
+    Memories and logits are compared separately; the larger difference counts.
 
     Raises:
-        ValueError: if one of them is no fingerprint, or one of an earlier version.
+        ValueError: if either is not a fingerprint, or has an earlier version.
     """
     (precision, numbers), (other_precision, other_numbers) = _decode(one), _decode(other)
     apart = np.square(numbers - other_numbers).mean(axis=1)
@@ -54,10 +54,10 @@ def difference(one: str, other: str) -> tuple[float, float]:
 
 
 def same_student(one: str, other: str) -> bool:
-    """Whether two fingerprints are those of one student, in whatever precision.
+    """Whether two fingerprints belong to the same student, in any precision.
 
     Raises:
-        ValueError: if one of them is no fingerprint, or one of an earlier version.
+        ValueError: if either is not a fingerprint, or has an earlier version.
     """
     relative, tolerance = difference(one, other)
     return relative <= tolerance
@@ -71,23 +71,23 @@ def short(fingerprint: str) -> str:
 @torch.no_grad()
 def _compute(student) -> str:
     device = student.device
-    if device.type == "meta":  # the weights are offloaded, to be computed with on an accelerator if there is one
+    if device.type == "meta":  # offloaded weights, which compute on an accelerator if there is one
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
     with torch.autocast(device.type, enabled=False):
         memories, logits = probe(student)
         precision = precision_of(student, memories, logits)
-    logits = logits.double() - logits.double().mean(dim=-1, keepdim=True)  # a constant on all changes no prediction
+    logits = logits.double() - logits.double().mean(dim=-1, keepdim=True)  # adding a constant to all logits changes no prediction
     numbers = np.stack([_project(b"smt memories", memories.double()), _project(b"smt logits", logits)])
     return f"{VERSION}:{precision}:{base64.b64encode(numbers.astype('<f4').tobytes()).decode()}"
 
 
 def probe(student) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a student remembers and predicts after fixed tokens: memories `(ROWS, STEPS, K, D)`, logits `(ROWS, STEPS, V)`.
+    """A student's memories `(ROWS, STEPS, K, D)` and logits `(ROWS, STEPS, V)` after fixed tokens.
 
     The tokens come from a hash, so they are the same everywhere. The student runs as a whole, so that the hooks of
-    offloaded and sharded weights do their work, and without dropout; its modes are as before afterwards.
+    offloaded and sharded weights work, and without dropout; its training modes are restored afterwards.
     """
-    device = student.device if student.device.type != "meta" else torch.device("cpu")  # hooks move it from there
+    device = student.device if student.device.type != "meta" else torch.device("cpu")  # hooks move the tokens from there
     draws = np.frombuffer(hashlib.shake_256(b"smt tokens").digest(4 * ROWS * STEPS), dtype="<u4").astype(np.int64)
     input_ids = torch.from_numpy(draws % student.config.vocab_size).view(ROWS, STEPS).to(device)
     training = [module for module in student.modules() if module.training]
@@ -102,7 +102,7 @@ def probe(student) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _project(name: bytes, values: torch.Tensor) -> np.ndarray:
-    """The sum of each row of `(ROWS, STEPS, ...)` with random signs, which keep its size on average: `(ROWS,)`."""
+    """The sum of each row of `(ROWS, STEPS, ...)` with random signs, which preserve its norm on average: `(ROWS,)`."""
     rows = values.flatten(1).cpu().numpy()
     digest = hashlib.shake_256(name).digest(-(-rows.size // 8))
     signs = np.unpackbits(np.frombuffer(digest, dtype=np.uint8), count=rows.size).reshape(rows.shape)
@@ -110,39 +110,39 @@ def _project(name: bytes, values: torch.Tensor) -> np.ndarray:
 
 
 def precision_of(student, *results: torch.Tensor) -> str:
-    """The name in `TOLERANCES` of the coarsest of a student's weights and results."""
+    """The coarsest precision among a student's weights and results, a key of `TOLERANCES`."""
     found = {_products(student), *map(_precision, results)}
     for module in student.modules():
         weights = list(module.parameters(recurse=False))
         text = " ".join([_path(module), *(f"{_path(weight)} {weight.dtype}" for weight in weights)])
         if _QUANTIZED.search(text) or any(weight.dtype not in _FLOATS for weight in weights):
-            found.add("8-bit" if _EIGHT_BITS.search(text) else "4-bit")  # whatever is not known for 8
+            found.add("8-bit" if _EIGHT_BITS.search(text) else "4-bit")  # anything not known to be 8-bit
         else:
             found |= {_precision(weight, is_weight=True) for weight in weights}
     return max(found, key=list(TOLERANCES).index)
 
 
 def _precision(tensor: torch.Tensor, is_weight: bool = False) -> str:
-    """The precision of some numbers, which may have been rounded before they were stored as they are."""
+    """The precision of some numbers, which may have been rounded before they were stored in their dtype."""
     if tensor.dtype in (torch.float16, torch.bfloat16):
         return str(tensor.dtype).removeprefix("torch.")
     if tensor.is_meta:
         return "float32"
-    numbers = getattr(tensor, "_local_tensor", tensor).detach().flatten()[:4096]  # of a sharded tensor what is here
+    numbers = getattr(tensor, "_local_tensor", tensor).detach().flatten()[:4096]  # of a sharded tensor, the local part
     numbers = numbers[numbers != 0][:256]
-    if len(numbers.unique()) > 8:  # fewer may be ones and halves, which fit every type
+    if len(numbers.unique()) > 8:  # fewer values may be ones and halves, which are exact in every dtype
         for dtype in (torch.bfloat16, torch.float16):
             if numbers.to(dtype).to(numbers.dtype).equal(numbers):
                 return str(dtype).removeprefix("torch.")
     if is_weight and tensor.ndim > 1 and len(numbers) == 256:
         neighbours = numbers.abs().view(-1, 32).sort(dim=1).values
-        share = (neighbours.diff(dim=1) == 0).double().mean()  # equal ones: numbers that were not rounded never meet
+        share = (neighbours.diff(dim=1) == 0).double().mean()  # equal neighbours; numbers that were not rounded have none
         return "4-bit" if share > 0.5 else "8-bit" if share > 0.02 else "float32"
     return "float32"
 
 
 def _products(student) -> str:
-    """The precision of matrix products in float32 where the student is: TF32 and the like round the factors."""
+    """The precision of float32 matrix products on the student's device: TF32 and the like round the factors."""
     if student.device.type == "meta":
         return "float32"
     factor = torch.full((64, 64), 1 + 2.0**-9 + 2.0**-14, device=student.device)
@@ -155,10 +155,10 @@ def _path(item) -> str:
 
 
 def _state_of(student) -> list:
-    """What changes when weights or adapters do, without running the student.
+    """A value that changes when weights or adapters do, without running the student.
 
-    The sums notice what is written past autograd, as in `parameter.data`. Offloaded weights lie elsewhere, and new stand-ins
-    come with every call: nothing of them is compared but their form.
+    The sums notice writes that bypass autograd, as in `parameter.data`. Offloaded weights are stored elsewhere, and each call
+    sees new stand-ins for them, so only their dtype, device and shape are compared.
     """
     tensors = [*student.parameters(), *student.buffers()]
     state = [(tensor.dtype, tensor.device, tensor.shape) for tensor in tensors]
