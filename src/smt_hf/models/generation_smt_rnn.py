@@ -1,4 +1,4 @@
-"""What `generate()` needs to know of a recurrent memory, and reading without generating."""
+"""`generate()` for a recurrent memory, and reading text without generating."""
 
 import math
 import os
@@ -23,37 +23,37 @@ from .memory_smt_rnn import SmtMemory
 
 logger = logging.get_logger(__name__)
 
-# What `generate()` hands on without being asked for anything.
+# What `generate()` passes on when no options are given.
 _USUAL = {"attention_mask", "finished_rows", "logits_to_keep", "position_ids", "use_cache", CACHE_NAME}
 
 
 class SmtRnnGenerationMixin(GenerationMixin):
-    """`generate()` with a memory to start from, caches of any batch size, and padding that never moves a memory."""
+    """`generate()` from a saved memory, with caches of any batch size, and with padding that never changes a memory."""
 
     @torch.no_grad()
     def generate(self, inputs: torch.Tensor | None = None, *args, memory: SmtMemory | str | None = None, **kwargs):
-        """[`~transformers.GenerationMixin.generate`], which may go on from what was read before.
+        """As [`~transformers.GenerationMixin.generate`], and can continue from text that was read before.
 
         Args:
-            inputs: `(B, T)` token ids; may be left out with `memory`, which then is continued as it stands, and only the new
-                tokens are returned. Options that look back, such as `repetition_penalty`, then see those alone.
-            memory: an [`SmtMemory`] to start from, or where one was saved (folder or Hub id); it is left as it is, and every
-                token of `inputs` is new to it. One row serves any number of prompts.
-            cache (`SmtRnnCache`): the cache of an earlier call, moved on in place. `inputs` is the full sequence with at least
-                one new token, or the new tokens only: fewer than the cache has read, or with an `attention_mask` as long as
-                all tokens together. Named `past_key_values` up to transformers 5.23.
-            attention_mask: `(B, T)`, 0 for padding. Without it every token is read, also one that equals the pad token;
-                after a `cache`, the padding with which a row of the earlier call ended is left out.
+            inputs: `(B, T)` token ids. Optional with `memory`: generation then continues directly from it and returns only
+                the new tokens, and options that look back, such as `repetition_penalty`, see only these.
+            memory: an [`SmtMemory`] to start from, or where one was saved (folder or Hub id). It is not modified, and every
+                token of `inputs` is new to it. A single row serves any number of prompts.
+            cache (`SmtRnnCache`): the cache of an earlier call, updated in place. `inputs` is the full sequence with at least
+                one new token, or only the new tokens: fewer than the cache has read, or with an `attention_mask` that covers
+                all tokens, old and new. Named `past_key_values` up to transformers 5.23.
+            attention_mask: `(B, T)`, 0 for padding. Without it every token is read, even if it equals the pad token; after a
+                `cache`, the padding at the end of a row of the earlier call is skipped.
 
-        Beam search returns no cache: the memories at its end are those of the last beams, and not of the sequences, which
-        [`read`] may read.
+        Beam search returns no cache, because the final memories belong to the last beams, not to the returned sequences.
+        Use [`read`] on these instead.
 
         Raises:
-            ValueError: for a memory of another student; for `memory` and `cache` together; for a batch size that does not fit
-                the memory's; for inputs that the cache has read already; for an empty prompt without a memory; for ids outside
+            ValueError: for a memory of another student; for `memory` and `cache` together; for a batch size that does not match
+                the memory's; for inputs that the cache has already read; for an empty prompt without a memory; for ids outside
                 the vocabulary; for a mask of another shape; for several documents in a row; for an option that needs a prompt
-                where there is none.
-            TypeError: if `cache` is a cache of keys and values, or `memory` no memory.
+                when there is none.
+            TypeError: if `cache` is a cache of keys and values, or `memory` is not a memory.
             NotImplementedError: for continuous batching (`cache_implementation="paged"`).
         """
         cache = kwargs.pop("cache", None)
@@ -81,7 +81,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
             kwargs[CACHE_NAME] = cache
         output = super().generate(inputs, *args, **kwargs)
         if isinstance(output, GenerateBeamDecoderOnlyOutput):
-            output[CACHE_NAME] = None  # its rows are those of the last beams, and not of the sequences
+            output[CACHE_NAME] = None  # its rows belong to the last beams, not to the sequences
         return output
 
     @torch.no_grad()
@@ -92,15 +92,15 @@ class SmtRnnGenerationMixin(GenerationMixin):
         memory: SmtMemory | str | None = None,
         teacher=None,
     ) -> SmtMemory:
-        """Reads a text and returns what the student remembers of it.
+        """Reads a text and returns the student's memory of it.
 
         Args:
             input_ids: `(B, T)`.
-            attention_mask: `(B, T)`, 0 for padding anywhere.
-            memory: an [`SmtMemory`] to read on from, or where one was saved; a single row serves the whole batch.
-            teacher: the student's [`SmtTeacherModel`], which reads all tokens in one pass. Its state is the one that the student
-                was trained to reach, so the two differ by the student's drift. Good up to the teacher's training context; the
-                student alone has no such limit.
+            attention_mask: `(B, T)`, 0 for padding, which may be anywhere.
+            memory: an [`SmtMemory`] to continue from, or where one was saved; a single row serves the whole batch.
+            teacher: the student's [`SmtTeacherModel`], which reads all tokens in one pass. Its state is the target that the
+                student was trained to reach, so the two differ by the student's drift. Reliable up to the teacher's training
+                context; the student alone has no such limit.
 
         Raises:
             ValueError: for a memory of another student; for `memory` and `teacher` together; for a teacher whose memory has
@@ -120,11 +120,11 @@ class SmtRnnGenerationMixin(GenerationMixin):
         cache = SmtRnnCache()
         if memory is not None:
             cache = _fit_batch(_load(memory).to_cache(self), len(input_ids))
-        self(input_ids, mask, cache=cache, logits_to_keep=1)  # not self.model: hooks of sharded weights begin here
+        self(input_ids, mask, cache=cache, logits_to_keep=1)  # not self.model: the hooks of sharded weights start here
         return SmtMemory.from_cache(self, cache)
 
     def generate_batch(self, *args, **kwargs):
-        """Continuous batching shares out pages of keys and values, which a recurrent student does not have.
+        """Not supported: continuous batching allocates pages of keys and values, which a recurrent student does not have.
 
         Raises:
             NotImplementedError: always.
@@ -151,7 +151,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
         super()._validate_generation_mode(generation_mode, generation_config, generation_mode_kwargs)
 
     def _prepare_attention_mask_for_generation(self, inputs_tensor, generation_config, model_kwargs):
-        """Every token is read: a token that equals the pad token may be an ordinary one."""
+        """Masks nothing: a token that equals the pad token may be an ordinary token."""
         input_ids = model_kwargs.get("input_ids")
         inputs = inputs_tensor if input_ids is None or input_ids.shape[1] == 0 else input_ids
         pad, ends = generation_config._pad_token_tensor, generation_config._eos_token_tensor
@@ -165,7 +165,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, generation_mode, batch_size, *args):
         if model_kwargs.get(CACHE_NAME) is not None:
-            generation_config.use_cache = True  # nothing but the cache knows what was read before
+            generation_config.use_cache = True  # only the cache knows what was read before
             if generation_config.cache_implementation is not None:
                 logger.warning_once(
                     f"cache_implementation={generation_config.cache_implementation!r} is ignored: a memory is kept as it is"
@@ -177,7 +177,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
             rows = batch_size * max(generation_config.num_beams, generation_config.num_return_sequences)
             cache = SmtRnnCache() if cache is None else _fit_batch(cache, rows, batch_size)
             model_kwargs[CACHE_NAME] = cache
-        if generation_config.num_beams == 1:  # running beams have not ended
+        if generation_config.num_beams == 1:  # a running beam has not ended
             model_kwargs["finished_rows"] = generation_config._finished_rows = FinishedRows(cache)
 
     def _get_stopping_criteria(self, generation_config, *args, **kwargs):
@@ -192,7 +192,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
         with warnings.catch_warnings():
             if encoder_input_ids is not None and encoder_input_ids.shape[1] == 0:
                 _check_options_without_prompt(generation_config, kwargs.get("negative_prompt_ids"))
-                warnings.filterwarnings("ignore", ".*with `inputs_embeds` and without `input_ids`")  # nobody gave any
+                warnings.filterwarnings("ignore", ".*with `inputs_embeds` and without `input_ids`")  # there are none
             return super()._get_logits_processor(
                 generation_config, *args, encoder_input_ids=encoder_input_ids, **kwargs
             )
@@ -202,7 +202,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
         if finished_rows is not None and finished_rows.padding is not None:
             if len(input_ids) > 1:
                 model_inputs["attention_mask"] = finished_rows.mask(input_ids, kwargs.get("attention_mask"))
-            if finished_rows.wait_for_others():  # the last token was read at the first of these steps, or is not to be
+            if finished_rows.wait_for_others():  # the last token was read at the first of these steps, or must not be read
                 model_inputs.pop(CACHE_NAME, None)
                 model_inputs["use_cache"] = False
         return model_inputs
@@ -217,7 +217,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
         streamer=None,
         **model_kwargs,
     ):
-        """As in the library; where nothing looks inside the model, new tokens take [`LeanStep`]s instead of forward passes."""
+        """As in the library, but with [`LeanStep`]s instead of forward passes if nothing looks inside the model."""
         looks_inside = generation_config.output_attentions or generation_config.output_hidden_states
         rows = stopping_criteria if isinstance(stopping_criteria, FinishedRows) else None
         if synced_gpus or looks_inside or rows is None or rows.cache is None or not is_lean(self):
@@ -252,7 +252,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
         while True:
             logits = logits.to(copy=True, dtype=torch.float32, device=input_ids.device)
             chosen = logits
-            for process in logits_processor:  # not the list itself, which asks for every signature at every token
+            for process in logits_processor:  # not the list itself, which inspects every signature at every token
                 chosen = process(input_ids, chosen)
             scores = scores if scores is None else (*scores, chosen)
             raw_logits = raw_logits if raw_logits is None else (*raw_logits, logits)
@@ -282,7 +282,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
         return GenerateDecoderOnlyOutput(sequences=input_ids, scores=scores, logits=raw_logits, **{CACHE_NAME: cache})
 
     def heal_tokens(self, input_ids, tokenizer=None):
-        """As in the library, but row by row, which needs no padding inside."""
+        """As in the library, but row by row, so that no padding ends up inside a row."""
         if input_ids.shape[1] == 0:
             raise ValueError("token_healing rewrites the end of a prompt, and a memory alone has none: leave it out")
         rows = [super(SmtRnnGenerationMixin, self).heal_tokens(row[None], tokenizer)[0] for row in input_ids]
@@ -290,21 +290,21 @@ class SmtRnnGenerationMixin(GenerationMixin):
 
 
 class FinishedRows(StoppingCriteriaList):
-    """The stopping criteria of a run without beams, and what they have said so far.
+    """The stopping criteria of a run without beams, and their results so far.
 
-    Whatever stands after the end of a row is padding and moves no memory; a pad token before the end is a token.
+    Everything after the end of a row is padding and changes no memory; a pad token before the end is an ordinary token.
 
     Args:
-        cache: the cache of the run, or `None` if every step reads the whole sequence again.
+        cache: the cache of the run, or `None` if every step rereads the whole sequence.
     """
 
     def __init__(self, cache: SmtRnnCache | None = None):
         super().__init__()
         self.cache = cache
-        self.ended: torch.Tensor = None  # bool (B,): the rows that have ended
-        self.padding = None  # bool (B,): those that had ended before the last token
-        self.history = []  # the same for every generated token, where there is no cache
-        self._limits: tuple[float, set[int]] | None = None  # the longest sequence, and the tokens that end one
+        self.ended: torch.Tensor = None  # bool (B,): rows that have ended
+        self.padding = None  # bool (B,): rows that had ended before the last token
+        self.history = []  # the same for every generated token, if there is no cache
+        self._limits: tuple[float, set[int]] | None = None  # the maximum length, and the tokens that end a sequence
         self._no_and_yes: torch.Tensor = None
 
     def __call__(self, input_ids: torch.LongTensor, scores, **kwargs) -> torch.BoolTensor:
@@ -322,7 +322,7 @@ class FinishedRows(StoppingCriteriaList):
         return ends
 
     def _of_one_row(self, input_ids: torch.LongTensor) -> torch.BoolTensor:
-        """What the usual criteria say of one row, without the dozen operations that it takes for many."""
+        """The result of the usual criteria for a single row, without the dozen operations needed for several."""
         if self._limits is None:
             lengths = [criterion.max_length for criterion in self if isinstance(criterion, MaxLengthCriteria)]
             ids = [criterion.eos_token_id for criterion in self if isinstance(criterion, EosTokenCriteria)]
@@ -333,7 +333,7 @@ class FinishedRows(StoppingCriteriaList):
         return self._no_and_yes[int(ends)]
 
     def mask(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """Bool mask of what is read next: the last token `(B, 1)` after a cache, else all `(B, T)`."""
+        """Bool mask of the tokens read next: the last one `(B, 1)` with a cache, else all `(B, T)`."""
         if self.cache is not None:
             return ~self.padding[:, None]
         written = ~torch.stack(self.history, dim=1)
@@ -341,13 +341,13 @@ class FinishedRows(StoppingCriteriaList):
         return torch.cat([mask[:, : -written.shape[1]].bool(), written], dim=1)
 
     def wait_for_others(self) -> bool:
-        """Whether all rows have ended, and steps are only taken because other processes need them."""
+        """Whether all rows have ended and steps continue only because other processes need them."""
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         return distributed and bool(self.ended.all())
 
 
 def _is_plain_prompt(input_ids: torch.LongTensor, generation_config, model_kwargs: dict) -> bool:
-    """Whether a prompt is read token by token and nothing else is asked of the reading."""
+    """Whether a prompt can simply be read token by token."""
     mask = model_kwargs.get("attention_mask")
     return (
         input_ids.shape[1] > 0
@@ -359,10 +359,10 @@ def _is_plain_prompt(input_ids: torch.LongTensor, generation_config, model_kwarg
 
 
 def _draw(shares: torch.Tensor) -> torch.LongTensor:
-    """What `torch.multinomial(shares, 1)[:, 0]` draws, token by token the same, in a third of its time for one row.
+    """Draws exactly the same tokens as `torch.multinomial(shares, 1)[:, 0]`, in a third of the time for one row.
 
     Raises:
-        RuntimeError: if `shares` are not finite numbers.
+        RuntimeError: if `shares` are not finite.
     """
     best, tokens = (shares / torch.empty_like(shares).exponential_()).max(dim=-1)
     if not best.sum().isfinite():
@@ -382,7 +382,7 @@ def _load(memory: SmtMemory | str | os.PathLike) -> SmtMemory:
 
 
 def _check_unread(arguments: dict) -> None:
-    """Refuses arguments of the forward pass that mean nothing where new tokens are written."""
+    """Refuses arguments of the forward pass that have no meaning in generation."""
     if arguments.get("output_memory"):
         raise ValueError(
             "output_memory is not returned by generate(): leave it out, and read the sequences with student.read(...)"
@@ -416,7 +416,7 @@ def _check_prompt(prompt: torch.Tensor, cache: SmtRnnCache | None, attention_mas
 
 
 def _without_prompt(cache: SmtRnnCache, prompt: torch.Tensor | None, attention_mask=None, **kwargs) -> dict:
-    """Options for `generate()` that say: go on from the cache, one row for each of an empty prompt or of the cache."""
+    """Options with which `generate()` continues from the cache: as many rows as the empty prompt has, or the cache without one."""
     if attention_mask is not None and attention_mask.shape[-1] > 0:
         raise ValueError(
             "attention_mask is that of a prompt, and a memory alone has none: leave it out, or give the prompt"
@@ -427,7 +427,7 @@ def _without_prompt(cache: SmtRnnCache, prompt: torch.Tensor | None, attention_m
 
 
 def _check_options_without_prompt(config, negative_prompt_ids: torch.Tensor | None) -> None:
-    """Refuses what means nothing without the tokens of a prompt."""
+    """Refuses options that have no meaning without the tokens of a prompt."""
     looks_back = "looks at the tokens of the prompt: leave it out"
     refused = {
         "guidance_scale": (
@@ -449,10 +449,10 @@ def _check_options_without_prompt(config, negative_prompt_ids: torch.Tensor | No
 
 
 def _mask_of_all_tokens(cache: SmtRnnCache, inputs: torch.Tensor, attention_mask: torch.Tensor | None):
-    """The mask `(B, earlier + new)` that makes the library see which of the inputs are new; as given where it does already.
+    """The mask `(B, earlier + new)` from which the library sees which inputs are new; unchanged if the given mask suffices.
 
     Raises:
-        ValueError: if none is new.
+        ValueError: if no input is new.
     """
     past, length = cache.get_seq_length(), inputs.shape[1]
     if past == 0:
@@ -469,7 +469,7 @@ def _mask_of_all_tokens(cache: SmtRnnCache, inputs: torch.Tensor, attention_mask
     new = torch.ones(len(inputs), length - past if length > past else length, dtype=torch.long, device=inputs.device)
     if (
         cache.ends_in_padding is not None
-    ):  # the last token of the earlier call is the first one that is new to the cache
+    ):  # the last token of the earlier call is the first that the cache has not read
         padding = cache.ends_in_padding.to(new.device)
         new[:, 0] = ~padding[:: max(1, len(padding) // len(new))].expand(
             len(new)
@@ -478,10 +478,10 @@ def _mask_of_all_tokens(cache: SmtRnnCache, inputs: torch.Tensor, attention_mask
 
 
 def _fit_batch(cache: SmtRnnCache, rows: int, batch_size: int | None = None) -> SmtRnnCache:
-    """The cache itself if it has as many rows or is empty, else a copy with each row (or its only one) repeated.
+    """The cache itself if it has `rows` rows or is empty, else a copy with each row (or the only one) repeated.
 
     Raises:
-        ValueError: if its rows cannot be dealt out.
+        ValueError: if its rows do not match the batch.
     """
     if cache.memory is None or cache.batch_size == rows:
         return cache

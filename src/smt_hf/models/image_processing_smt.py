@@ -1,4 +1,4 @@
-"""Images as sequences of tokens, and back."""
+"""Conversion of images to sequences of tokens, and back."""
 
 from collections.abc import Iterable, Sequence
 
@@ -22,19 +22,19 @@ class SmtImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-a
 
 
 class SmtImageProcessor(BaseImageProcessor):
-    r"""Turns images into token ids for a student of pixels, and token ids into images.
+    r"""Converts images to token ids for a student of pixels, and token ids to images.
 
-    An image becomes grey, is resized and read in raster order, as in ImageGPT: row by row from the top, each pixel one of
-    `num_levels` ids, 0 for black. With `num_classes` a class token comes first, with the ids above those of the pixels, so
-    that a student can be told what to draw.
+    An image is converted to grey, resized and read in raster order, as in ImageGPT: row by row from the top, each pixel as one
+    of `num_levels` ids, 0 for black. With `num_classes`, a class token comes first, so that a student can be told what to draw;
+    its ids follow those of the pixels.
 
     Args:
         size: `{"height": H, "width": W}`, a pair `(H, W)` or one number for both. Images of another size are resized, and
-            stretched where their shape differs.
-        num_levels: ids of a pixel, 2 (black and white) to 256 (all that 8 bits tell apart).
-        num_classes: classes of a class-conditional student; 0 for none.
+            stretched if their aspect ratio differs.
+        num_levels: number of ids per pixel, from 2 (black and white) to 256 (all values of 8 bits).
+        num_classes: number of classes of a class-conditional student; 0 for none.
         class_names: names of the classes, in the order of their labels.
-        resample: Pillow's number of the filter that resizes: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming.
+        resample: Pillow's number of the resizing filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming.
 
     Raises:
         ValueError: for a size or a number that cannot work.
@@ -42,7 +42,7 @@ class SmtImageProcessor(BaseImageProcessor):
 
     model_input_names = ["input_ids"]
     valid_kwargs = SmtImageProcessorKwargs
-    pad_token_id = bos_token_id = eos_token_id = None  # all images have one length
+    pad_token_id = bos_token_id = eos_token_id = None  # all images have the same length
 
     def __init__(
         self,
@@ -72,22 +72,22 @@ class SmtImageProcessor(BaseImageProcessor):
         self.resample = int(resample)
 
     def __len__(self) -> int:
-        """[`vocab_size`], as a tokenizer's length is."""
+        """[`vocab_size`], like the length of a tokenizer."""
         return self.vocab_size
 
     @property
     def num_pixels(self) -> int:
-        """Pixels of an image, H x W."""
+        """Number of pixels of an image, H x W."""
         return self.size["height"] * self.size["width"]
 
     @property
     def sequence_length(self) -> int:
-        """Tokens T of an image: its pixels and, where there are classes, the class token before them."""
+        """Number of tokens T of an image: its pixels and, if there are classes, the class token before them."""
         return self.num_pixels + (self.num_classes > 0)
 
     @property
     def vocab_size(self) -> int:
-        """Token ids: the levels, then the classes."""
+        """Number of token ids: those of the levels, then those of the classes."""
         return self.num_levels + self.num_classes
 
     def preprocess(
@@ -96,20 +96,20 @@ class SmtImageProcessor(BaseImageProcessor):
         labels: Iterable[int | str] | int | str | None = None,
         return_tensors: str | None = None,
     ) -> BatchFeature:
-        """Images as token ids.
+        """Converts images to token ids.
 
         Args:
-            images: an image or a list of them: PIL images; or uint8 arrays or tensors, `(H, W)`, `(H, W, C)` or `(C, H, W)` with
-                1, 3 or 4 channels, if not both ends could be the channels. Transparent pixels stand on white.
-            labels: the class of every image, as a number or by its name, in a list, an array or a tensor, or one for all;
-                needed where `num_classes` is not 0.
+            images: an image or a list of images: PIL images, or uint8 arrays or tensors of shape `(H, W)`, `(H, W, C)` or
+                `(C, H, W)` with 1, 3 or 4 channels, unless either end could be the channels. Transparency becomes white.
+            labels: the class of every image, by number or name, in a list, an array or a tensor, or one class for all images;
+                required unless `num_classes` is 0.
             return_tensors: `"pt"` or `"np"` for one array `(B, T)` instead of a list.
 
         Returns:
             `input_ids`, `(B, T)`.
 
         Raises:
-            ValueError: for what is no image, or a label that is missing or unknown.
+            ValueError: for something that is not an image, or a missing or unknown label.
         """
         images = list(images) if isinstance(images, list | tuple) else [images]
         rows = [
@@ -129,7 +129,7 @@ class SmtImageProcessor(BaseImageProcessor):
         return np.asarray(image, dtype=np.int64).reshape(-1) * self.num_levels // 256
 
     def class_ids(self, label: int | str | None = None) -> np.ndarray:
-        """What stands before the pixels: the id of the class `(1,)`, or nothing `(0,)` for a student without classes."""
+        """The ids before the pixels: the class token `(1,)`, or nothing `(0,)` for a student without classes."""
         if self.num_classes == 0:
             if label is not None:
                 raise ValueError(f"label {label!r} was given, but there are no classes: leave it out")
@@ -137,10 +137,10 @@ class SmtImageProcessor(BaseImageProcessor):
         return np.array([self.num_levels + self.label_number(label)], dtype=np.int64)
 
     def label_number(self, label: int | str) -> int:
-        """The number of a class, given as such or by its name.
+        """The number of a class, given by number or name.
 
         Raises:
-            ValueError: for a class that is not there.
+            ValueError: for an unknown class.
         """
         names = self.class_names or []
         if isinstance(label, str) and label in names:
@@ -154,13 +154,13 @@ class SmtImageProcessor(BaseImageProcessor):
         raise ValueError(f"label {_plain(label)!r} is no class: give a number from 0 to {self.num_classes - 1}{known}")
 
     def split_ids(self, input_ids) -> tuple[np.ndarray, np.ndarray | None]:
-        """The pixels `(B, H x W)` of token ids and their labels `(B,)`, `None` where they have no class token.
+        """Splits token ids into pixels `(B, H x W)` and labels `(B,)`, which are `None` if there are no class tokens.
 
         Args:
-            input_ids: `(B, T)` or `(B, H x W)`, without the class tokens; or a single row.
+            input_ids: `(B, T)`, or `(B, H x W)` without the class tokens; or a single row.
 
         Raises:
-            ValueError: for another length, and for ids that are no pixels, or no classes, where they stand.
+            ValueError: for another length, or for ids that are not pixels or classes in their places.
         """
         ids = np.asarray(input_ids.cpu() if isinstance(input_ids, torch.Tensor) else input_ids)
         ids = ids[None] if ids.ndim == 1 else ids
@@ -182,14 +182,14 @@ class SmtImageProcessor(BaseImageProcessor):
         return ids, labels
 
     def to_images(self, input_ids) -> list:
-        """Token ids as grey PIL images, black at id 0 and white at the last level.
+        """Converts token ids to grey PIL images, black at id 0 and white at the last level.
 
-        [`preprocess`] gives the same ids for them. Arguments and errors are those of [`split_ids`].
+        [`preprocess`] converts them back to the same ids. Arguments and errors are those of [`split_ids`].
         """
         pixels, _ = self.split_ids(input_ids)
         values = -(
             -pixels.astype(np.int64) * 255 // (self.num_levels - 1)
-        )  # rounded up, so that they fall into their level
+        )  # rounded up, so that they stay in their level
         shape = (-1, self.size["height"], self.size["width"])
         return [Image.fromarray(image) for image in values.astype(np.uint8).reshape(shape)]
 
@@ -211,15 +211,15 @@ def _size(size) -> dict[str, int]:
 
 
 def _plain(value):
-    """The Python value of a number, an array or a tensor."""
+    """A number, an array or a tensor as a plain Python value."""
     return value.tolist() if isinstance(value, torch.Tensor | np.ndarray | np.generic) else value
 
 
 def each_label(labels, num_images: int) -> list:
-    """The label of every image, of labels as [`SmtImageProcessor`] takes them.
+    """One label for every image, from labels in any form that [`SmtImageProcessor`] takes.
 
     Raises:
-        ValueError: for another number of labels than of images.
+        ValueError: if there are not as many labels as images.
     """
     labels = _plain(labels)
     if isinstance(labels, str) or not isinstance(labels, Iterable):
@@ -231,7 +231,7 @@ def each_label(labels, num_images: int) -> list:
 
 
 def grey_image(image):
-    """An image of any kind that [`SmtImageProcessor`] takes, as a grey PIL image.
+    """Converts any image that [`SmtImageProcessor`] takes to a grey PIL image.
 
     Raises:
         ValueError: naming what was given instead of an image.
@@ -245,7 +245,7 @@ def grey_image(image):
             f"the image has mode {image.mode!r}, more than 8 bits a channel: scale its values to 0..255, then convert it to "
             "mode 'L', which alone would clip them"
         )
-    if image.mode in ("La", "RGBa"):  # whose colours are multiplied by their alpha
+    if image.mode in ("La", "RGBa"):  # colours premultiplied by alpha
         image = image.convert(image.mode.upper())
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -8,12 +8,12 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-# With a mask, on a GPU. cuDNN's kernels, which torch may prefer, are planned anew for every shape, some 30 ms of the host's
-# time, and training draws other positions, so other shapes, in every step.
+# For attention with a mask on a GPU. cuDNN's kernels, which torch may prefer, are planned anew for every shape, which costs
+# some 30 ms on the host, and training draws new positions, hence new shapes, in every step.
 MASKED_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
-SHORT_ATTENTION = {"cpu"}  # the devices on which attention over a handful of positions is no product of matrices
+SHORT_ATTENTION = {"cpu"}  # devices that compute attention over a handful of positions without matrix products
 
 
 def normalize_memory(memory: torch.Tensor, config) -> torch.Tensor:
@@ -24,14 +24,14 @@ def normalize_memory(memory: torch.Tensor, config) -> torch.Tensor:
 
 
 def squared_distance(memory: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of memories `(..., K, D)` over their K x D numbers: `(...)`."""
+    """Mean squared difference of memories `(..., K, D)` over their K x D values: `(...)`."""
     return (memory.float() - other.float()).square().mean(dim=(-2, -1))
 
 
 def rotary_embedding(position_ids: torch.Tensor, config, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosine and sine tables `(..., L, head_size)` for positions `(..., L)`.
 
-    Computed where needed instead of kept in a buffer, so that loading on the meta device leaves nothing to refill.
+    Computed when needed rather than kept in a buffer, so that nothing must be refilled after loading on the meta device.
     """
     head_size = config.hidden_size // config.num_attention_heads
     precise = torch.promote_types(dtype, torch.float32)
@@ -42,13 +42,13 @@ def rotary_embedding(position_ids: torch.Tensor, config, dtype: torch.dtype) -> 
 
 
 def apply_rotary(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotates `(B, heads, L, head_size)` by the tables `(L, head_size)` or `(B, 1, L, head_size)`."""
+    """Rotates `(B, heads, L, head_size)` with the tables `(L, head_size)` or `(B, 1, L, head_size)`."""
     first, second = states.chunk(2, dim=-1)
     return states * cos + torch.cat([-second, first], dim=-1) * sin
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Plain attention, the reference of the faster ones: `(B, heads, L, head_size)` -> `(B, L, heads, head_size)`."""
+    """Plain attention, the reference for the faster kernels: `(B, heads, L, head_size)` -> `(B, L, heads, head_size)`."""
     weights = query @ key.transpose(-1, -2) * scaling
     if attention_mask is not None:
         weights = weights + attention_mask
@@ -58,9 +58,9 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
 
 
 def short_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """The same without mask or dropout, for a handful of positions on a CPU, whose kernels are made for long sequences.
+    """Attention without mask or dropout for a handful of positions on a CPU, whose kernels are made for long sequences.
 
-    Over 2,048 memories of 4 tokens and a new one it takes half the time of sdpa with its gradient, a third without.
+    For 2,048 memories of 4 tokens plus a new token, it takes half the time of sdpa with the gradient and a third without.
     """
     weights = (query.unsqueeze(-2) * key.unsqueeze(-3)).sum(-1) * scaling
     weights = nn.functional.softmax(weights, dim=-1)
@@ -71,7 +71,7 @@ def short_attention_forward(module, query, key, value, attention_mask, scaling, 
 class SmtAttention(nn.Module):
     """Multi-head self-attention with rotary positions, through the library's attention interface."""
 
-    is_causal = False  # every restriction comes as a mask
+    is_causal = False  # every restriction is in the mask
 
     def __init__(self, config):
         super().__init__()
@@ -91,7 +91,7 @@ class SmtAttention(nn.Module):
         key, value = heads(self.k_proj(hidden_states)), heads(self.v_proj(hidden_states))
         if self.config.qk_norm:
             query, key = (nn.functional.rms_norm(states, (self.head_size,)) for states in (query, key))
-        cos, sin = (table.to(query.dtype) for table in rotary)  # under autocast the projections are narrower
+        cos, sin = (table.to(query.dtype) for table in rotary)  # under autocast the projections have a narrower dtype
         query = apply_rotary(query, cos[..., keep, :], sin[..., keep, :])
         key = apply_rotary(key, cos, sin)
         if isinstance(attention_mask, list):
@@ -105,7 +105,7 @@ class SmtAttention(nn.Module):
         return self.o_proj(output.flatten(2)), weights
 
     def attend(self, query, key, value, attention_mask):
-        """`(B, heads, L, head_size)` each -> `(B, L, heads, head_size)` and the weights, where there are any."""
+        """`(B, heads, L, head_size)` each -> `(B, L, heads, head_size)` and the attention weights, if any."""
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.config.attention_dropout if self.training else 0.0
         short = attention_mask is None and not dropout and self.config._attn_implementation in ("sdpa", "eager")
@@ -148,17 +148,17 @@ class SmtBlock(GradientCheckpointingLayer):
 
 
 def init_residual_outputs(model: nn.Module, config) -> None:
-    """Zeroes the last matrices of all blocks of a model if the configuration asks for it; for its `_init_weights`.
+    """Zeroes the last matrices of all blocks of a model if the configuration asks for it; called in `_init_weights`.
 
-    It is the model that is told, since the library hands no module to `_init_weights` that has no weights of its own, such as a
-    block, unless the code is the library's.
+    It takes the whole model because the library does not call `_init_weights` on modules without weights of their own, such
+    as a block, unless their code is the library's.
     """
     if config.zero_init_residual:
         zero_residual_outputs(model, init.zeros_)
 
 
 def zero_residual_outputs(model: nn.Module, zero=nn.init.zeros_) -> None:
-    """Zeroes the last matrices of all blocks of a model, which so begin by passing their inputs on; with the function `zero`."""
+    """Zeroes the last matrices of all blocks of a model with the function `zero`, so that the blocks start as the identity."""
     for module in model.modules():
         if isinstance(module, SmtBlock):
             zero(module.attention.o_proj.weight)
@@ -168,10 +168,10 @@ def zero_residual_outputs(model: nn.Module, zero=nn.init.zeros_) -> None:
 class SmtTransformer(nn.Module):
     """A stack of blocks and a final norm: `(B, L, D)` -> `(B, L, D)`.
 
-    `position_ids` `(L,)` or `(B, L)` are rotary positions, `attention_mask` is in the form of the attention
-    implementation in use (`None`: every position sees every position), or a list of blocks `(rows, columns, mask)`: the
-    rows, in order, each with the columns that they may see. With `keep`, a slice of the positions, only
-    those outputs are computed in the last block and returned; that needs no mask.
+    `position_ids` `(L,)` or `(B, L)` are rotary positions. `attention_mask` has the form of the attention implementation in
+    use (`None`: every position sees every position), or is a list of blocks `(rows, columns, mask)`: the rows, in order, with
+    the columns that they may see. With `keep`, a slice of the positions, the last block computes and returns only those
+    outputs; there must be no mask then.
     """
 
     def __init__(self, config, num_layers: int):
@@ -194,7 +194,7 @@ class SmtTransformer(nn.Module):
 
 
 def read_memory(decoder: SmtTransformer, memory: torch.Tensor) -> torch.Tensor:
-    """What the output head reads from a memory alone: `(..., K, D)` -> `(..., D)`, at the last memory token."""
+    """The features of a memory alone for the output head, at the last memory token: `(..., K, D)` -> `(..., D)`."""
     flat = memory.reshape(-1, *memory.shape[-2:])
     position_ids = torch.arange(flat.shape[1], device=flat.device)
     return decoder(flat, position_ids, keep=slice(-1, None)).reshape(*memory.shape[:-2], memory.shape[-1])

@@ -1,7 +1,7 @@
-"""One step of the student for writing: the same numbers in a third of the calls.
+"""A fast step of the student for generation: the same numbers with a third of the calls.
 
-A small student spends most of a step between its matrix products. Here the scales of the norms and the rotation of queries and
-keys are folded into one matrix a layer, the rotary tables are kept, and no module is called.
+A small student spends most of a step outside its matrix products. Here the scales of the norms and the rotation of queries and
+keys are folded into one matrix per layer, the rotary tables are kept, and no module is called.
 """
 
 import torch
@@ -27,9 +27,9 @@ _PLAIN = (
 
 
 class LeanStep:
-    """`update` and `readout` of a student, from copies of its weights as they are now.
+    """`update` and `readout` of a student, computed from copies of its current weights.
 
-    Ask [`is_lean`] first. Cells other than the Transformer are run as they are.
+    Check [`is_lean`] first. Cells other than the Transformer run unchanged.
 
     Args:
         student: an [`SmtRnnForCausalLM`].
@@ -71,7 +71,7 @@ class LeanStep:
 
 
 class _LeanLayer:
-    """A block over `length` positions, of which the last one of a stack returns `keep` only."""
+    """A block over `length` positions; the last block of a stack returns only the positions `keep`."""
 
     def __init__(self, block: SmtBlock, length: int, keep: slice | None):
         attention, config = block.attention, block.attention.config
@@ -80,7 +80,7 @@ class _LeanLayer:
         self.eps = attention.q_proj.weight.new_tensor(config.rms_norm_eps)
         self.qk_eps = self.eps.new_tensor(
             torch.finfo(self.eps.dtype).eps
-        )  # what rms_norm takes where it is given none
+        )  # the default of rms_norm
         query, key, value = (
             (projection.weight * block.attention_norm.weight)
             for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -95,7 +95,7 @@ class _LeanLayer:
         self.act_fn = _squared_relu if is_relu2 else block.mlp.act_fn
 
     def _turned(self, weight: torch.Tensor) -> torch.Tensor:
-        """The projection whose output is multiplied by the sine."""
+        """The weights of the projection whose output is multiplied by the sine."""
         first, second = weight.unflatten(0, self.heads).chunk(2, dim=1)
         return torch.cat([-second, first], dim=1).flatten(0, 1)
 
@@ -104,7 +104,7 @@ class _LeanLayer:
         flat = states.reshape(-1, width)
         parts = (_rms_norm(flat, self.eps) @ self.inputs).view(batch, length, 5, *self.heads)
         turned = torch.addcmul(parts[:, :, :2] * self.cos, parts[:, :, 2:4], self.sin)
-        if self.qk_norm:  # a rotation leaves the norm as it is
+        if self.qk_norm:  # a rotation does not change the norm
             turned = _rms_norm(turned, self.qk_eps)
         query, key = turned.unbind(2)
         if self.keep is not None:
@@ -117,10 +117,11 @@ class _LeanLayer:
 
 
 def is_lean(student) -> bool:
-    """Whether [`LeanStep`] gives what the student's own modules would.
+    """Whether [`LeanStep`] gives the same results as the student's own modules.
 
-    Not for adapters, quantised or sharded weights, biases, methods that a subclass has of its own, hooks, autocast, half precision (whose rounding it would change), training, or a
-    size at which matrix products are what takes the time and a copy of them too much memory.
+    False for adapters, quantised or sharded weights, biases, methods overridden in a subclass, hooks, autocast, half precision
+    (whose rounding it would change) and training. Also false for large students, which spend their time in matrix products and
+    whose copied weights would take too much memory.
     """
     inner = [student.model.embed_tokens, student.model.decoder, student.lm_head]
     if type(student.model.cell) is TransformerCell:
@@ -143,7 +144,7 @@ def is_lean(student) -> bool:
 
 
 def _known(part: nn.Module):
-    """The modules of a part but its activation functions, which are called as they are."""
+    """The modules of a part, except its activation functions, which are called unchanged."""
     activations = {id(module.act_fn) for module in part.modules() if isinstance(module, SmtMLP)}
     return (module for module in part.modules() if id(module) not in activations)
 
@@ -153,7 +154,7 @@ def _is_bare(module: nn.Module) -> bool:
 
 
 def _is_ours(model: nn.Module, *methods: str) -> bool:
-    """Whether methods of a model are those of this package, and not of a subclass or a patch."""
+    """Whether methods of a model are defined in this package, not in a subclass or a patch."""
     modules = [getattr(type(model), name).__module__ for name in methods]
     return {module.rpartition(".")[0] for module in modules} == {__name__.rpartition(".")[0]}
 
@@ -164,7 +165,7 @@ def _layers(stack: SmtTransformer, length: int, keep: slice) -> list[_LeanLayer]
 
 
 def _rms_norm(states: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
-    """`torch.nn.functional.rms_norm` without a scale, in half its time for a few rows on a CPU."""
+    """`torch.nn.functional.rms_norm` without a scale, in half the time for a few rows on a CPU."""
     length = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
     return states * torch.addcmul(eps, length, length, value=1 / states.shape[-1]).rsqrt_()
 

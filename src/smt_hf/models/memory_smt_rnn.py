@@ -1,4 +1,4 @@
-"""A memory as an object: what a student has read, in one small file."""
+"""A memory as an object: all that a student remembers of a text, in one small file."""
 
 import os
 from collections.abc import Sequence
@@ -20,20 +20,20 @@ COUNT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class SmtMemory(PushToHubMixin):
-    """The memory of one or many sequences, and the student that it belongs to.
+    """The memory of one or more sequences, and the student that it belongs to.
 
-    [`SmtRnnForCausalLM.read`] makes one from a text, [`SmtMemory.from_cache`] from a run; `generate(..., memory=memory)`
-    goes on from it as often as you like: it never changes. The states mean something to one student only.
+    [`SmtRnnForCausalLM.read`] creates one from a text, [`SmtMemory.from_cache`] from a cache. `generate(..., memory=memory)`
+    continues from it as often as you like, without changing it. The states are meaningful to one student only.
 
     Args:
-        states: `(B, K, D)`, B at least 1, cut from the autograd graph.
-        fingerprint: what the student makes of a fixed set of tokens, see [`fingerprint`].
+        states: `(B, K, D)`, B at least 1; detached from the autograd graph.
+        fingerprint: identifies the student, see [`fingerprint`].
         student_name: where the student was loaded from, for messages.
-        num_tokens: `(B,)` tokens that each state has read.
+        num_tokens: `(B,)` number of tokens that each state has read; zeros when `None`.
 
     Raises:
-        ValueError: if `states` is not of shape `(B, K, D)`, has no row, or holds other than finite floating-point
-            numbers; if `num_tokens` is not of shape `(B,)`, or holds other than whole numbers from 0.
+        ValueError: if `states` is not of shape `(B, K, D)`, has no rows, or holds anything but finite floating-point
+            numbers; if `num_tokens` is not of shape `(B,)`, or holds anything but non-negative integers.
     """
 
     def __init__(self, states: torch.Tensor, fingerprint: str, student_name: str = "", num_tokens=None):
@@ -63,23 +63,23 @@ class SmtMemory(PushToHubMixin):
 
     @classmethod
     def from_cache(cls, student, cache: SmtRnnCache) -> "SmtMemory":
-        """A copy of what a run has in its cache.
+        """Copies the memory of a cache.
 
-        The cache that `generate(..., return_dict_in_generate=True)` returns has not read the last token of the sequence:
-        go on with `generate(sequences[:, -1:], memory=memory)`, and an `attention_mask` where that is padding.
+        The cache that `generate(..., return_dict_in_generate=True)` returns has not read the last token of the sequence.
+        Continue with `generate(sequences[:, -1:], memory=memory)`, with an `attention_mask` if that token is padding.
 
         Raises:
-            ValueError: if the cache has read nothing, or its memory is not finite.
+            ValueError: if the cache is empty or its memory is not finite.
         """
         if cache.memory is None:
             raise ValueError("the cache is empty: run the student on at least one token first")
         name = student.name_or_path
-        if os.path.isdir(name):  # not where folders lie at home
+        if os.path.isdir(name):  # only the folder's name, not its path
             name = os.path.basename(os.path.abspath(name))
         return cls(cache.memory.clone(), fingerprint(student), name, cache.num_tokens)
 
     def to_cache(self, student) -> SmtRnnCache:
-        """A cache from which the student goes on; the tokens that it is given next are all new.
+        """A cache from which the student continues; all tokens given to it next are new.
 
         Raises:
             ValueError: if the memory belongs to another student or has another shape.
@@ -97,11 +97,11 @@ class SmtMemory(PushToHubMixin):
             raise ValueError(
                 f"the memory is {tuple(self.states.shape[1:])}, the student's {sizes}: its file is damaged"
             )
-        device = self.states.device if student.device.type == "meta" else student.device  # offloaded: hooks move it
+        device = self.states.device if student.device.type == "meta" else student.device  # offloaded weights: hooks move the states
         return SmtRnnCache(self.states.to(device, student.dtype), 0, self.num_tokens.to(device))
 
     def save_pretrained(self, save_directory: str | os.PathLike, filename: str = MEMORY_FILE, **kwargs) -> None:
-        """Writes one safetensors file into a folder; with `push_to_hub=True` and `repo_id=...` uploads it too."""
+        """Saves the memory to one safetensors file in a folder; `push_to_hub=True` and `repo_id=...` also upload it."""
         os.makedirs(save_directory, exist_ok=True)
         tensors = {"states": self.states.contiguous(), "num_tokens": self.num_tokens}
         metadata = {"format": "pt", "fingerprint": self.fingerprint, "student_name": self.student_name}
@@ -111,16 +111,16 @@ class SmtMemory(PushToHubMixin):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike, filename: str = MEMORY_FILE, **kwargs) -> "SmtMemory":
-        """Loads a memory from a folder or a repository of the Hub.
+        """Loads a memory from a folder or a Hub repository.
 
         Args:
             name_or_path: folder or Hub id.
-            filename: the file in it.
-            kwargs: `revision`, `token`, `cache_dir` and what else `transformers.utils.cached_file` takes.
+            filename: name of the file.
+            kwargs: `revision`, `token`, `cache_dir` and the other arguments of `transformers.utils.cached_file`.
 
         Raises:
             OSError: if there is no such folder, repository or file.
-            ValueError: if the file holds something else, or a memory that is damaged or of an earlier version.
+            ValueError: if the file is not a memory, is damaged or has an earlier version.
         """
         path = _find(os.path.expanduser(name_or_path), filename, **kwargs)
         try:
@@ -133,8 +133,8 @@ class SmtMemory(PushToHubMixin):
         """Loads a memory from one file.
 
         Raises:
-            ValueError: if the file holds something else, or a memory that is damaged or of an earlier version; the message
-                goes on from the name of the file.
+            ValueError: if the file is not a memory, is damaged or has an earlier version; the message is worded to follow
+                the name of the file.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -153,7 +153,7 @@ class SmtMemory(PushToHubMixin):
 
     @classmethod
     def cat(cls, memories: Sequence["SmtMemory"]) -> "SmtMemory":
-        """One batch from the memories of one student.
+        """Joins memories of one student into one batch.
 
         Raises:
             ValueError: if there are none, or they belong to different students.
@@ -170,10 +170,10 @@ class SmtMemory(PushToHubMixin):
         return cls(states, memories[0].fingerprint, memories[0].student_name, num_tokens)
 
     def distance(self, other: "SmtMemory") -> torch.Tensor:
-        """Mean squared difference, the unit of drift: `(B,)`, or one of the two may have a single row.
+        """Mean squared difference, the unit of drift: `(B,)`. Either memory may have a single row.
 
         Raises:
-            ValueError: if the two belong to different students, or have different numbers of rows, neither 1.
+            ValueError: if the two belong to different students, or have different numbers of rows and neither has 1.
         """
         if not same_student(self.fingerprint, other.fingerprint):
             owners = (
@@ -185,17 +185,17 @@ class SmtMemory(PushToHubMixin):
         return squared_distance(self.states, other.states.to(self.states.device))
 
     def to(self, *args, **kwargs) -> "SmtMemory":
-        """A copy whose states have another device or dtype, as `torch.Tensor.to` takes them."""
+        """A copy with the states on another device or in another dtype; takes the arguments of `torch.Tensor.to`."""
         return type(self)(self.states.to(*args, **kwargs), self.fingerprint, self.student_name, self.num_tokens)
 
     def __len__(self) -> int:
         return len(self.states)
 
     def __getitem__(self, rows) -> "SmtMemory":
-        """Some of the rows: an integer of any type, a slice, a list or array of integers or of truth values.
+        """Selects rows by an integer of any type, a slice, or a list or array of integers or booleans.
 
         Raises:
-            IndexError: for rows that there are not.
+            IndexError: for rows that do not exist.
             ValueError: if no row is left.
         """
         rows = rows.cpu().numpy() if isinstance(rows, torch.Tensor) else rows
@@ -218,10 +218,10 @@ class SmtMemory(PushToHubMixin):
 
 
 def _find(name: str, filename: str, **kwargs) -> str:
-    """The path of a file in a folder, or in a repository of the Hub where there is no such folder.
+    """The path of a file in a folder or, if there is no such folder, in a Hub repository.
 
     Raises:
-        OSError: if there is none, in one line.
+        OSError: if there is no such file, with a one-line message.
     """
     if os.path.isfile(name):
         folder, file = os.path.split(os.path.abspath(name))
