@@ -1,4 +1,4 @@
-"""Teacher and student together, as SMT trains them."""
+"""Teacher and student in one model, as SMT trains them."""
 
 from dataclasses import dataclass
 
@@ -18,18 +18,18 @@ from .pretrained_smt import SmtPreTrainedModel
 
 @dataclass
 class SmtForPreTrainingOutput(ModelOutput):
-    """Everything that the SMT losses compare; S segments of J tokens, P encoded positions, M decoded ones.
+    """The inputs of the SMT losses, for S segments of J tokens, P encoded positions and M decoded positions.
 
-    positions: `(P,)`, the encoded positions in rising order; -1 is the empty context.
-    memory: `(B, P, K, D)`, the teacher's states after them.
-    predicted_memory: `(B, S, K, D)`, the student's states after the segments; `None` where the student did not run.
-    target_memory: `(B, S, K, D)`, the teacher's states that they should equal.
+    positions: `(P,)`, the encoded positions in ascending order; -1 is the empty context.
+    memory: `(B, P, K, D)`, the teacher's states after these positions.
+    predicted_memory: `(B, S, K, D)`, the student's states after the segments; `None` if the student did not run.
+    target_memory: `(B, S, K, D)`, the teacher's states that the predicted ones should match.
     student_logits: `(B, S, J, V)`, the next token read from the student's state after every token of the segments.
-    decoding_logits: `(B, M, T_f, V)`, the future decoded from the decoded positions.
+    decoding_logits: `(B, M, T_f, V)`, the futures decoded from the decoded positions.
     readout_logits: `(B, P, V)`, the next token read from every teacher state alone.
     stream_logits: `(B, T, V)`, the next token from the encoder's token stream, or from the teacher's backbone; `None` for a
         bidirectional encoder.
-    backbone_logits: `(B, S, J, V)`, the backbone's own beside `student_logits`, if they were asked for.
+    backbone_logits: `(B, S, J, V)`, the backbone's logits at the places of `student_logits`, if requested.
     """
 
     positions: torch.LongTensor | None = None
@@ -44,7 +44,7 @@ class SmtForPreTrainingOutput(ModelOutput):
 
 
 def encoded_positions(segment_starts: torch.Tensor, segment_length: int, with_empty: bool) -> torch.Tensor:
-    """The positions `(P,)` to encode for segments `(S,)`: before and after each, sorted, -1 too if asked for."""
+    """The sorted positions `(P,)` to encode for segments `(S,)`: before and after each, and -1 if `with_empty`."""
     positions = torch.cat([segment_starts - 1, segment_starts + segment_length - 1])
     return torch.unique(torch.cat([positions.new_tensor([-1]), positions]) if with_empty else positions)
 
@@ -61,7 +61,7 @@ class SmtForPreTraining(SmtPreTrainedModel):
         self.teacher = SmtTeacherModel._from_config(config.teacher_config)
         self.student = SmtRnnForCausalLM._from_config(config.student_config)
         teacher_config = config.teacher_config
-        # reads the next token from the causal stream: a help in training, no part of teacher or student
+        # reads the next token from the causal stream: an aid in training, not part of teacher or student
         self.stream_head = (
             nn.Linear(teacher_config.hidden_size, teacher_config.vocab_size, bias=False)
             if teacher_config.encoder_attention == "causal" and teacher_config.backbone_config is None
@@ -70,9 +70,9 @@ class SmtForPreTraining(SmtPreTrainedModel):
         self.post_init()
 
     def tie_weights(self, *args, **kwargs):
-        """As in the library, and of whole modules: FSDP2 refuses a weight that lies in two modules, which it wraps apart.
+        """As in the library, but ties whole modules: FSDP2 refuses a weight that two separately wrapped modules share.
 
-        While a checkpoint is loaded the modules are two, since the library compares what it holds for either.
+        While a checkpoint is loaded, the modules stay separate, because the library compares what it holds for each.
         """
         super().tie_weights(*args, **kwargs)
         wanted = self.get_expanded_tied_weights_keys(all_submodels=True)
@@ -82,14 +82,14 @@ class SmtForPreTraining(SmtPreTrainedModel):
 
     @torch.no_grad()
     def start_from_backbone(self, backbone: PreTrainedModel, seed: int = 0) -> None:
-        """Begins teacher and student from a causal language model, see [`take_over`].
+        """Initialises teacher and student from a causal language model, see [`take_over`].
 
         Args:
-            backbone: of the class and sizes that the teacher's `backbone_config` names.
-            seed: of the projection's directions.
+            backbone: a model of the class and sizes of the teacher's `backbone_config`.
+            seed: seed for the directions of the projection.
 
         Raises:
-            ValueError: if the teacher has no backbone, or another one.
+            ValueError: if the teacher has no backbone, or a different one.
         """
         if self.teacher.backbone is None:
             raise ValueError("the teacher has no backbone: give its configuration a backbone_config")
@@ -97,14 +97,14 @@ class SmtForPreTraining(SmtPreTrainedModel):
         self.student.model.embed_tokens.weight.copy_(self.teacher.embed_tokens.weight)
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The teacher's token embedding: it is the teacher that reads the text. The student's is its own."""
+        """The teacher's token embedding, since the teacher reads the text; the student has its own."""
         return self.teacher.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Embedding):
         self.teacher.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Linear:
-        """The teacher's head, which is the student's too."""
+        """The teacher's head, which the student shares."""
         return self.teacher.get_output_embeddings()
 
     def set_output_embeddings(self, new_embeddings: nn.Linear):
@@ -114,7 +114,7 @@ class SmtForPreTraining(SmtPreTrainedModel):
     def resize_token_embeddings(
         self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True
     ) -> nn.Embedding:
-        """As [`~transformers.PreTrainedModel.resize_token_embeddings`], for teacher, student and stream head alike."""
+        """As [`~transformers.PreTrainedModel.resize_token_embeddings`], for teacher, student and stream head."""
         embeddings = self.teacher.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         vocab_size = embeddings.num_embeddings
         self.student.set_output_embeddings(self.teacher.get_output_embeddings())
@@ -126,15 +126,15 @@ class SmtForPreTraining(SmtPreTrainedModel):
         return embeddings
 
     def positions_for(self, segment_starts, segment_length: int, begins: torch.Tensor | None) -> torch.Tensor:
-        """The positions `(P,)` that a step encodes; the empty context is among them where it may be needed.
+        """The positions `(P,)` that a step encodes, including the empty context if it may be needed.
 
-        It is nearly free in a dense encoding but a whole pass in the paper's, which leaves it out where no document
-        begins inside a segment.
+        The empty context costs almost nothing in a dense encoding, but a whole pass with the paper's encoder, which leaves it
+        out unless a document begins inside a segment.
 
         Args:
             segment_starts: `(S,)`.
             segment_length: J.
-            begins: bool `(B, T)`, the first tokens of documents; `None` where only the first column is one.
+            begins: bool `(B, T)`, the first tokens of documents; `None` if that is only the first column.
         """
         with_empty = self.config.teacher_config.encoder_attention == "causal"
         if not with_empty and begins is not None:
@@ -161,32 +161,32 @@ class SmtForPreTraining(SmtPreTrainedModel):
         run_student: bool = True,
         **kwargs,
     ) -> SmtForPreTrainingOutput:
-        r"""One encoding of the window, and all transitions, futures and readouts that are asked of it.
+        r"""Encodes the window once and computes all requested transitions, futures and readouts from it.
 
-        Columns and positions may lie on the CPU, whatever the device of the tokens; then nothing waits for a GPU.
+        Columns and positions may be on the CPU, whatever the device of the tokens; then nothing waits for a GPU.
 
         Args:
             input_ids: `(B, T)`.
             segment_starts: `(S,)`, columns s; the student runs from the teacher's state before `x_s` over the tokens
                 s..s+J-1 and should end in the teacher's state after them. J = 1 is a transition as in the paper. The
                 state before the first token of a document is that of the empty context.
-            decoded_positions: `(M,)`, positions t in -1..T-1, each among the encoded ones, whose futures are decoded.
-            horizon: future tokens T_f that the decoder predicts; the logits of those past the window are 0.
-            segment_length: J; the gradient goes back so many steps, however long the window is.
-            positions: `(P,)`, the encoded positions in rising order: before and after every segment, and -1 where a document
-                begins in one. See [`positions_for`], which chooses them when `None`.
-            context_length: tokens up to the last encoded position, which the teacher reads; found in `positions` when `None`, for
-                which a compiled graph has to break.
+            decoded_positions: `(M,)`, positions t in -1..T-1 whose futures are decoded; each must be an encoded position.
+            horizon: number of future tokens T_f that the decoder predicts; logits past the window are 0.
+            segment_length: J, the number of steps that the gradient goes back, however long the window is.
+            positions: `(P,)`, the encoded positions in ascending order: before and after every segment, and -1 if a document
+                begins in one. Chosen by [`positions_for`] when `None`.
+            context_length: number of tokens that the teacher reads, up to the last encoded position. Read from `positions` when
+                `None`, which breaks a compiled graph.
             attention_mask: `(B, T)`, 0 for padding.
-            documents: `(B, T)`; nothing crosses from one document into the next, and -1 is padding.
+            documents: `(B, T)`, -1 for padding; nothing crosses from one document into the next.
             detach_teacher: stop the gradient of the predicted and target memories at the teacher.
             read_student: also read the next token from the student's own states.
             read_stream: also read the next token from the encoder's stream.
             read_backbone: also return the backbone's predictions after every token of the segments.
-            run_student: `False` leaves out all that is the student's, to train the teacher alone.
+            run_student: `False` skips everything of the student, to train the teacher alone.
 
         Returns:
-            See [`SmtForPreTrainingOutput`]; the losses are functions of it, see `smt_hf.training.smt`.
+            An [`SmtForPreTrainingOutput`], from which `smt_hf.training.smt` computes the losses.
         """
         check_names(kwargs)
         batch_size, device = len(input_ids), input_ids.device
@@ -250,12 +250,12 @@ class SmtForPreTraining(SmtPreTrainedModel):
         return output
 
     def _decode_futures(self, memory, input_ids, positions, horizon) -> torch.Tensor:
-        """Logits `(B, M, T_f, V)` of the futures of memories `(B, M, K, D)`, those that end alike together.
+        """Logits `(B, M, T_f, V)` of the futures of memories `(B, M, K, D)`; futures of the same length are decoded together.
 
-        In a compiled graph, whose shapes must not depend on numbers, all are decoded to the end, and what lies past the window is
-        dropped.
+        In a compiled graph, where shapes must not depend on values, all futures are decoded in full and the part past the window
+        is dropped.
         """
-        steps = (input_ids.shape[1] - positions).clamp(max=horizon)  # the states that lie in the window
+        steps = (input_ids.shape[1] - positions).clamp(max=horizon)  # the states inside the window
         if torch.compiler.is_compiling():
             decoded = self._decode_together(memory, input_ids, positions, horizon)
             beyond = torch.arange(horizon, device=positions.device) >= steps[:, None]
@@ -271,9 +271,9 @@ class SmtForPreTraining(SmtPreTrainedModel):
         return torch.stack(logits, dim=1)
 
     def _decode_together(self, memory, input_ids, positions, num_steps: int) -> torch.Tensor:
-        """Logits `(B, M, num_steps, V)` of futures of one length."""
+        """Logits `(B, M, num_steps, V)` of futures of the same length."""
         columns = positions[:, None] + torch.arange(1, num_steps + 1, device=positions.device)
-        columns = columns.clamp(max=input_ids.shape[1] - 1)  # the last one is no input
+        columns = columns.clamp(max=input_ids.shape[1] - 1)  # the last token is not an input
         future_ids = input_ids[:, columns_on(input_ids.device, columns)]
         return self.teacher.decode(memory.flatten(0, 1), future_ids.flatten(0, 1)).unflatten(0, memory.shape[:2])
 
@@ -289,7 +289,7 @@ class SmtForPreTraining(SmtPreTrainedModel):
         self.student.model.initial_memory.copy_(self.empty_memory())
 
     def export_student(self) -> SmtRnnForCausalLM:
-        """The student alone: an untied copy, its initial memory set from the teacher's empty context."""
+        """An untied copy of the student alone, with its initial memory set from the teacher's empty context."""
         self.set_initial_memory()
         student = SmtRnnForCausalLM._from_config(self.config.student_config, dtype=self.dtype)
         student.load_state_dict(self.student.state_dict())

@@ -36,7 +36,7 @@ from .pretrained_smt import SmtPreTrainedModel
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[SmtRnnConfig.model_type] = "SmtRnnForCausalLM"
 
 _RECOMPUTE = partial(checkpoint, use_reentrant=False)
-# Where a saved folder keeps the classes that can start from its weights, beside the one that was saved.
+# Where a saved folder keeps the other classes that can start from its weights.
 _AUTO_MAP = {
     "AutoModel": "modeling_smt_rnn.SmtRnnModel",
     "AutoModelForSequenceClassification": "modeling_smt_rnn.SmtRnnForSequenceClassification",
@@ -45,20 +45,20 @@ _AUTO_MAP = {
 
 @dataclass
 class SmtRnnModelOutput(BaseModelOutputWithPast):
-    """`BaseModelOutputWithPast` and, with `output_memory=True`, the memory `(B, T, K, D)` after every kept token."""
+    """`BaseModelOutputWithPast` plus, with `output_memory=True`, the memory `(B, T, K, D)` after every kept token."""
 
     memory: torch.FloatTensor | None = None
 
 
 @dataclass
 class SmtRnnCausalLMOutput(CausalLMOutputWithPast):
-    """`CausalLMOutputWithPast` and, with `output_memory=True`, the memory `(B, T, K, D)` after every kept token."""
+    """`CausalLMOutputWithPast` plus, with `output_memory=True`, the memory `(B, T, K, D)` after every kept token."""
 
     memory: torch.FloatTensor | None = None
 
 
 class SmtRnnPreTrainedModel(SmtPreTrainedModel):
-    """Weights, loading and saving of the student."""
+    """Base class for initialising, loading and saving students."""
 
     config: SmtRnnConfig
     base_model_prefix = "model"
@@ -75,13 +75,13 @@ class SmtRnnPreTrainedModel(SmtPreTrainedModel):
             init.normal_(module.initial_memory)
 
     def save_pretrained(self, save_directory, **kwargs):
-        """As [`~transformers.PreTrainedModel.save_pretrained`]; the saved configuration knows the other classes too."""
+        """As [`~transformers.PreTrainedModel.save_pretrained`], but the saved configuration also names the other classes."""
         if self._auto_class is not None:
             self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **_AUTO_MAP}
         super().save_pretrained(save_directory, **kwargs)
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=_RECOMPUTE, **kwargs):
-        """A recurrence recomputes whole segments of time, see `checkpoint_steps` of [`SmtRnnModel.forward`], not layers."""
+        """Recomputes whole segments of time instead of layers, see `checkpoint_steps` of [`SmtRnnModel.forward`]."""
         for module in self.modules():
             if isinstance(module, SmtRnnModel):
                 module.gradient_checkpointing = enable
@@ -104,7 +104,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         self.post_init()
 
     def start_memory(self, batch_size: int) -> torch.Tensor:
-        """The memory before any token, `(B, K, D)`: the learned initial memory, normalised."""
+        """The memory before any token, `(B, K, D)`: the normalised learned initial memory."""
         return normalize_memory(self.initial_memory, self.config).expand(batch_size, -1, -1)
 
     def update(self, memory: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
@@ -120,7 +120,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         return self.cell(memory, self.embed_tokens(input_ids))
 
     def readout_features(self, memory: torch.Tensor) -> torch.Tensor:
-        """What the output head reads from a memory: `(..., K, D)` -> `(..., D)`."""
+        """The features of a memory for the output head: `(..., K, D)` -> `(..., D)`."""
         return read_memory(self.decoder, memory)
 
     def unroll(
@@ -139,12 +139,12 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         Args:
             inputs_embeds: `(B, T, D)`.
             memory: `(B, K, D)`, the state before the first token.
-            begins: bool `(B, T)`, tokens before which the memory goes back to the initial one; the first column is left to
-                `memory`.
-            moves: bool `(B, T)`; where it is `False`, at padding, the memory does not move.
-            cuts: bool `(B, T)`, or a list of T for all rows: tokens before which the memory is detached.
-            keep: the last `keep` steps are returned, every step when 0; or a 1-D tensor of step indices, in any order.
-            initial_memory: `(B, K, D)`, where a new document starts from; the learned initial memory when `None`.
+            begins: bool `(B, T)`, tokens before which the memory is reset to the initial one; ignored in the first column, which
+                starts from `memory`.
+            moves: bool `(B, T)`, `False` at padding, where the memory does not change.
+            cuts: bool `(B, T)`, or a list of T values for all rows: tokens before which the memory is detached.
+            keep: number of last steps to return, 0 for all; or a 1-D tensor of step indices, in any order.
+            initial_memory: `(B, K, D)`, the start of every new document; the learned initial memory when `None`.
             checkpoint_steps: C; the backward pass recomputes C steps at a time from the memory before them.
 
         Returns:
@@ -160,7 +160,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
             states = []
             for t, token in enumerate(
                 inputs_embeds.unbind(dim=1), first
-            ):  # whose gradient is stacked once, at the end
+            ):  # so that its gradient is stacked once, at the end
                 if isinstance(cuts, torch.Tensor):
                     memory = torch.where(cuts[:, t, None, None], memory.detach(), memory)
                 elif cuts is not None and cuts[t]:
@@ -186,10 +186,10 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         return torch.stack([by_step[t] for t in kept], dim=1), memory
 
     def unroll_side_by_side(self, inputs_embeds, begins, checkpoint_steps=None):
-        """What [`unroll`] gives for whole rows from the initial memory, in as many steps as the longest document has.
+        """Same as [`unroll`] for whole rows from the initial memory, in as many steps as the longest document has tokens.
 
-        All documents of all rows take their first step together, then their second, and so on while they last. A
-        flattening collator makes one row of a batch: token by token it would take as many steps as the batch has tokens.
+        All documents of all rows take their first step together, then their second, and so on until they end. A flattening
+        collator makes one row of a batch, which would take one step for every token of the batch.
         """
         starts = begins.flatten().nonzero()[:, 0]
         lengths = torch.diff(starts, append=starts.new_tensor([begins.numel()]))
@@ -217,7 +217,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         return states, states[:, -1]
 
     def _features(self, states: torch.Tensor, checkpoint_steps: int | None) -> torch.Tensor:
-        """[`readout_features`] of `(B, T, K, D)`, recomputed in the backward pass where the recurrence is."""
+        """[`readout_features`] of `(B, T, K, D)`, recomputed in the backward pass if the recurrence is."""
         if checkpoint_steps is None:
             return self.readout_features(states)
         pieces = states.split(checkpoint_steps, dim=1)
@@ -245,33 +245,32 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         r"""Reads tokens one after another.
 
         Args:
-            input_ids: `(B, T)`; or `inputs_embeds` `(B, T, D)`, exactly one of them.
-            attention_mask: `(B, T)` or `(B, earlier + T)`, 0 for padding anywhere: the memory does not move there.
-            cache: an [`SmtRnnCache`] to continue from; it is updated in place. After it the sequence may be empty: the
-                features are then those of its memory as it is, `(B, 1, D)`.
+            input_ids: `(B, T)`. Give either `input_ids` or `inputs_embeds` `(B, T, D)`.
+            attention_mask: `(B, T)` or `(B, earlier + T)`, 0 for padding, which may be anywhere and does not change the memory.
+            cache: an [`SmtRnnCache`] to continue from, updated in place. With it, the sequence may be empty; the features are
+                then those of its current memory, `(B, 1, D)`.
             use_cache: return the cache (created if none was given).
-            documents: `(B, T)`; the memory starts afresh wherever the id changes within a row. -1 is padding, as 0 of
-                `attention_mask` is.
+            documents: `(B, T)`; the memory is reset wherever the id changes within a row. -1 is padding, like 0 in
+                `attention_mask`.
             output_memory: also return the memory after every kept token.
             steps_to_keep: number of last steps (0: all) or a 1-D tensor of step indices to return features for.
             output_hidden_states: also return the token embeddings and the features, both of every token.
-            detach_readout: cut the features from the memory in the autograd graph.
-            bptt_horizon: H, truncated back-propagation through time: the memory is detached after every H tokens of a
-                document, padding not counted, so that the gradient goes back H steps at most; over the whole sequence when
-                `None`.
-            checkpoint_steps: C; the backward pass recomputes the sequence in segments of C steps instead of keeping what
-                every step computed. With `gradient_checkpointing_enable()` it is the square root of the length.
+            detach_readout: detach the features from the memory in the autograd graph.
+            bptt_horizon: H for truncated back-propagation through time: the memory is detached after every H tokens of a
+                document, without padding, so that the gradient goes back at most H steps; over the whole sequence when `None`.
+            checkpoint_steps: C; the backward pass recomputes the sequence in segments of C steps instead of storing the
+                activations of every step. The square root of the length with `gradient_checkpointing_enable()`.
             past_key_values: the name of `cache` up to transformers 5.23.
-            position_ids: `(B, T)` or `(1, T)`, read only for packed rows: without `documents` or a cache, a position 0
-                after the first begins a document. A recurrence needs no positions.
+            position_ids: `(B, T)` or `(1, T)`, used only for packed rows: without `documents` or a cache, every position 0
+                after the first token begins a document. A recurrence needs no positions.
 
         Returns:
             `last_hidden_state` `(B, T', D)`, the readout features after every kept token.
 
         Raises:
-            ValueError: if both or none of `input_ids` and `inputs_embeds` are given, both `cache` and `past_key_values`,
-                the sequence is empty, `attention_mask`, `documents` or the cache's memory has another shape, or a number of
-                steps is below 1.
+            ValueError: if both or neither of `input_ids` and `inputs_embeds` are given, or both `cache` and `past_key_values`;
+                if the sequence is empty; if `attention_mask`, `documents` or the cache's memory has another shape; or if a
+                number of steps is below 1.
             TypeError: if `cache` is a cache of keys and values.
         """
         check_names({**kwargs, "position_ids": position_ids})
@@ -307,12 +306,12 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         if documents is None and not continues:
             packed = documents = packed_documents(position_ids, (batch_size, length), attention_mask)
         if attention_mask is None and documents is not None and packed is None and use_cache is not False:
-            attention_mask = documents >= 0  # the last memory is that of the last token
+            attention_mask = documents >= 0  # the last memory is the one after the last token
         begins = None
         if documents is not None:
             documents = documents if attention_mask is None else documents.masked_fill(~attention_mask, -1)
             begins = document_starts(documents)
-        # The library's hidden states are those of every token, whatever is kept of the logits.
+        # The library's hidden states cover every token, whichever logits are kept.
         steps_to_unroll = 0 if output_hidden_states else steps_to_keep
         whole = isinstance(steps_to_unroll, int) and steps_to_unroll == 0
         if length == 0:
@@ -346,7 +345,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
 
 
 def check_steps(**steps: int | None) -> None:
-    """Checks numbers of steps, where they are given.
+    """Checks the given numbers of steps.
 
     Raises:
         ValueError: naming the argument.
@@ -357,7 +356,7 @@ def check_steps(**steps: int | None) -> None:
 
 
 def check_fits(memory: torch.Tensor, batch_size: int, config: SmtRnnConfig) -> None:
-    """Checks that the memory of a cache is one of this student, with a row for each of the inputs.
+    """Checks that the memory of a cache fits the student and has one row per input.
 
     Raises:
         ValueError: naming both shapes.
@@ -370,7 +369,7 @@ def check_fits(memory: torch.Tensor, batch_size: int, config: SmtRnnConfig) -> N
 
 
 class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
-    """The student as a causal language model: what SMT and DMT train, and what `generate()` serves."""
+    """The student as a causal language model, trained by SMT and DMT and used with `generate()`."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # if config.tie_word_embeddings
 
@@ -416,17 +415,17 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
         r"""Reads tokens and predicts the next ones; with `labels` its backward pass is back-propagation through time.
 
         Args:
-            labels: `(B, T)` token ids, usually `input_ids` themselves (they are shifted here), -100 is ignored. A label
-                that begins a document (see `documents`) is ignored too, and one of padding: a row counts the same wherever it
-                is padded.
-            shift_labels: `(B, T)` targets that are aligned already, in place of `labels`: number t is read from the memory
-                after token t, -100 is ignored. Not in the signature, for the stock `Trainer` would take it for required.
+            labels: `(B, T)` token ids, usually the same as `input_ids` (they are shifted here); -100 is ignored. The first label
+                of a document (see `documents`) and labels of padding are ignored too, so the loss of a row does not depend on
+                where it is padded.
+            shift_labels: `(B, T)` targets that are already aligned, instead of `labels`: target t is predicted from the memory
+                after token t; -100 is ignored. Not in the signature, because the stock `Trainer` would treat it as required.
             logits_to_keep: number of last positions (0: all) or a 1-D tensor of positions to compute logits for.
 
         The other arguments are those of [`SmtRnnModel.forward`].
 
         Returns:
-            `logits` `(B, T', V)`: at position t those of token t + 1, read from the memory after token t.
+            `logits` `(B, T', V)`: at position t the logits of token t + 1, read from the memory after token t.
 
         Raises:
             ValueError: if `labels` and `logits_to_keep` are given together, or as [`SmtRnnModel.forward`] does.
@@ -472,13 +471,13 @@ class SmtRnnForCausalLM(SmtRnnPreTrainedModel, SmtRnnGenerationMixin):
 
 
 class SmtRnnForSequenceClassification(SmtRnnPreTrainedModel):
-    """The student as a classifier of whole texts: a linear `score` of what it remembers after the last real token.
+    """The student as a classifier of whole texts: a linear `score` of its memory after the last real token.
 
-    The score reads the readout's features of that one memory, as the output head of [`SmtRnnForCausalLM`] does; loaded from
-    a language model it starts anew. `num_labels` and `problem_type` of the configuration mean what they do in the library.
+    The score reads the readout features of that memory, like the output head of [`SmtRnnForCausalLM`]. It is newly initialised
+    when loaded from a language model. `num_labels` and `problem_type` of the configuration work as in the library.
     """
 
-    accepts_loss_kwargs = False  # the loss is a mean over the rows of a batch, whatever it is of
+    accepts_loss_kwargs = False  # the loss is a mean over the rows of one batch
     _absent_elsewhere = ("score.weight",)
     _further_elsewhere = ("lm_head.weight",)
 
@@ -505,11 +504,11 @@ class SmtRnnForSequenceClassification(SmtRnnPreTrainedModel):
         r"""Reads tokens and scores the labels.
 
         Args:
-            attention_mask: `(B, T)`, 0 for padding anywhere. Without it every token is read, `pad_token_id` too.
-            labels: `(B,)` class ids; `(B,)` or `(B, num_labels)` numbers for regression; `(B, num_labels)` zeros and ones for
-                several labels at once.
+            attention_mask: `(B, T)`, 0 for padding, which may be anywhere. Without it, every token is read, even `pad_token_id`.
+            labels: `(B,)` class ids; `(B,)` or `(B, num_labels)` values for regression; `(B, num_labels)` zeros and ones for
+                multi-label classification.
 
-        The other arguments are those of [`SmtRnnModel.forward`], but for `steps_to_keep`.
+        The other arguments are those of [`SmtRnnModel.forward`], except `steps_to_keep`.
 
         Returns:
             `logits` `(B, num_labels)`.
@@ -529,7 +528,7 @@ class SmtRnnForSequenceClassification(SmtRnnPreTrainedModel):
                 **kwargs,
                 "steps_to_keep": 1,
                 "return_dict": True,
-            },  # padding leaves the memory as the last token left it
+            },  # padding does not change the memory after the last token
         )
         logits = self.score(outputs.last_hidden_state[:, -1])
         loss = None

@@ -20,10 +20,10 @@ from .pretrained_smt import SmtPreTrainedModel
 class SmtTeacherOutput(ModelOutput):
     """What the encoder returns.
 
-    memory: `(B, N, K, D)`, the memory state after each asked position.
+    memory: `(B, N, K, D)`, the memory state after each requested position.
     last_hidden_state: `(B, T, D)`, the causal token stream; `None` for a bidirectional encoder.
-    backbone_logits: `(B, T, V)`, the backbone's own of the next token, if they were asked for.
-    backbone_start_logits: `(B, V)`, those of the first token of a document, if the backbone has a bos token.
+    backbone_logits: `(B, T, V)`, the backbone's logits for the next token, if requested.
+    backbone_start_logits: `(B, V)`, the same for the first token of a document, if the backbone has a bos token.
     """
 
     memory: torch.FloatTensor | None = None
@@ -62,7 +62,7 @@ class SmtTeacherModel(SmtPreTrainedModel):
             init.normal_(module.memory_registers, std=self.config.initializer_range)
 
     def train(self, mode: bool = True):
-        """As in torch; a frozen backbone stays as it is read, without dropout."""
+        """As in torch, but a frozen backbone stays in evaluation mode, without dropout."""
         super().train(mode)
         if self.backbone is not None and not any(p.requires_grad for p in self.backbone.parameters()):
             self.backbone.eval()
@@ -75,20 +75,20 @@ class SmtTeacherModel(SmtPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         documents: torch.LongTensor | None = None,
     ) -> torch.Tensor:
-        """Memory states of many prefixes of a sequence.
+        """Encodes many prefixes of a sequence into memory states.
 
         Args:
             input_ids: `(B, T)`.
-            positions: `(N,)` or `(B, N)`, column indices t: the state after `x_{<=t}`; -1 is the empty context, as is a column
-                of padding. On the CPU they make no GPU wait.
+            positions: `(N,)` or `(B, N)`, column indices t for the states after `x_{<=t}`. -1 is the empty context, and so is a
+                column of padding. Positions on the CPU avoid waiting for a GPU.
             attention_mask: `(B, T)`, 0 for padding, which no state sees.
-            documents: `(B, T)`; a state sees the tokens of its own document only, and -1 is padding.
+            documents: `(B, T)`, -1 for padding; a state sees only the tokens of its own document.
 
         Returns:
             `(B, N, K, D)`.
 
         Raises:
-            ValueError: if positions are no integers of these shapes, or one lies outside -1..T-1.
+            ValueError: if positions are not integers of these shapes, or one is outside -1..T-1.
         """
         return self(input_ids, positions, attention_mask, documents, return_dict=True).memory
 
@@ -102,9 +102,9 @@ class SmtTeacherModel(SmtPreTrainedModel):
         output_backbone_logits: bool = False,
         **kwargs,
     ) -> SmtTeacherOutput:
-        """Encodes; see [`encode`] for the arguments. Without `positions`, the state after the last token of every row, padding aside.
+        """Encodes the contexts; see [`encode`] for the arguments. Without `positions`, only those after the last real token of each row.
 
-        With `output_backbone_logits` the backbone's own predictions are returned too.
+        With `output_backbone_logits`, the backbone's own predictions are returned too.
         """
         check_names(kwargs)
         batch_size, length = input_ids.shape
@@ -138,11 +138,11 @@ class SmtTeacherModel(SmtPreTrainedModel):
         return output
 
     def _encode_dense(self, input_ids, tokens, start, given_positions, documents) -> SmtTeacherOutput:
-        """One pass: a causal token stream, and K registers a position that see its prefix and each other.
+        """Encodes in one pass: a causal token stream, and K registers per position that see its prefix and each other.
 
-        `tokens` `(B, T, D)` stand for the ids; those of a backbone, its projected hidden states, go into the last register of
-        their position too, and `start` `(B, D)` into that of the empty context. Rows that are one document each and have their
-        registers at the same positions, `documents` `None` and `given_positions` `(N,)`, share one mask.
+        `tokens` `(B, T, D)` are the embedded ids or the projected hidden states of a backbone. The latter are also added to the
+        last register of their position, and `start` `(B, D)` to that of the empty context. If every row is one document
+        (`documents` is `None`) and all rows have the same positions (`given_positions` `(N,)`), they share one mask.
         """
         (batch_size, length), num_positions = input_ids.shape, given_positions.shape[-1]
         positions = columns_on(input_ids.device, given_positions).expand(batch_size, -1)
@@ -159,7 +159,7 @@ class SmtTeacherModel(SmtPreTrainedModel):
         stream = torch.arange(length, device=input_ids.device).expand(batch_size, -1)
         position_ids = torch.cat([stream, (positions[..., None] + 1 + offsets).flatten(1)], dim=1)
 
-        # Every column gets the last token it may see, its document, and its group (the stream is group -1).
+        # Every column has the last token that it may see, its document, and its group (-1 for the stream).
         last_seen = torch.cat([stream, positions.repeat_interleave(num_registers, dim=1)], dim=1)
         rows = inputs if documents is not None or given_positions.dim() > 1 else inputs[:1]
         documents = torch.zeros_like(input_ids) if documents is None else documents
@@ -183,7 +183,7 @@ class SmtTeacherModel(SmtPreTrainedModel):
         return SmtTeacherOutput(normalize_memory(memory, self.config), hidden_states[:, :length])
 
     def _encode_each(self, input_ids, positions, documents) -> torch.Tensor:
-        """The paper's encoder: the context of every position by itself, attending in both directions."""
+        """The paper's encoder: encodes the context of every position separately, with bidirectional attention."""
         documents = torch.zeros_like(input_ids) if documents is None else documents
         (batch_size, length), num_positions = input_ids.shape, positions.shape[-1]
         positions = columns_on(input_ids.device, positions).expand(batch_size, -1)
@@ -211,10 +211,10 @@ class SmtTeacherModel(SmtPreTrainedModel):
             future_ids: `(M, T_f)`, the tokens that follow the context of each memory.
 
         Returns:
-            `(M, T_f, V)`; the first logits come from the memory alone.
+            `(M, T_f, V)`; the first logits depend on the memory alone.
         """
         num_registers, hidden_states = memory.shape[1], memory
-        if future_ids.shape[1] > 1:  # of no tokens NEFTune can make no noise
+        if future_ids.shape[1] > 1:  # NEFTune cannot make noise for zero tokens
             hidden_states = torch.cat([memory, self.embed_tokens(future_ids[:, :-1])], dim=1)
         position_ids = torch.arange(hidden_states.shape[1], device=memory.device)
 
@@ -231,14 +231,14 @@ class SmtTeacherModel(SmtPreTrainedModel):
 
 
 def register_blocks(mask: torch.Tensor, length: int, positions: torch.Tensor, num_registers: int) -> list[tuple]:
-    """Cuts the dense mask into blocks that leave out what no row of theirs sees.
+    """Cuts the dense mask into blocks without the columns that none of their rows see.
 
     The stream sees the stream; the registers of a few neighbouring positions see the stream up to the last of these
-    positions, and themselves. Without this, attention costs the square of all tokens and registers together.
+    positions, and themselves. Without this, the cost of attention is quadratic in all tokens and registers together.
 
     Args:
         mask: `(B, 1, L, L)` with L = `length` + N K.
-        length: tokens of the stream.
+        length: number of tokens in the stream.
         positions: `(B, N)`.
         num_registers: K.
 

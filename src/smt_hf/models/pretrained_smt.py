@@ -1,12 +1,12 @@
-"""What all models share: loading that draws no weight at random unless it is asked to."""
+"""The base of all models: loading that never initialises a weight at random unless asked to."""
 
 import copy
 
 from torch import nn
 from transformers import PreTrainedModel
 
-# The Auto class that loads a class. A folder that a model of one of these was saved to carries its code and names it, so that
-# `trust_remote_code=True` loads it without this package; so do the folders of a model's parts, wherever its code came from.
+# The Auto class that loads each class. A folder to which one of these was saved includes its code and names it, so that
+# `trust_remote_code=True` loads it without this package; so do folders of a model's parts, wherever its code came from.
 _AUTO_CLASSES = {
     "SmtRnnModel": "AutoModel",
     "SmtRnnForCausalLM": "AutoModelForCausalLM",
@@ -17,14 +17,14 @@ _AUTO_CLASSES = {
 
 
 class SmtPreTrainedModel(PreTrainedModel):
-    """Base of teacher, student and both together."""
+    """Base class of teacher, student and the joint model."""
 
     supports_gradient_checkpointing = True
     _no_split_modules = ["SmtBlock"]
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    # What a checkpoint of another class may lack, and what it may hold besides: beginnings of names.
+    # Prefixes of the weights that a checkpoint of another class may lack, and of those that it may hold in addition.
     _absent_elsewhere = ()
     _further_elsewhere = ()
 
@@ -42,18 +42,18 @@ class SmtPreTrainedModel(PreTrainedModel):
         output_loading_info: bool = False,
         **kwargs,
     ):
-        """[`~transformers.PreTrainedModel.from_pretrained`], which refuses weights that are not this model's.
+        """As [`~transformers.PreTrainedModel.from_pretrained`], but refuses weights that do not match the model.
 
         Args:
             pretrained_model_name_or_path: folder or Hub id.
-            strict: refuse a checkpoint that lacks weights or holds further ones. `False` draws what is missing at random
-                and leaves out what is unexpected, as other models of the library do.
-            ignore_mismatched_sizes: draw at random what the checkpoint holds in another shape than the configuration says.
+            strict: refuse a checkpoint with missing or unexpected weights. `False` initialises missing weights at random and
+                ignores unexpected ones, like other models of the library.
+            ignore_mismatched_sizes: initialise at random the weights whose shape in the checkpoint differs from the configuration.
             output_loading_info: also return the library's dictionary of missing, unexpected and mismatched weights.
 
         Raises:
-            ValueError: naming weights that are missing, unexpected, of another shape, or tied by the configuration
-                though they differ.
+            ValueError: naming weights that are missing, unexpected or of another shape, or that differ although the
+                configuration ties them.
         """
         model, info = super().from_pretrained(
             pretrained_model_name_or_path,
@@ -72,7 +72,7 @@ class SmtPreTrainedModel(PreTrainedModel):
         return (model, info) if output_loading_info else model
 
     def load_state_dict(self, state_dict, *args, **kwargs):
-        """[`torch.nn.Module.load_state_dict`], for which a tied weight may stand under any one of its names."""
+        """As [`torch.nn.Module.load_state_dict`], but a tied weight may have any one of its names."""
         if self.all_tied_weights_keys:
             tensors = self.state_dict(keep_vars=True)
             given = {id(tensors[name]): name for name in tensors if name in state_dict}
@@ -84,13 +84,13 @@ class SmtPreTrainedModel(PreTrainedModel):
 
 
 def weight_faults(model: SmtPreTrainedModel, info: dict, strict: bool = True, any_shape: bool = False) -> str:
-    """In what a checkpoint is not the model's.
+    """Describes how a checkpoint does not match its model.
 
     Args:
-        model: as it was loaded.
-        info: what `from_pretrained(..., output_loading_info=True)` returned beside it.
-        strict: count missing, unexpected and untied weights.
-        any_shape: do not count other shapes.
+        model: the loaded model.
+        info: the loading info that `from_pretrained(..., output_loading_info=True)` returned with it.
+        strict: report missing, unexpected and untied weights.
+        any_shape: do not report other shapes.
 
     Returns:
         The faults and the first weights of each, in one line; empty if there are none.
@@ -111,14 +111,14 @@ def weight_faults(model: SmtPreTrainedModel, info: dict, strict: bool = True, an
 
 
 def missing_weights(model: nn.Module, names) -> list[str]:
-    """Those of `names`, which `load_state_dict` did not find, whose tensor was found under no other name either."""
+    """Of the `names` that `load_state_dict` did not find, those whose tensor was not found under another name either."""
     tensors = model.state_dict(keep_vars=True)
     found = {id(tensor) for name, tensor in tensors.items() if name not in names}
     return [name for name in names if id(tensors[name]) not in found]
 
 
 def first_of(names) -> str:
-    """The first three names, and how many more there are."""
+    """The first three names, and the number of further ones."""
     names = sorted(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
