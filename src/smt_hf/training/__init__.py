@@ -1,4 +1,4 @@
-"""Trainers of SMT, DMT and BPTT, on `transformers.Trainer` and Accelerate."""
+"""Trainers for SMT, DMT and BPTT, built on `transformers.Trainer` and Accelerate."""
 
 from .bptt import BpttTrainer, BpttTrainingArguments
 from .dmt import DmtTrainer, DmtTrainingArguments

@@ -1,4 +1,4 @@
-"""What the arguments of the trainers share."""
+"""The arguments that all trainers share."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,7 +15,7 @@ from .supported import check_sharding
 @described
 @dataclass
 class TimedTrainingArguments(TrainingArguments):
-    """`TrainingArguments` with the defaults of the paper's recipes and a time limit."""
+    """`TrainingArguments` with the defaults of the paper's recipes, plus a time limit."""
 
     _argument_group_name = "training"
 
@@ -26,42 +26,42 @@ class TimedTrainingArguments(TrainingArguments):
     )
     lr_scheduler_kwargs: dict | str | None = field(
         default=None,
-        metadata={"help": "Options of the schedule as JSON; a '..._steps' below 1 is a share of the training."},
+        metadata={"help": "Options of the schedule as JSON; a '..._steps' option below 1 is a fraction of the training."},
     )
     warmup_steps: float = field(
-        default=0.01, metadata={"help": "Warm-up steps; below 1, the share of the training spent warming up."}
+        default=0.01, metadata={"help": "Number of warm-up steps; below 1, the fraction of the training spent warming up."}
     )
     muon: bool = field(
         default=False,
-        metadata={"help": "Muon for the hidden weight matrices, AdamW for everything else."},
+        metadata={"help": "Use Muon for the hidden weight matrices and AdamW for everything else."},
     )
     max_train_seconds: float | None = field(
         default=None,
         metadata={
-            "help": "Stop after so many seconds of training; the learning rate schedule then follows the time. "
-            "Evaluation does not count."
+            "help": "Stop after this many seconds of training, not counting evaluation; the learning rate schedule then "
+            "follows the time."
         },
     )
     train_clock: Literal["wall", "cpu"] = field(
         default="wall",
-        metadata={"help": "What max_train_seconds counts: 'wall' seconds or the 'cpu' seconds of the process."},
+        metadata={"help": "What max_train_seconds counts: 'wall' seconds or 'cpu' seconds of the process."},
     )
     accept_changes: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Settings that a resumed run may have otherwise than its checkpoint, such as 'seed' or 'data'; they are "
-            "recorded. Otherwise a changed setting is refused."
+            "help": "Settings of a resumed run that may differ from its checkpoint, such as 'seed' or 'data'; the changes are "
+            "recorded. Other changed settings are refused."
         },
     )
     logging_nan_inf_filter: bool = field(
         default=False,
         metadata={
-            "help": "Off: a loss that is no finite number ends the training, and to leave it out of the logs every step would "
-            "wait for the device."
+            "help": "Off, because a loss that is not finite ends the training, and filtering it from the logs would make every "
+            "step wait for the device."
         },
     )
-    use_cache: bool = field(default=True, metadata={"help": "Kept in the saved configuration, for generation."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Off: the models take what the data gives."})
+    use_cache: bool = field(default=True, metadata={"help": "Value in the saved configuration, for generation."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Off, because the losses read columns that the models do not name."})
 
     def __post_init__(self):
         if not self.output_dir:
@@ -76,30 +76,30 @@ class TimedTrainingArguments(TrainingArguments):
 
     @property
     def order_seed(self) -> int:
-        """What the order of the data is drawn from: `data_seed`, or `seed` without one."""
+        """The seed for the order of the data: `data_seed`, or `seed` if there is none."""
         return self.seed if self.data_seed is None else self.data_seed
 
     def __getstate__(self) -> dict:
-        """What is pickled, into `training_args.bin` for one: everything but the token."""
+        """Pickles everything but the Hub token, for example into `training_args.bin`."""
         return {**self.__dict__, "hub_token": None}
 
 
 @described
 @dataclass
 class MemoryTrainingArguments(TimedTrainingArguments):
-    """[`TimedTrainingArguments`] of a student: rollouts during evaluation, and a warning when the memories collapse."""
+    """[`TimedTrainingArguments`] for a student, with rollouts during evaluation and a warning when the memories collapse."""
 
     eval_rollout_steps: int = field(
-        default=128, metadata={"help": "Steps of the student's cold-start rollout at every evaluation; 0: none."}
+        default=128, metadata={"help": "Number of steps of the student's cold-start rollout at every evaluation; 0: none."}
     )
-    eval_rollout_batches: int = field(default=2, metadata={"help": "Evaluation batches that are rolled out."})
+    eval_rollout_batches: int = field(default=2, metadata={"help": "Number of evaluation batches to roll out."})
     kd_temperature: float = field(
-        default=1.0, metadata={"help": "Temperature by which both predictions are softened before kd compares them."}
+        default=1.0, metadata={"help": "Temperature that softens both predictions before kd compares them."}
     )
     collapse_variance: float = field(
         default=1e-3,
         metadata={
-            "help": "Warn when memory_variance, the variance of memories over contexts as a share of their mean square, "
+            "help": "Warn when memory_variance, the variance of memories over contexts as a fraction of their mean square, "
             "stays below this; 0: never."
         },
     )
@@ -111,16 +111,16 @@ class MemoryTrainingArguments(TimedTrainingArguments):
 @described
 @dataclass
 class TaughtTrainingArguments(MemoryTrainingArguments):
-    """[`MemoryTrainingArguments`] of a student that has a teacher."""
+    """[`MemoryTrainingArguments`] for a student that has a teacher."""
 
     drift_steps: int = field(
         default=16,
-        metadata={"help": "Steps of the cold-start rollout whose drift is logged during training; 0: none."},
+        metadata={"help": "Number of steps of the cold-start rollout whose drift is logged during training; 0: none."},
     )
 
 
 def check_something_to_train(arguments, terms) -> None:
-    """Checks that a training has a loss.
+    """Checks that there is a loss to train on.
 
     Raises:
         InputError: if the weights of all terms are 0.

@@ -1,4 +1,4 @@
-"""BPTT: the student alone, by back-propagation through time, full or truncated."""
+"""BPTT: trains the student alone by back-propagation through time, full or truncated."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,27 +25,27 @@ from .terms import Step, Term, kd_term
 class BpttTrainingArguments(MemoryTrainingArguments):
     """Arguments of [`BpttTrainer`]: how far the gradient goes back, and what happens to the memory between steps.
 
-    Full back-propagation through the window is the default. With `bptt_horizon: H` the window is cut into segments of H
-    steps; the memory goes from one to the next, the gradient does not, and all of them make one optimiser step. With
-    `carry_memory` every segment is an optimiser step of its own, and the memory goes on through the whole text.
+    The default is full back-propagation through the window. With `bptt_horizon: H`, the window is cut into segments of H
+    steps; the memory passes from one segment to the next, the gradient does not, and all segments make one optimiser step.
+    With `carry_memory`, every segment is a separate optimiser step, and the memory is carried through the whole text.
     """
 
-    context_length: int = field(default=128, metadata={"help": "Tokens of a window that the student reads."})
+    context_length: int = field(default=128, metadata={"help": "Number of tokens of a window that the student reads."})
     bptt_horizon: int | None = field(
         default=None,
-        metadata={"help": "Steps that the gradient goes back at most; the whole window by default (full BPTT)."},
+        metadata={"help": "Maximum number of steps that the gradient goes back; the whole window by default (full BPTT)."},
     )
     carry_memory: bool = field(
         default=False,
         metadata={
-            "help": "Make an optimiser step of every bptt_horizon tokens and carry the memory from step to step through "
-            "the whole text, in as many streams as a step has windows."
+            "help": "Take an optimiser step every bptt_horizon tokens and carry the memory from step to step through the "
+            "whole text, in as many parallel streams as a step has windows."
         },
     )
     train_start: bool = field(
         default=True,
         metadata={
-            "help": "Also predict the first token of every window and document, from the initial memory; the stock "
+            "help": "Also predict the first token of every window and document from the initial memory, which the stock "
             "Trainer does not."
         },
     )
@@ -55,8 +55,8 @@ class BpttTrainingArguments(MemoryTrainingArguments):
     checkpoint_steps: int | None = field(
         default=None,
         metadata={
-            "help": "Recompute the student's steps in the backward pass, so many at a time, instead of keeping what they "
-            "computed: less memory, a third more time. gradient_checkpointing takes the square root of the length."
+            "help": "Recompute the student's steps in the backward pass, this many at a time, instead of storing their "
+            "activations: less memory, a third more time. gradient_checkpointing uses the square root of the length."
         },
     )
 
@@ -79,17 +79,17 @@ class BpttTrainingArguments(MemoryTrainingArguments):
 
     @property
     def window_length(self) -> int:
-        """Tokens a window must have: the context and the target of its last state."""
+        """Number of tokens a window must have: the context and the target of its last state."""
         return self.context_length + 1
 
 
 @dataclass(frozen=True)
 class BpttPlan:
-    """What the student reads of a window.
+    """The part of a window that the student reads.
 
     Attributes:
-        length: tokens; the last of a window is a target only, unless targets are aligned.
-        trains_start: whether the first token of every document is predicted, from the initial memory.
+        length: number of tokens; the last token of a window is only a target, unless the targets are aligned.
+        trains_start: whether the first token of every document is predicted from the initial memory.
     """
 
     length: int
@@ -97,12 +97,12 @@ class BpttPlan:
 
 
 class BpttOutput(NamedTuple):
-    """What the loss reads.
+    """The inputs of the loss.
 
-    logits: `(B, T, V)`, of the next token after every token.
-    start_logits: `(V,)`, of the first token, from the initial memory; `None` where it is not trained.
-    memory: `(B, T, K, D)`, after every token.
-    backbone_logits: `(B, T, V)`, the predictions of a language model, if they are learned.
+    logits: `(B, T, V)`, for the next token after every token.
+    start_logits: `(V,)`, for the first token, from the initial memory; `None` if it is not trained.
+    memory: `(B, T, K, D)`, the memory after every token.
+    backbone_logits: `(B, T, V)`, the predictions of a language model, if they are distilled.
     """
 
     logits: torch.Tensor
@@ -112,19 +112,19 @@ class BpttOutput(NamedTuple):
 
 
 def readout_targets(batch: Batch, plan: BpttPlan) -> torch.Tensor:
-    """`(B, T)`, the targets after every token that is read; with those of the initial memory `(B, T + T + 1)`."""
+    """The targets `(B, T)` after every token read; `(B, T + T + 1)` with those of the initial memory."""
     targets = batch.targets[:, 1 : plan.length + 1]
     if not plan.trains_start:
         return targets
     starts = batch.start_targets
     if batch.continued is not None:
         starts = starts.clone()
-        starts[:, -1] = IGNORED  # the next segment's first token
+        starts[:, -1] = IGNORED  # the first token of the next segment
     return torch.cat([targets, starts], dim=1)
 
 
 def readout_loss(output: BpttOutput, targets: torch.Tensor) -> LossTerm:
-    """The next-token loss of every memory that is read, the initial one too."""
+    """The next-token loss of every memory, including the initial one if it is trained."""
     length = output.logits.shape[1]
     term = cross_entropy(output.logits, targets[:, :length])
     if output.start_logits is None:
@@ -136,23 +136,23 @@ def readout_loss(output: BpttOutput, targets: torch.Tensor) -> LossTerm:
 
 
 class BpttTrainer(MemoryTrainer):
-    """Trains an [`SmtRnnForCausalLM`] on the next token, from new weights or from a checkpoint: SMT's rival and finisher.
+    """Trains an [`SmtRnnForCausalLM`] on the next token, from new weights or a checkpoint: an alternative to SMT, or a last stage.
 
-    Data items are dictionaries of `input_ids` `(T,)` and, as needed, `labels` (ids at their own positions, -100 is ignored:
-    what every language-modelling collator gives), `shift_labels` (targets that are aligned already: number t is read from the
-    memory after token t), `attention_mask` and `documents`, all `(T,)`. Documents start from the initial memory; padding
-    moves no memory.
+    Data items are dictionaries of `input_ids` `(T,)` and, as needed, `labels` (ids at their own positions, -100 is ignored, as
+    from every language-modelling collator), `shift_labels` (targets that are already aligned: target t is predicted from the
+    memory after token t), `attention_mask` and `documents`, all `(T,)`. Documents start from the initial memory; padding does
+    not change the memory.
 
     Args:
         model: the student.
         args: [`BpttTrainingArguments`].
-        **kwargs: those of `transformers.Trainer`. With `carry_memory` the training data are `TokenWindows` or a
+        **kwargs: those of `transformers.Trainer`. With `carry_memory`, the training data must be `TokenWindows` or a
             `TextStream`, whose text is read in streams.
-        backbone: a causal language model whose predictions are learned too, with `kd_weight`; it is neither trained nor saved.
+        backbone: a causal language model to distil, with weight `kd_weight`; it is neither trained nor saved.
 
     Raises:
-        InputError: if model, backbone or data are not what the arguments need.
-        FloatingPointError: when a loss is no finite number, before it reaches the weights.
+        InputError: if model, backbone or data do not fit the arguments.
+        FloatingPointError: if a loss is not finite; raised before the weights are updated.
     """
 
     terms = (
@@ -221,7 +221,7 @@ class BpttTrainer(MemoryTrainer):
 
 
 def plan_for(batch: Batch, train_start: bool) -> BpttPlan:
-    """What is read of a window.
+    """Plans which part of a window is read.
 
     Raises:
         InputError: for windows without a target.
@@ -235,7 +235,7 @@ def plan_for(batch: Batch, train_start: bool) -> BpttPlan:
 
 
 def check_distillation(student, args, backbone) -> None:
-    """Checks that there is a language model to learn from where there is a weight for it, and that it has the student's tokens.
+    """Checks that there is a backbone exactly if `kd_weight` is not 0, and that it has the student's vocabulary size.
 
     Raises:
         InputError: if not.
@@ -257,11 +257,15 @@ def check_distillation(student, args, backbone) -> None:
 
 
 def streams(dataset, args, batch_size: int) -> TokenStreams | TextStream:
-    """The text of `TokenWindows` or a `TextStream` in as many streams as an optimiser step has rows, `batch_size` a process and
-    batch.
+    """Reads `TokenWindows` or a `TextStream` in as many streams as an optimiser step has rows.
+
+    Args:
+        dataset: the training data.
+        args: the trainer's arguments.
+        batch_size: rows of a batch of one process.
 
     Raises:
-        InputError: if the data are something else, or too short.
+        InputError: if the data are of another kind, or too short.
     """
     if isinstance(dataset, TextStream):
         return dataset.as_running_text(args.bptt_horizon)

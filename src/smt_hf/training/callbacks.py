@@ -11,9 +11,9 @@ CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
 
 
 class TrainClock(TrainerCallback, ExportableState):
-    """Counts the seconds of training, evaluation left out, and stops the training when they are used up.
+    """Counts the seconds of training, without evaluation, and stops the training when the time is used up.
 
-    The count is kept in the checkpoint, so that a resumed run goes on with what is left.
+    The count is saved in checkpoints, so that a resumed run continues with the time left.
     """
 
     def __init__(self, max_seconds: float | None = None, clock: str = "wall", elapsed: float = 0.0):
@@ -23,11 +23,11 @@ class TrainClock(TrainerCallback, ExportableState):
         self._since = None
 
     def progress(self) -> float:
-        """The share of the time that is used, between 0 and 1; 0 without a limit."""
+        """The fraction of the time that has been used, between 0 and 1; 0 without a limit."""
         return 0.0 if self.max_seconds is None else min(self.elapsed / self.max_seconds, 1.0)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        # The Trainer puts this state back by itself only with restore_callback_states_from_checkpoint.
+        # The Trainer itself restores this state only with restore_callback_states_from_checkpoint.
         self.elapsed = state.stateful_callbacks[type(self).__name__]["args"]["elapsed"]
         self._since = CLOCKS[self.clock]()
 
@@ -38,11 +38,11 @@ class TrainClock(TrainerCallback, ExportableState):
         if self.progress() >= 1.0:
             control.should_training_stop = True
             control.should_log = True
-            if args.save_strategy == SaveStrategy.STEPS:  # as the library does at the last of max_steps
+            if args.save_strategy == SaveStrategy.STEPS:  # as the library does at the end of max_steps
                 control.should_save = True
 
     def skip(self) -> None:
-        """What went on since the last step is not counted."""
+        """Restarts the clock, so that the time since the last step is not counted."""
         self._since = CLOCKS[self.clock]()
 
     def on_evaluate(self, args, state, control, **kwargs):
@@ -56,7 +56,7 @@ class TrainClock(TrainerCallback, ExportableState):
 
 
 class DatasetEpoch(TrainerCallback):
-    """Tells the training data which epoch it is, so that windows move; Accelerate only tells a sampler that asks."""
+    """Tells the training data the epoch, so that windows move; Accelerate tells only samplers that ask for it."""
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         dataset = getattr(train_dataloader, "dataset", None)
@@ -65,7 +65,7 @@ class DatasetEpoch(TrainerCallback):
 
 
 class ClockProgress(ProgressCallback):
-    """The progress bar of a training that a clock ends: in seconds, with the step beside it."""
+    """The progress bar for a training with a time limit: in seconds, with the step next to it."""
 
     def __init__(self, clock: TrainClock):
         super().__init__()

@@ -1,4 +1,4 @@
-"""DMT whose memory is carried on: what every row reads, and what is kept of it from one step to the next."""
+"""DMT with carried memory: what every row reads, and what is kept from one step to the next."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,15 @@ FILE = "carried_rows.safetensors"
 
 
 def row_windows(dataset, args, batch_size: int) -> RowWindows:
-    """The text or images of a data set in as many rows as an optimiser step has, `batch_size` a process and batch.
+    """Reads the text or images of a data set in as many rows as an optimiser step has.
+
+    Args:
+        dataset: the training data.
+        args: the trainer's arguments.
+        batch_size: rows of a batch of one process.
 
     Raises:
-        InputError: if the data are something else, or too few.
+        InputError: if the data are of another kind, or too few.
     """
     rows = batch_size * args.gradient_accumulation_steps * args.world_size
     return RowWindows(dataset, args.context_length, args.segment_length, rows, args.teacher_lead, args.order_seed)
@@ -24,15 +29,15 @@ def row_windows(dataset, args, batch_size: int) -> RowWindows:
 
 @dataclass(frozen=True, eq=False)
 class CarriedPlan:
-    """Which segment every row reads of its window, and from which memory. All lie on the CPU, whatever the device of the tokens.
+    """The segment of its window that every row reads, and the memory it starts from. On the CPU, whatever the tokens' device.
 
     Attributes:
-        columns: `(B, 1, J)`, each row's own.
-        segment: `(B,)`, the number of the segment in the window.
-        new: `(N,)`, the numbers of the rows that begin a window.
-        continued: bool `(B,)`, the memory after the step before goes on.
-        forced: bool `(B,)`, a window that begins now is put on the teacher's states.
-        cold: bool `(B,)`, a window that begins now starts from the empty context.
+        columns: `(B, 1, J)`, the columns of each row.
+        segment: `(B,)`, the index of the segment in the window.
+        new: `(N,)`, the indices of the rows that begin a window.
+        continued: bool `(B,)`, whether the memory of the previous step is carried on.
+        forced: bool `(B,)`, whether a window that begins now is teacher-forced.
+        cold: bool `(B,)`, whether a window that begins now starts from the empty context.
     """
 
     columns: torch.Tensor
@@ -48,11 +53,11 @@ class Rows:
     """The rows of one micro-batch, after a step.
 
     Attributes:
-        memory: `(B, K, D)`, the student's own.
-        forced: bool `(B,)`, rows that are put on the teacher's states until their window ends.
-        encoded: `(B, S + 2, K, D)`, the teacher's states of the empty context and around the segments of a window; `None` after a
-            training was resumed.
-        backbone_logits: `(B, T, V)`, if they are learned.
+        memory: `(B, K, D)`, the student's own memory.
+        forced: bool `(B,)`, rows that are teacher-forced until their window ends.
+        encoded: `(B, S + 2, K, D)`, the teacher's states of the empty context and around the segments of a window; `None` right
+            after resuming.
+        backbone_logits: `(B, T, V)`, if they are distilled.
     """
 
     memory: torch.Tensor
@@ -62,37 +67,37 @@ class Rows:
 
 
 class CarriedRows:
-    """The [`Rows`] of the accumulated batches of one process."""
+    """The [`Rows`] of all accumulated batches of one process."""
 
     def __init__(self):
         self.batches: list[Rows] = []
         self.batch = 0
 
     def rewind(self) -> None:
-        """The next batch is the first of an optimiser step."""
+        """Makes the next batch the first of an optimiser step."""
         self.batch = 0
 
     def take(self) -> Rows | None:
-        """The rows of the next batch after the step before; `None` in the first step."""
+        """The rows of the next batch as the previous step left them; `None` in the first step."""
         return self.batches[self.batch] if self.batch < len(self.batches) else None
 
     def put(self, rows: Rows) -> None:
-        """Keeps the rows after the batch."""
+        """Stores the rows after the batch."""
         self.batches[self.batch : self.batch + 1] = [rows]
         self.batch += 1
 
     def save(self, folder: str, accelerator) -> None:
-        """Writes memories and flags of all processes into a checkpoint, in the order of the rows."""
+        """Saves the memories and flags of all processes to a checkpoint, in the order of the rows."""
         gathered = [(accelerator.gather(rows.memory), accelerator.gather(rows.forced)) for rows in self.batches]
         if gathered and accelerator.is_main_process:
             memory, forced = (torch.cat(parts).cpu().contiguous() for parts in zip(*gathered, strict=True))
             save_file({"memory": memory, "forced": forced}, Path(folder) / FILE)
 
     def load(self, folder: str, args) -> None:
-        """Reads those of this process again, however the rows were dealt out before.
+        """Loads the rows of this process, however the rows were distributed before.
 
         Raises:
-            InputError: if the checkpoint has none, or those of another number of rows.
+            InputError: if the checkpoint has none, or another number of rows.
         """
         file = Path(folder) / FILE
         if not file.is_file():

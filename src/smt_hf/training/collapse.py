@@ -1,4 +1,4 @@
-"""A warning when a training's memories collapse."""
+"""A warning when memories collapse in training."""
 
 import logging
 import math
@@ -15,20 +15,20 @@ MEANINGS = {
 
 
 class CollapseWarning(TrainerCallback):
-    """Warns when what the trainer logs says that the memories have collapsed: to a point, or to a line.
+    """Warns when the trainer's logs show that the memories have collapsed to a point or to a line.
 
-    `memory_variance` near 0 is the point. The effective rank does not see it, for it does not depend on how far apart
-    memories are; near 1 it is the line (complete and dimensional collapse: Jing et al., Understanding dimensional
-    collapse in contrastive self-supervised learning, ICLR 2022).
+    A `memory_variance` near 0 means a point; the effective rank cannot show this, because it does not depend on how far
+    apart memories are. An effective rank near 1 means a line (complete and dimensional collapse: Jing et al., Understanding
+    dimensional collapse in contrastive self-supervised learning, ICLR 2022).
 
-    A value has to be below its threshold in `patience` logs in a row. While the learning rate rises, in the warm-up,
-    no log counts; nor does a value that is not finite. Each time that memories collapse there is one warning. The
-    callback reads all of this from the log history, which every checkpoint holds, so it goes on in a resumed run.
+    A value must be below its threshold in `patience` consecutive logs. Logs do not count while the learning rate rises, in
+    the warm-up, and neither do values that are not finite. There is one warning per collapse. The callback reads all this
+    from the log history, which every checkpoint contains, so it carries on in a resumed run.
 
     Args:
         variance: warn below this `memory_variance`; 0: never.
         rank: warn below this `effective_rank`; 0: never.
-        patience: logs in a row.
+        patience: number of consecutive logs.
     """
 
     def __init__(self, variance: float = 1e-3, rank: float = 1.2, patience: int = 5):
@@ -44,11 +44,11 @@ class CollapseWarning(TrainerCallback):
             if logs_below == self.patience:
                 logger.warning("%s", describe(history, name, threshold, self.patience) + " " + advice(args))
             if logs_below >= self.patience:
-                break  # a point has no rank worth a second warning
+                break  # for a point, the rank needs no second warning
 
 
 def count_below(history: list[dict], name: str, threshold: float) -> int:
-    """How many of the last logs in a row have a value below the threshold, at a learning rate that did not rise."""
+    """Counts how many logs in a row, up to the last, have a value below the threshold at a learning rate that did not rise."""
     for count, index in enumerate(range(len(history) - 1, -1, -1)):
         entry, before = history[index], history[index - 1] if index else {}
         rising = entry.get("learning_rate", 0.0) > before.get("learning_rate", math.inf)
@@ -58,7 +58,7 @@ def count_below(history: list[dict], name: str, threshold: float) -> int:
 
 
 def describe(history: list[dict], name: str, threshold: float, patience: int) -> str:
-    """Which value is below what, since when, and what that means."""
+    """Says which value is below which threshold, since when, and what that means."""
     below = history[-patience:]
     highest = max((entry for entry in history if name in entry), key=lambda entry: entry[name])
     return (
@@ -69,7 +69,7 @@ def describe(history: list[dict], name: str, threshold: float, patience: int) ->
 
 
 def advice(args) -> str:
-    """What to do, by what the trainer's arguments have."""
+    """Says what to do, depending on the trainer's arguments."""
     rate = f"learning_rate (now {args.learning_rate:g})"
     if not hasattr(args, "dynamics_weight"):  # BPTT
         return f"Lower {rate} or max_grad_norm (now {args.max_grad_norm:g})."
