@@ -43,7 +43,9 @@ REMEDIES = {
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
 
-IN_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.")  # torch's prefix for errors raised in a data worker
+IN_A_WORKER = re.compile(
+    r"Caught \w+ in DataLoader worker process \d+\."
+)  # torch's prefix for errors raised in a data worker
 
 # The extras that install optional packages.
 EXTRAS = {

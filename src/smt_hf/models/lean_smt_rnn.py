@@ -78,9 +78,7 @@ class _LeanLayer:
         self.heads = (config.num_attention_heads, attention.head_size)
         self.qk_norm, self.scaling, self.keep = config.qk_norm, attention.scaling, keep
         self.eps = attention.q_proj.weight.new_tensor(config.rms_norm_eps)
-        self.qk_eps = self.eps.new_tensor(
-            torch.finfo(self.eps.dtype).eps
-        )  # the default of rms_norm
+        self.qk_eps = self.eps.new_tensor(torch.finfo(self.eps.dtype).eps)  # the default of rms_norm
         query, key, value = (
             (projection.weight * block.attention_norm.weight)
             for projection in (attention.q_proj, attention.k_proj, attention.v_proj)

@@ -26,10 +26,13 @@ class TimedTrainingArguments(TrainingArguments):
     )
     lr_scheduler_kwargs: dict | str | None = field(
         default=None,
-        metadata={"help": "Options of the schedule as JSON; a '..._steps' option below 1 is a fraction of the training."},
+        metadata={
+            "help": "Options of the schedule as JSON; a '..._steps' option below 1 is a fraction of the training."
+        },
     )
     warmup_steps: float = field(
-        default=0.01, metadata={"help": "Number of warm-up steps; below 1, the fraction of the training spent warming up."}
+        default=0.01,
+        metadata={"help": "Number of warm-up steps; below 1, the fraction of the training spent warming up."},
     )
     muon: bool = field(
         default=False,
@@ -61,7 +64,9 @@ class TimedTrainingArguments(TrainingArguments):
         },
     )
     use_cache: bool = field(default=True, metadata={"help": "Value in the saved configuration, for generation."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Off, because the losses read columns that the models do not name."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Off: the losses read columns that forward does not name."}
+    )
 
     def __post_init__(self):
         if not self.output_dir:
@@ -90,7 +95,8 @@ class MemoryTrainingArguments(TimedTrainingArguments):
     """[`TimedTrainingArguments`] for a student, with rollouts during evaluation and a warning when the memories collapse."""
 
     eval_rollout_steps: int = field(
-        default=128, metadata={"help": "Number of steps of the student's cold-start rollout at every evaluation; 0: none."}
+        default=128,
+        metadata={"help": "Number of steps of the student's cold-start rollout at every evaluation; 0: none."},
     )
     eval_rollout_batches: int = field(default=2, metadata={"help": "Number of evaluation batches to roll out."})
     kd_temperature: float = field(

@@ -33,7 +33,9 @@ class BpttTrainingArguments(MemoryTrainingArguments):
     context_length: int = field(default=128, metadata={"help": "Number of tokens of a window that the student reads."})
     bptt_horizon: int | None = field(
         default=None,
-        metadata={"help": "Maximum number of steps that the gradient goes back; the whole window by default (full BPTT)."},
+        metadata={
+            "help": "Maximum number of steps that the gradient goes back; the whole window by default (full BPTT)."
+        },
     )
     carry_memory: bool = field(
         default=False,

@@ -1,4 +1,4 @@
-"""DMT: the student corrected on the states that it reaches by itself (DAgger), the teacher frozen."""
+"""DMT: corrects the student on the states that it reaches by itself (DAgger); the teacher is frozen."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,11 +25,11 @@ from .terms import Step, Term, kd_term, step_generator, weights_of
 
 @dataclass(frozen=True, eq=False)
 class DmtPlan:
-    """Which part of a window is rolled out.
+    """The part of a window that is rolled out.
 
     Attributes:
-        columns: `(S, J)`, of the segments, one after another; on the CPU.
-        num_sweeps: segments that a state of a rollout by sweeps lies away from the teacher's.
+        columns: `(S, J)`, the columns of consecutive segments; on the CPU.
+        num_sweeps: number of segments between a state and the teacher's state that it started from, in a rollout by sweeps.
     """
 
     columns: torch.Tensor
@@ -37,12 +37,12 @@ class DmtPlan:
 
 
 class DmtOutput(NamedTuple):
-    """What the losses compare.
+    """The inputs of the losses.
 
     memory: `(B, S, K, D)`, the student's states after the segments.
-    target_memory: `(B, S, K, D)`, the teacher's.
+    target_memory: `(B, S, K, D)`, the teacher's states after the segments.
     logits: `(B, S, J, V)`, the next token read from the student's state after every token.
-    backbone_logits: `(B, S, J, V)`, the predictions of the teacher's backbone there, if they are learned.
+    backbone_logits: `(B, S, J, V)`, the predictions of the teacher's backbone after every token, if they are distilled.
     """
 
     memory: torch.Tensor
@@ -62,7 +62,7 @@ DMT_TERMS = (
     Term(
         "readout",
         1.0,
-        "Weight of the next-token loss on own states.",
+        "Weight of the next-token loss on the student's own states.",
         lambda output, targets: cross_entropy(output.logits, targets),
         lambda batch, plan: batch.targets_of(plan.columns),
     ),
@@ -73,47 +73,54 @@ DMT_TERMS = (
 @described
 @dataclass
 class DmtTrainingArguments(weights_of(DMT_TERMS), TaughtTrainingArguments):
-    """Arguments of [`DmtTrainer`]: how the student's own states are produced, and what corrects them.
+    """Arguments of [`DmtTrainer`]: how the student reaches its own states, and what corrects them.
 
-    The window's rollout is cut into segments of `segment_length` tokens. The student reaches its own states before the
-    segments without a gradient, then runs each segment once with a gradient. `segment_length=1` is the detached one-step
+    The rollout of a window is cut into segments of `segment_length` tokens. The student first reaches its own states before
+    the segments without a gradient, then runs each segment once with a gradient. `segment_length=1` is the detached one-step
     regression of the paper.
     """
 
-    context_length: int = field(default=256, metadata={"help": "Tokens of a window."})
-    rollout_length: int = field(default=64, metadata={"help": "Tokens of the window that are rolled out and trained."})
+    context_length: int = field(default=256, metadata={"help": "Number of tokens of a window."})
+    rollout_length: int = field(
+        default=64, metadata={"help": "Number of tokens of the window that are rolled out and trained."}
+    )
     rollout: Literal["sweeps", "sequential", "carried"] = field(
         default="sweeps",
         metadata={
-            "help": "How the student reaches its own states: 'sweeps' (all segments at once, from the teacher's states, "
-            "a bounded number of segments deep), 'sequential' (one after another over the whole rollout, the paper) or "
-            "'carried' (a step is one segment of every row, whose memory goes on in the next step)."
+            "help": "How the student reaches its own states: 'sweeps' (all segments at once, a bounded number of segments "
+            "from the teacher's states), 'sequential' (one after another over the whole rollout, as in the paper) or "
+            "'carried' (a step runs one segment of every row and carries the memory to the next step)."
         },
     )
     num_sweeps: list[int] = field(
         default_factory=lambda: [1, 2, 4, 8, 16],
-        metadata={"help": "Segments that a state of 'sweeps' lies away from the teacher's; each step draws one."},
+        metadata={
+            "help": "For 'sweeps': how many segments a state lies away from the teacher's; each step draws one."
+        },
     )
     segment_length: int = field(
-        default=1, metadata={"help": "Tokens of a segment, the steps that the gradient goes back; 1: detached."}
+        default=1,
+        metadata={"help": "Number of tokens of a segment, the steps that the gradient goes back; 1: detached."},
     )
     cold_start_probability: float = field(
         default=0.25,
         metadata={
-            "help": "Share of the steps whose rollout begins at the window's empty context; of 'carried', share of the windows."
+            "help": "Fraction of steps whose rollout starts from the empty context; for 'carried', fraction of windows."
         },
     )
     teacher_forcing_start: float = field(
-        default=1.0, metadata={"help": "Of 'carried': share of the windows put on the teacher's states, at first."}
+        default=1.0, metadata={"help": "For 'carried': initial fraction of windows with teacher forcing."}
     )
     teacher_forcing_end: float = field(
-        default=0.0, metadata={"help": "The same at the end: others are left to the student's own states."}
+        default=0.0,
+        metadata={"help": "The same at the end; the other windows continue from the student's own states."},
     )
     teacher_forcing_decay: float = field(
-        default=0.5, metadata={"help": "Share of the training over which the one becomes the other."}
+        default=0.5,
+        metadata={"help": "Fraction of the training over which it goes from the initial to the final value."},
     )
     teacher_lead: int = field(
-        default=32, metadata={"help": "Of 'carried': tokens before a window of text that the teacher reads too."}
+        default=32, metadata={"help": "For 'carried': tokens before a window of text that the teacher also reads."}
     )
     detach_readout: bool = field(
         default=False, metadata={"help": "Train only the readout, not the updater, with the next-token loss."}
@@ -138,12 +145,12 @@ class DmtTrainingArguments(weights_of(DMT_TERMS), TaughtTrainingArguments):
 
     @property
     def carry_memory(self) -> bool:
-        """Whether the memory of a row goes on from step to step."""
+        """Whether the memory of a row is carried from step to step."""
         return self.rollout == "carried"
 
     @property
     def window_length(self) -> int:
-        """Tokens a window must have: the context and the target of its last state."""
+        """Number of tokens a window must have: the context and the target of its last state."""
         return self.context_length + 1
 
 
@@ -151,8 +158,8 @@ class DmtTrainer(TaughtTrainer):
     """Trains an [`SmtRnnForCausalLM`] against a frozen [`SmtTeacherModel`] (Kumar & Isola).
 
     Data items are those of [`SmtTrainer`]. Every step encodes the windows with the teacher, brings the student to its own
-    states along a rollout, runs it from them with a gradient, pulls where it gets towards the teacher's states, and trains
-    the readout there.
+    states in a rollout and runs it from them with a gradient. The losses pull the resulting states towards the teacher's and
+    train the readout on them.
 
     Args:
         model: the student.
@@ -162,7 +169,7 @@ class DmtTrainer(TaughtTrainer):
 
     Raises:
         InputError: if teacher and student do not fit.
-        FloatingPointError: when a loss is no finite number, before it reaches the weights.
+        FloatingPointError: if a loss is not finite; raised before the weights are updated.
     """
 
     terms = DMT_TERMS
@@ -173,7 +180,7 @@ class DmtTrainer(TaughtTrainer):
         check_backbone(args, teacher)
         if args.carry_memory:
             kwargs["data_collator"] = partial(collate_places, collator=kwargs.get("data_collator") or collate)
-        model.model.initial_memory.requires_grad_(False)  # a state of the teacher's
+        model.model.initial_memory.requires_grad_(False)  # it is a state of the teacher
         super().__init__(model=model, args=args, **kwargs)
         if self.neftune_noise_alpha is not None:
             self.neftune_noise_alpha = self.segment_noise(args.segment_length)
@@ -209,7 +216,7 @@ class DmtTrainer(TaughtTrainer):
         return self.step_of(batch, plan, draw)
 
     def _forced_share(self) -> float:
-        """The share of the windows that are put on the teacher's states now."""
+        """The current fraction of windows with teacher forcing."""
         args, state = self.args, self.state
         timed = args.max_train_seconds is not None
         progress = self.clock.progress() if timed else state.global_step / max(state.max_steps, 1)
@@ -254,7 +261,7 @@ class DmtTrainer(TaughtTrainer):
         return DmtOutput(memory, encoded[:, 2:], logits, backbone_logits)
 
     def _run_carried(self, model, step: Step) -> DmtOutput:
-        """One segment of every row, from the student's memory after the step before or from the teacher's."""
+        """Runs one segment of every row, from the student's memory after the previous step or from the teacher's."""
         batch, plan, device = step.batch, step.plan, step.batch.input_ids.device
         every = torch.arange(len(plan.segment), device=device)
         segment, continued, forced, cold = (
@@ -293,7 +300,7 @@ class DmtTrainer(TaughtTrainer):
         return DmtOutput(output.memory[:, -1:], target[:, None], output.logits[:, None], logits)
 
     def _encode_windows(self, batch, plan: CarriedPlan, earlier: Rows | None) -> Rows:
-        """The rows of a step with the teacher's states of their windows, of which only new ones are encoded."""
+        """The rows of a step with the teacher's states of their windows; only new windows are encoded."""
         if earlier is None or earlier.encoded is None:
             new, rows = torch.arange(len(plan.segment)), Rows(None, None)
         else:
@@ -314,13 +321,13 @@ class DmtTrainer(TaughtTrainer):
         return rows
 
     def _encode(self, batch, positions, columns) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The teacher's states after positions `(N,)`, and its backbone's logits at columns, if they are learned."""
+        """The teacher's states after positions `(N,)`, and its backbone's logits at columns, if they are distilled."""
         with_logits = self.args.kd_weight > 0
         output = encode_positions(self.teacher, batch.input_ids, positions, batch.documents, with_logits)
         return output.memory, None if output.backbone_logits is None else output.backbone_logits[:, columns]
 
     def _own_states(self, model, before, tokens, begins, num_sweeps: int) -> torch.Tensor:
-        """The student's own states before the segments, as `rollout` of the arguments says, `(B, S, K, D)`."""
+        """The student's own states before the segments, `(B, S, K, D)`, from the rollout that the arguments choose."""
         student = self.accelerator.unwrap_model(model)
         if self.args.rollout == "sequential":
             return self.gathered(lambda: sequential_states(student, before, tokens, begins))

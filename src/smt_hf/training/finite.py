@@ -1,4 +1,4 @@
-"""A loss that is no finite number ends a training before it reaches the weights, and no device is waited for."""
+"""Ends a training when a loss is not finite, before it reaches the weights and without waiting for a device."""
 
 import math
 
@@ -7,10 +7,10 @@ from transformers import TrainerCallback
 
 
 class OnItsWay:
-    """A small tensor on its way to the host, where it is read without waiting for what its device was given after it.
+    """A small tensor in transfer to the host, which can be read without waiting for later work on its device.
 
     Args:
-        values: on any device.
+        values: a tensor on any device.
     """
 
     def __init__(self, values: torch.Tensor):
@@ -21,23 +21,23 @@ class OnItsWay:
             self.arrived.record()
 
     def tolist(self) -> list[float]:
-        """The numbers."""
+        """The values, once they have arrived."""
         if self.arrived is not None:
             self.arrived.synchronize()
         return self.values.tolist()
 
 
 class FiniteLoss(TrainerCallback):
-    """Looks at the losses of an optimiser step between its backward passes and the change of the weights.
+    """Checks the losses of an optimiser step after its backward passes and before the update of the weights.
 
-    By then a GPU has long computed the losses, and is busy with the gradients.
+    By then a GPU has long computed the losses and is busy with the gradients.
     """
 
     def __init__(self):
         self._noted = []
 
     def note(self, loss: torch.Tensor, parts: dict[str, torch.Tensor]) -> None:
-        """Keeps the loss of a micro-batch and the shares of its terms, all scalars."""
+        """Notes the loss of a micro-batch and the contributions of its terms, all scalars."""
         values = torch.stack([loss, *parts.values()]).detach()
         self._noted.append((list(parts), OnItsWay(values)))
 
@@ -45,10 +45,10 @@ class FiniteLoss(TrainerCallback):
         self._noted = []
 
     def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
-        """Looks at what was noted since the step before.
+        """Checks the losses noted since the previous step.
 
         Raises:
-            FloatingPointError: with the step, the loss, its terms and the remedy.
+            FloatingPointError: if one is not finite, with the step, the loss, its terms and the remedy.
         """
         noted, self._noted = self._noted, []
         for names, values in noted:

@@ -1,4 +1,4 @@
-"""A Transformer language model, the backbone of a teacher: trained as the teacher will read it."""
+"""Trains a Transformer language model as the backbone of a teacher, in the way the teacher will read it."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,19 +20,19 @@ from .trainer import TermsTrainer
 class LmTrainingArguments(TimedTrainingArguments):
     """Arguments of [`LmTrainer`]."""
 
-    context_length: int = field(default=128, metadata={"help": "Tokens of a window that the model reads."})
+    context_length: int = field(default=128, metadata={"help": "Number of tokens of a window that the model reads."})
 
     @property
     def window_length(self) -> int:
-        """Tokens a window must have: the context and the target of its last token."""
+        """Number of tokens a window must have: the context and the target of its last token."""
         return self.context_length + 1
 
 
 class LmOutput(NamedTuple):
-    """What the loss reads.
+    """The inputs of the loss.
 
-    logits: `(B, T, V)`, of the next token after every token.
-    start_logits: `(V,)`, of the first token of a document, after the bos token; `None` for a model without one.
+    logits: `(B, T, V)`, for the next token after every token.
+    start_logits: `(V,)`, for the first token of a document, after the bos token; `None` if the model has no bos token.
     """
 
     logits: torch.Tensor
@@ -42,7 +42,7 @@ class LmOutput(NamedTuple):
 class LmTrainer(TermsTrainer):
     """Trains any model of `AutoModelForCausalLM` that takes masks and positions on the next token.
 
-    Documents in a window do not see each other, and each begins after the model's bos token, if it has one, as a teacher reads
+    Documents in a window do not see each other, and each follows the model's bos token, if it has one, just as a teacher reads
     its backbone. The stock `Trainer` makes good backbones too.
 
     Args:
@@ -51,8 +51,8 @@ class LmTrainer(TermsTrainer):
         **kwargs: those of `transformers.Trainer`; the data are those of [`BpttTrainer`].
 
     Raises:
-        InputError: if model or data are not what the arguments need.
-        FloatingPointError: when a loss is no finite number, before it reaches the weights.
+        InputError: if model or data do not fit the arguments.
+        FloatingPointError: if a loss is not finite; raised before the weights are updated.
     """
 
     terms = (Term("readout", 1.0, "", readout_loss, readout_targets),)
@@ -64,7 +64,7 @@ class LmTrainer(TermsTrainer):
         super().__init__(model=model, args=args, **kwargs)
 
     def weight(self, name):
-        return 1.0  # the next-token loss is all there is
+        return 1.0  # the next-token loss is the only term
 
     def draw_plan(self, batch: Batch, generator):
         return plan_for(batch, self.model.config.bos_token_id is not None)

@@ -1,4 +1,4 @@
-"""What the trainers of students share: memories watched and carried on, rollouts at evaluation, drift from the teacher."""
+"""The base of the student trainers: logs of memories, carried memory, evaluation rollouts, drift from the teacher."""
 
 import math
 from typing import Any
@@ -16,9 +16,9 @@ from .trainer import TermsTrainer
 
 
 class MemoryTrainer(TermsTrainer):
-    """A [`TermsTrainer`] of a student: it logs the rank and the variance of memories, and rolls the student out."""
+    """A [`TermsTrainer`] for a student, which logs the rank and variance of memories and evaluates rollouts."""
 
-    carried: Any = None  # what goes on from one optimiser step to the next, see `carry`
+    carried: Any = None  # what is carried from one optimiser step to the next, see `carry`
 
     def __init__(self, model, args, **kwargs):
         self._windows = kwargs.get("train_dataset")
@@ -57,7 +57,7 @@ class MemoryTrainer(TermsTrainer):
         return logs
 
     def further_evaluation(self, batch):
-        """Loss of the student's rollout from its initial memory, and with `shift_labels` the share that it gets right."""
+        """Loss of the student's rollout from its initial memory and, with `shift_labels`, its accuracy."""
         args = self.args
         if not args.eval_rollout_steps or len(self._evaluated.get("cold_start_loss", ())) >= args.eval_rollout_batches:
             return {}
@@ -80,13 +80,18 @@ class MemoryTrainer(TermsTrainer):
             labels = labels.masked_fill(batch.documents < 0, IGNORED)
         return {"cold_start_loss": cross_entropy(student.readout(before), labels)}
 
-    # ---- the memory that goes from step to step --------------------------------------------------------------------
+    # ---- the memory carried from step to step --------------------------------------------------------------------
 
     def carry(self, dataset, args, batch_size: int) -> tuple:
-        """What the rows of a step read of a data set, `batch_size` of them a process and batch, and what keeps their memories.
+        """The data set that the rows of a step read, and the object that keeps their memories.
+
+        Args:
+            dataset: the training data.
+            args: the trainer's arguments.
+            batch_size: rows of a batch of one process.
 
         Raises:
-            InputError: if the data are not what a memory can be carried through.
+            InputError: if a memory cannot be carried through the data.
         """
         raise NotImplementedError
 
@@ -97,7 +102,7 @@ class MemoryTrainer(TermsTrainer):
 
     def _update_auto_batch_size(self, batch_size):
         super()._update_auto_batch_size(batch_size)
-        if self.carried is not None:  # the training begins again, with fewer rows
+        if self.carried is not None:  # the training starts over, with fewer rows
             self.train_dataset, self.carried = self.carry(self._windows, self.args, batch_size)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
@@ -117,10 +122,10 @@ class MemoryTrainer(TermsTrainer):
 
 
 class TaughtTrainer(MemoryTrainer):
-    """A [`MemoryTrainer`] whose student has a teacher: it logs how far the student's rollout drifts from it."""
+    """A [`MemoryTrainer`] whose student has a teacher; it logs how far the student's rollout drifts from it."""
 
     def teacher_model(self):
-        """The teacher, to measure drift against."""
+        """The teacher that drift is measured against."""
         raise NotImplementedError
 
     def check_length(self, batch: Batch) -> None:
@@ -136,8 +141,8 @@ class TaughtTrainer(MemoryTrainer):
     def segment_noise(self, segment_length: int) -> float:
         """NEFTune's alpha for the segments that the student reads.
 
-        The library's noise shrinks with the root of the length that an embedding sees; every token of a short segment
-        should get as much as one of the whole context.
+        The library's noise shrinks with the square root of the length of the input. Every token of a short segment should get
+        as much noise as a token of the whole context.
         """
         return self.neftune_noise_alpha * math.sqrt(segment_length / self.args.context_length)
 

@@ -10,22 +10,22 @@ from transformers import PreTrainedModel
 from .sharding import share_of, whole_of
 
 HEADS = ("lm_head", "stream_head", "score")
-BFLOAT16 = ("avx512_bf16", "amx_bf16", "arm_bf16")  # what torch calls a CPU's instructions for products of it
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "arm_bf16")  # torch's names of the CPU instructions for bfloat16 products
 
 
 class Muon(torch.optim.Muon):
-    """`torch.optim.Muon`, whose iteration runs in float32 on a CPU that has no instructions for bfloat16.
+    """`torch.optim.Muon`, but its iteration runs in float32 on a CPU without bfloat16 instructions.
 
-    torch orthogonalises in bfloat16. Without such instructions that takes 12 to 25 times as long for the matrices of a small
-    student, more than all of its forward and backward pass; with them half as long.
+    torch orthogonalises in bfloat16. Compared with float32, that takes 12 to 25 times as long for the matrices of a small
+    student without such instructions, more than the whole forward and backward pass, and half as long with them.
 
-    Of a matrix that is shared out (FSDP2) the momentum is too. The iteration needs all of it: every process gathers the matrix of
-    the update, orthogonalises it as one process would, and keeps its own share.
+    If a matrix is sharded (FSDP2), so is its momentum, but the iteration needs the whole matrix. Every process gathers the
+    update, orthogonalises it as a single process would, and keeps its own shard.
     """
 
     @torch.no_grad()
     def step(self, closure=None):
-        """As in torch; whole matrices on another device than the CPU are left to it."""
+        """As in torch, which also handles unsharded matrices on devices other than the CPU."""
         matrices = [p for group in self.param_groups for p in group["params"]]
         if any(p.device.type != "cpu" for p in matrices) and not any(isinstance(p, DTensor) for p in matrices):
             return super().step(closure)
@@ -56,19 +56,19 @@ class Muon(torch.optim.Muon):
 
 @lru_cache
 def iteration_dtype() -> torch.dtype:
-    """What this CPU orthogonalises matrices in."""
+    """The dtype in which this CPU orthogonalises matrices."""
     able_to = getattr(torch.cpu, "get_capabilities", dict)()
     return torch.bfloat16 if any(able_to.get(name) for name in BFLOAT16) else torch.float32
 
 
 def orthogonalized(matrix: torch.Tensor, coefficients, num_steps: int, eps: float) -> torch.Tensor:
-    """The nearest half-orthogonal matrix, roughly: the quintic Newton-Schulz iteration of Muon (Jordan et al. 2024).
+    """Approximates the nearest semi-orthogonal matrix: the quintic Newton-Schulz iteration of Muon (Jordan et al. 2024).
 
     Args:
         matrix: `(M, N)`, in the dtype to iterate in.
         coefficients: a, b, c of the quintic.
-        num_steps: of the iteration.
-        eps: the least norm to divide by.
+        num_steps: number of iterations.
+        eps: smallest norm to divide by.
     """
     a, b, c = coefficients
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
@@ -82,12 +82,13 @@ def orthogonalized(matrix: torch.Tensor, coefficients, num_steps: int, eps: floa
 class MuonAndAdamW(torch.optim.Optimizer):
     """[`Muon`] and `torch.optim.AdamW` as one optimiser.
 
-    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix; scaled to the size of AdamW's updates
-    (`match_rms_adamw`), both share one learning rate and weight decay. It is for hidden matrices, see [`hidden_matrices`].
+    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix. Its updates are scaled to the size of AdamW's
+    (`match_rms_adamw`), so both share one learning rate and weight decay. It trains the hidden matrices, see
+    [`hidden_matrices`].
 
     Args:
-        model: whose parameters are trained.
-        lr, betas, eps: as in AdamW. weight_decay: of the matrices and embeddings, not of vectors.
+        model: the model to train.
+        lr, betas, eps: as in AdamW. weight_decay: for matrices and embeddings, not for vectors.
     """
 
     def __init__(self, model, lr: float, betas=(0.9, 0.95), eps: float = 1e-8, weight_decay: float = 0.01):
@@ -110,8 +111,8 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self.share_groups()
 
     def share_groups(self) -> None:
-        """Makes the groups and the state of both optimisers its own."""
-        self.param_groups = self.muon.param_groups + self.adamw.param_groups  # the very dictionaries
+        """Exposes the groups and the state of both optimisers as its own."""
+        self.param_groups = self.muon.param_groups + self.adamw.param_groups  # the same dictionaries
         self.state = {**self.muon.state, **self.adamw.state}
 
     @torch.no_grad()
@@ -134,9 +135,9 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
 
 def hidden_matrices(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """The matrices between embedding and head, of whatever kind of layer or cell: what Muon is made for.
+    """The matrices that Muon is made for: those between embedding and head, in any kind of layer or cell.
 
-    Left out are embeddings, output heads, and what a model holds itself, such as memory registers and an initial memory.
+    Embeddings, output heads and a model's direct parameters, such as memory registers and an initial memory, are left out.
     """
     models = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
     heads = [getattr(each, name) for each in models for name in HEADS if getattr(each, name, None) is not None]
@@ -147,11 +148,11 @@ def hidden_matrices(model: torch.nn.Module) -> list[torch.nn.Parameter]:
 
 
 def with_own_rate(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], lr: float) -> None:
-    """Gives those of the parameters that an optimizer trains a learning rate of their own, before it has made a step.
+    """Gives some of an optimizer's parameters a separate learning rate, before its first step.
 
     Args:
-        optimizer: any of torch, or [`MuonAndAdamW`].
-        parameters: some of the model's.
+        optimizer: any torch optimizer, or [`MuonAndAdamW`].
+        parameters: parameters of the model; those that the optimizer does not train are ignored.
         lr: their peak learning rate.
     """
     own = {id(parameter) for parameter in parameters}

@@ -1,4 +1,4 @@
-"""A trainer that goes on from a whole checkpoint and with its settings, or not at all."""
+"""A trainer that resumes only from a complete checkpoint and with the same settings."""
 
 import json
 import logging
@@ -19,23 +19,23 @@ logger = logging.getLogger(__name__)
 
 
 class ResumableTrainer(Trainer):
-    """A `Trainer` whose checkpoints say what they consist of and what they were trained with.
+    """A `Trainer` whose checkpoints record their files and the settings that they were trained with.
 
     A subclass has a `clock` (see [`TrainClock`]).
     """
 
-    _settings = None  # of the run, for its checkpoints
-    changes = ()  # what was changed when the run was resumed
+    _settings = None  # settings of the run, for its checkpoints
+    changes = ()  # settings that were changed when the run was resumed
 
     def further_settings(self) -> dict:
-        """What the outcome depends on besides the arguments, the model's sizes and the data, for resumed runs to compare."""
+        """Further settings for resumed runs to compare, besides the arguments, the model's sizes and the data."""
         return {}
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """As [`Trainer.train`]; a run goes on from a whole checkpoint and with its settings, or not at all.
+        """As [`Trainer.train`], but resumes only from a complete checkpoint and with the same settings.
 
         Raises:
-            InputError: for a checkpoint that is damaged, incomplete or of other settings, each named.
+            InputError: if the checkpoint is damaged or incomplete, or for other settings, naming each.
         """
         self._settings = settings_of(self)
         if not resume_from_checkpoint:
@@ -55,18 +55,18 @@ class ResumableTrainer(Trainer):
 
     def _run_epoch(self, **kwargs):
         finished = self.state.global_step >= self.state.max_steps or self.clock.progress() >= 1.0
-        if finished:  # resumed at its end: the library would train one step more
+        if finished:  # resumed at its end: the library would train one more step
             self.control.should_training_stop = True
             return
         super()._run_epoch(**kwargs)
 
-    # Under FSDP the library writes and reads checkpoints of another form than without; here there is one.
+    # Under FSDP, the library uses another form of checkpoints; here there is only one form.
 
     def _save(self, output_dir=None, state_dict=None):
         if not is_sharded(self.model):
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
-            tied = self.model.all_tied_weights_keys  # whose values were gathered apart
+            tied = self.model.all_tied_weights_keys  # their values were gathered separately
             weights = {name: value for name, value in state_dict.items() if name not in tied}
             with under_its_own_class(self.model):
                 super()._save(output_dir, weights)
@@ -110,7 +110,7 @@ class ResumableTrainer(Trainer):
             self._scale_learning_rate(self._rate_change)
 
     def _scale_learning_rate(self, factor: float) -> None:
-        """Makes a restored schedule go on at `factor` times its learning rates."""
+        """Makes a restored schedule continue at `factor` times its learning rates."""
         for group in self.optimizer.param_groups:
             for name in ("lr", "initial_lr"):
                 if name in group:
@@ -127,13 +127,13 @@ class ResumableTrainer(Trainer):
             write_manifest(output_dir, self._settings, self.changes)
 
     def save_further_state(self, output_dir: str) -> None:
-        """Writes what else a resumed run needs into a checkpoint; called on every process."""
+        """Writes whatever else a resumed run needs to a checkpoint; called on every process."""
 
     def load_further_state(self, folder: Path, step: int) -> None:
-        """Reads it again before the training goes on after optimiser step `step`; called on every process."""
+        """Reads it back before the training continues after optimiser step `step`; called on every process."""
 
     def _issue_warnings_after_load(self, load_result):
-        """What the library warns of is an error, but for the names of tied weights that stand there under others."""
+        """Raises an error where the library warns, unless a tied weight was found under another name."""
         faults = {
             "lacks": missing_weights(self.model, load_result.missing_keys),
             "holds besides": load_result.unexpected_keys,

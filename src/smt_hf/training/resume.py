@@ -1,4 +1,4 @@
-"""Checkpoints that a training goes on from: whole ones only, and only with the settings that they were saved with."""
+"""Resuming from checkpoints: only complete ones, and only with the settings that they were saved with."""
 
 import json
 import logging
@@ -16,9 +16,9 @@ from ..utils.digests import file_digest
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-STATE = "trainer_state.json"  # what the Trainer writes last
+STATE = "trainer_state.json"  # the file that the Trainer writes last
 
-# Arguments that do not change what is learnt.
+# Arguments that do not change the result of the training.
 NEUTRAL = set(
     "output_dir accept_changes use_cpu full_determinism local_rank debug disable_tqdm report_to run_name project trackio_space_id "
     "trackio_bucket_id trackio_static_space_id log_level log_level_replica log_on_each_node logging_strategy logging_steps "
@@ -32,15 +32,15 @@ NEUTRAL = set(
     "ddp_backend ddp_timeout torch_empty_cache_steps use_cache checkpoint_steps activation_checkpointing "
     "activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs auto_find_batch_size".split()
 )
-# Arguments that a resumed run may have otherwise without further words: to go on for longer, or from a loss that was no number.
+# Arguments that a resumed run may always change: to train for longer, or to continue after a loss that was not finite.
 ASKED = ("learning_rate", "max_grad_norm", "max_steps", "num_train_epochs", "max_train_seconds")
-# How the rows of an optimiser step are dealt out; their number is what counts.
+# How the rows of an optimiser step are distributed; only their total number matters.
 DEALT = ("per_device_train_batch_size", "gradient_accumulation_steps", "processes")
 _NOISE = ("transformers_version", "dtype", "_name_or_path", "auto_map", "architectures", "use_cache")
 
 
 def settings_of(trainer) -> dict:
-    """What the outcome of a training depends on, as JSON has it."""
+    """The settings that determine the result of a training, as JSON values."""
     args = trainer.args
     settings = {
         "method": type(trainer).__name__.removesuffix("Trainer").lower(),
@@ -54,7 +54,7 @@ def settings_of(trainer) -> dict:
 
 
 def rows_per_step(settings: dict) -> int:
-    """Rows of an optimiser step, over all processes and accumulated batches."""
+    """Number of rows of an optimiser step, over all processes and accumulated batches."""
     product = 1
     for name in DEALT:
         product *= settings[name]
@@ -62,13 +62,13 @@ def rows_per_step(settings: dict) -> int:
 
 
 def data_identity(dataset) -> dict:
-    """What tells a training data set from another: what it says of itself, or its kind, its length and a few of its rows."""
+    """Identifies a training data set: by its own `identity`, or by its kind, its length and a few of its rows."""
     if dataset is None:
         return {}
     if hasattr(dataset, "identity"):
         return dataset.identity()
     identity = {"kind": type(dataset).__name__}
-    if hasattr(dataset, "_fingerprint"):  # of the datasets library
+    if hasattr(dataset, "_fingerprint"):  # from the datasets library
         return {**identity, "fingerprint": dataset._fingerprint}
     if not hasattr(dataset, "__len__"):
         return identity
@@ -86,7 +86,7 @@ def _listed(row):
 
 
 def weights_identity(model) -> str:
-    """A digest of a model's weights, which tells a frozen teacher from another."""
+    """A digest of a model's weights, to tell frozen teachers apart."""
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -106,22 +106,22 @@ def _plain(value):
     return getattr(value, "value", None) or (value.to_dict() if hasattr(value, "to_dict") else str(value))
 
 
-# ---- whole checkpoints ----------------------------------------------------------------------------------------------
+# ---- complete checkpoints ----------------------------------------------------------------------------------------------
 
 
 def numbered_checkpoints(folder: str | Path) -> list[Path]:
-    """The folders `checkpoint-N` in an output folder, the newest first; `checkpoint-best` and the like are none."""
+    """The folders `checkpoint-N` in an output folder, newest first, without `checkpoint-best` and the like."""
     found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     return sorted(filter(Path.is_dir, found), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
 def write_manifest(folder: str | Path, settings: dict, changes: list[dict]) -> None:
-    """Says what a checkpoint consists of, with digests, and what it was trained with; `trainer_state.json` follows it.
+    """Writes the manifest of a checkpoint: its files with digests, and its settings. `trainer_state.json` is written later.
 
     Args:
-        folder: of the checkpoint, with all files but `trainer_state.json` in it.
+        folder: folder of the checkpoint, with all its files except `trainer_state.json`.
         settings: from [`settings_of`].
-        changes: what was changed when the run was resumed, see [`asked_changes`].
+        changes: settings that were changed when the run was resumed, see [`check_settings`].
     """
     folder = Path(folder)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (MANIFEST, STATE)]
@@ -134,7 +134,7 @@ def write_manifest(folder: str | Path, settings: dict, changes: list[dict]) -> N
 
 
 def read_manifest(folder: Path) -> dict:
-    """The manifest of a checkpoint.
+    """Reads and verifies the manifest of a checkpoint.
 
     Raises:
         InputError: naming the checkpoint, if it is incomplete or damaged.
@@ -160,15 +160,15 @@ def read_manifest(folder: Path) -> dict:
 
 
 def checkpoint_to_resume(resume_from_checkpoint: str | bool, output_dir: str) -> tuple[Path, dict]:
-    """The checkpoint that a training goes on from, and its manifest.
+    """The checkpoint to resume from, and its manifest.
 
     Args:
-        resume_from_checkpoint: the folder of a checkpoint; or `True` for the newest whole one in `output_dir`. Newer ones
-            that are damaged are named in a warning.
-        output_dir: of the run.
+        resume_from_checkpoint: the folder of a checkpoint, or `True` for the newest complete one in `output_dir`. A warning
+            names newer ones that are damaged.
+        output_dir: output folder of the run.
 
     Raises:
-        InputError: if there is none, or the one that was named is damaged.
+        InputError: if there is none, or the given one is damaged.
     """
     if resume_from_checkpoint is not True:
         folder = Path(resume_from_checkpoint).expanduser()
@@ -194,19 +194,19 @@ def checkpoint_to_resume(resume_from_checkpoint: str | bool, output_dir: str) ->
 
 
 def check_settings(folder: Path, saved: dict, now: dict, accepted: list[str]) -> dict[str, list]:
-    """Checks that a run goes on as it was begun.
+    """Checks that a run resumes with the settings that it started with.
 
     Args:
-        folder: of the checkpoint, for messages.
-        saved: the settings that it was saved with.
-        now: those of the run that is to go on.
+        folder: folder of the checkpoint, for messages.
+        saved: the settings in the checkpoint.
+        now: the settings of the resumed run.
         accepted: names of settings that may differ.
 
     Returns:
-        What does differ, by name: the value of the checkpoint and the one from now on.
+        The settings that differ, by name: the value in the checkpoint and the new one.
 
     Raises:
-        InputError: naming every value that differs and must not.
+        InputError: naming the settings that differ but must not.
     """
     if saved["method"] != now["method"]:
         raise InputError(

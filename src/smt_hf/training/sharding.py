@@ -1,6 +1,6 @@
-"""Weights that are shared out among processes (FSDP2): gathered for what runs outside of a model's forward, and for saving.
+"""Weights that are sharded across processes (FSDP2): gathering them for code outside a model's forward, and for saving.
 
-A checkpoint holds whole tensors however many processes wrote it, so any number of them goes on from it, sharing out or not.
+A checkpoint holds whole tensors however many processes wrote it, so any number of processes can resume from it, sharded or not.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,15 +18,15 @@ _METHOD = "run_gathered"
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether the weights of a model are shared out among processes."""
+    """Whether the weights of a model are sharded across processes."""
     return isinstance(model, FSDPModule)
 
 
 def gathered(model: torch.nn.Module, function: Callable[[], Any]) -> Any:
-    """What a function of the weights returns outside of the model's forward; every process has to call it.
+    """Calls a function that reads the weights outside the model's forward; every process has to call it.
 
-    FSDP2 gathers weights around a forward and this call counts as one, with or without a gradient. They stay gathered until the
-    next backward pass or [`scatter`]: a weight that is written to meanwhile is not the process's own share.
+    FSDP2 gathers weights around a forward, and this call counts as one, with or without a gradient. The weights stay gathered
+    until the next backward pass or [`scatter`]; a weight written to in the meantime is not the process's own shard.
     """
     if not is_sharded(model):
         return function()
@@ -37,16 +37,16 @@ def gathered(model: torch.nn.Module, function: Callable[[], Any]) -> Any:
 
 
 def scatter(model: torch.nn.Module) -> None:
-    """Leaves every process its own share of the weights, if they are shared out."""
+    """Leaves every process only its own shard of the weights, if they are sharded."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def share_of(whole: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """A tensor that all processes have, shared out as a parameter is; as it is beside a parameter that is not.
+    """Shards a tensor that all processes have in the same way as a parameter; unchanged if the parameter is not sharded.
 
-    Nothing is sent: every process keeps a part of what it has.
+    Nothing is sent: every process keeps a part of its own copy.
     """
     if not isinstance(parameter, DTensor):
         return whole
@@ -56,7 +56,7 @@ def share_of(whole: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
 
 
 def whole_of(value):
-    """A tensor gathered from all processes, if it is shared out; anything else as it is."""
+    """Gathers a tensor from all processes if it is sharded; returns anything else unchanged."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
@@ -64,7 +64,7 @@ def whole_of(value):
 
 
 def load_whole_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]):
-    """Gives every process its share of whole weights, which all of them have; returns missing and unexpected names."""
+    """Gives every process its shard of whole weights that all processes have; returns missing and unexpected names."""
     scatter(model)
     options = StateDictOptions(full_state_dict=True, strict=False)
     return set_model_state_dict(model, weights, options=options)
@@ -73,7 +73,7 @@ def load_whole_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor])
 def whole_optimizer_state(optimizer: torch.optim.Optimizer, keep: bool) -> dict:
     """An optimizer's `state_dict` with whole tensors on the CPU.
 
-    Every process has to call it, since each sends its shares; one that is not to `keep` what it gathers gets no tensors.
+    Every process has to call it, because each sends its shards; a process with `keep=False` gets no tensors.
     """
 
     def gather(value):
@@ -86,7 +86,7 @@ def whole_optimizer_state(optimizer: torch.optim.Optimizer, keep: bool) -> dict:
 
 
 def share_of_state(optimizer: torch.optim.Optimizer, state_dict: dict) -> dict:
-    """A `state_dict` of whole tensors as the optimizer of shared-out parameters takes it."""
+    """Shards a `state_dict` of whole tensors for an optimizer of sharded parameters."""
     if "state" not in state_dict:  # of several optimizers
         return {name: share_of_state(getattr(optimizer, name), part) for name, part in state_dict.items()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -100,7 +100,7 @@ def share_of_state(optimizer: torch.optim.Optimizer, state_dict: dict) -> dict:
 
 @contextmanager
 def under_its_own_class(model: torch.nn.Module) -> Iterator[None]:
-    """FSDP2 gives a model a class made for it; saved models name their class and carry its code."""
+    """Restores the original class of a model, which FSDP2 replaces, because saved models name their class and include its code."""
     sharded = type(model)
     model.__class__ = sharded.__bases__[1]
     try:

@@ -1,4 +1,4 @@
-"""SMT: teacher and student together, all time steps in parallel."""
+"""SMT: trains teacher and student together, all time steps in parallel."""
 
 from dataclasses import dataclass, field, replace
 
@@ -21,15 +21,15 @@ DEFAULT_TRANSITIONS = 32
 
 @dataclass(frozen=True, eq=False)
 class SmtPlan:
-    """Which columns a step looks at: what [`SmtForPreTraining`] takes besides the tokens. All lie on the CPU.
+    """The columns that a step uses, which [`SmtForPreTraining`] takes along with the tokens. All are on the CPU.
 
     Attributes:
         segment_starts: `(S,)`, the first columns of the student's segments.
         segment_length: J.
         positions: `(P,)`, the encoded positions.
-        decoded_positions: `(M,)`, those whose futures are decoded.
+        decoded_positions: `(M,)`, the positions whose futures are decoded.
         horizon: T_f.
-        context_length: tokens up to the last encoded position, which the model finds by itself when `None`.
+        context_length: number of tokens up to the last encoded position; computed by the model when `None`.
     """
 
     segment_starts: torch.Tensor
@@ -70,7 +70,7 @@ SMT_TERMS = (
     Term(
         "stream",
         1.0,
-        "Weight of the encoder stream's next-token loss.",
+        "Weight of the next-token loss of the encoder stream.",
         lambda output, targets: cross_entropy(output.stream_logits, targets),
         lambda batch, plan: batch.targets[:, 1 : int(plan.positions[-1]) + 2],
     ),
@@ -92,53 +92,57 @@ SMT_TERMS = (
 
 
 def encoded_states(output) -> torch.Tensor:
-    """The teacher's memories `(B, P, K, D)` of an `SmtForPreTrainingOutput`, without that of the empty context."""
+    """The teacher's memories `(B, P, K, D)` in an `SmtForPreTrainingOutput`, without that of the empty context."""
     return output.memory[:, int(output.positions[0] < 0) :]
 
 
 @described
 @dataclass
 class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
-    """Arguments of [`SmtTrainer`]: what is sampled from a window, and how the losses weigh.
+    """Arguments of [`SmtTrainer`]: what is sampled from a window, and the weights of the losses.
 
-    The paper's own recipe is one transition at the end of every context (`num_transitions=1`, `num_decoded=1`,
+    The paper's recipe is one transition at the end of every context (`num_transitions=1`, `num_decoded=1`,
     `full_context=True`) with a bidirectional encoder, weights 1, 0.1, 0.001 and no readout or stream loss.
     """
 
-    context_length: int = field(default=256, metadata={"help": "Tokens T_c of a window that the teacher may encode."})
-    horizon: int = field(default=64, metadata={"help": "Future tokens T_f decoded from a memory state."})
+    context_length: int = field(
+        default=256, metadata={"help": "Number of tokens T_c of a window that the teacher may encode."}
+    )
+    horizon: int = field(default=64, metadata={"help": "Number of future tokens T_f decoded from a memory state."})
     num_transitions: int | None = field(
         default=None,
         metadata={
-            "help": "Steps of the student trained in every window, segments times their length, as many as the context holds at most; 32, or "
-            "what comes next below, by default, and one segment with full_context."
+            "help": "Number of student steps trained in every window: segments times their length, at most what the context "
+            "holds. By default 32 or the nearest possible number below, and one segment with full_context."
         },
     )
     segment_length: int = field(
         default=1,
         metadata={
             "help": "Length J of a segment: the student runs J steps, with gradient, from the teacher's state and should "
-            "end in the teacher's state. 1 is the paper's one-step transition."
+            "end in the teacher's state after them. 1 is the paper's one-step transition."
         },
     )
     full_context: bool = field(
         default=False,
         metadata={
-            "help": "Train only the last segment of every context, as the paper does; for num_transitions of one."
+            "help": "Train only the last segment of every context, as in the paper; num_transitions must be one segment."
         },
     )
     pinned_columns: list[int] = field(
         default_factory=list,
         metadata={
-            "help": "Columns whose transition every step trains, among the drawn ones; negative from the end of the context. "
-            "For tasks whose few labels stand in fixed columns."
+            "help": "Columns whose transition every step trains, along with the drawn ones; negative columns count from the end "
+            "of the context. For tasks with few labels in fixed columns."
         },
     )
-    num_decoded: int = field(default=4, metadata={"help": "Memory states of every window whose futures are decoded."})
+    num_decoded: int = field(
+        default=4, metadata={"help": "Number of memory states of every window whose futures are decoded."}
+    )
     detach_teacher: bool = field(
         default=False,
         metadata={
-            "help": "Keep the dynamics loss out of the teacher (the paper trains both): for students that learn so "
+            "help": "Do not train the teacher with the dynamics loss (the paper trains both), for students that learn so "
             "slowly that this loss shrinks the teacher's memory instead."
         },
     )
@@ -180,7 +184,7 @@ class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
 
     @property
     def window_length(self) -> int:
-        """Tokens a window must have: the context and the future of its last state."""
+        """Number of tokens a window must have: the context and the future of its last state."""
         return self.context_length + self.horizon
 
     @property
@@ -190,7 +194,7 @@ class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
 
     @property
     def runs_student(self) -> bool:
-        """Whether a loss needs the student at all; otherwise the teacher is trained alone."""
+        """Whether any loss needs the student; otherwise the teacher is trained alone."""
         return bool(self.dynamics_weight or self.reads_student)
 
 
@@ -198,7 +202,7 @@ class SmtTrainer(TaughtTrainer):
     """Trains an [`SmtForPreTraining`] with `L_smt` (Kumar & Isola) and the readout and stream losses.
 
     Data items are dictionaries of `input_ids` `(T,)` and, as needed, `labels` (ids at their own positions), `shift_labels`
-    (targets that are aligned already), `attention_mask` and `documents`, all `(T,)`; see [`Batch`].
+    (targets that are already aligned), `attention_mask` and `documents`, all `(T,)`; see [`Batch`].
 
     Args:
         model: the [`SmtForPreTraining`].
@@ -206,8 +210,8 @@ class SmtTrainer(TaughtTrainer):
         **kwargs: those of `transformers.Trainer`.
 
     Raises:
-        InputError: if the arguments ask for what the model cannot do, or the training never comes to a label.
-        FloatingPointError: when a loss is no finite number, before it reaches the weights.
+        InputError: if the model does not support the arguments, or the training never reaches a label.
+        FloatingPointError: if a loss is not finite; raised before the weights are updated.
     """
 
     terms = SMT_TERMS
@@ -240,7 +244,7 @@ class SmtTrainer(TaughtTrainer):
         return optimizer
 
     def train(self, *args, **kwargs):
-        """As [`Trainer.train`]; NEFTune's noise, which the library adds to the teacher's tokens, goes to the student's too."""
+        """As [`Trainer.train`], but NEFTune's noise is added to the student's tokens too, not only to the teacher's."""
         if self.neftune_noise_alpha is None:
             return super().train(*args, **kwargs)
         hook = activate_neftune(self.student(), self.segment_noise(self.args.segment_length))
@@ -264,7 +268,7 @@ class SmtTrainer(TaughtTrainer):
         return [term for term in super().active_terms() if term.name not in left_out]
 
     def _reads_stream(self) -> bool:
-        """Whether the encoder has a stream that predicts; that of a frozen backbone learns nothing."""
+        """Whether the stream loss can train anything: the encoder has a stream head, or a backbone that is not frozen."""
         if self.backbone is not None:
             return self.args.backbone_learning_rate > 0
         return self.accelerator.unwrap_model(self.model).stream_head is not None
@@ -317,7 +321,7 @@ class SmtTrainer(TaughtTrainer):
     def num_counted(self, step):
         return len(step.batch.input_ids) * step.plan.columns.numel()
 
-    # The student's initial memory is the teacher's empty context, which moves in training: rollouts begin from it as it is now.
+    # The student's initial memory is the teacher's empty context, which changes in training: rollouts start from its current value.
 
     def _set_initial_memory(self):
         model = self.accelerator.unwrap_model(self.model)
@@ -341,16 +345,16 @@ class SmtTrainer(TaughtTrainer):
 
 
 def chosen_tokens(batch_size: int, positions: torch.Tensor, num_memory_tokens: int, generator) -> torch.Tensor:
-    """Draws the memory tokens whose uniformity a step looks at; the empty context has none of them.
+    """Draws the memory tokens for the uniformity loss of a step, none from the empty context.
 
     Args:
         batch_size: B.
-        positions: the encoded ones `(P,)`, -1 first if it is among them.
+        positions: `(P,)`, the encoded positions; -1 comes first if it is among them.
         num_memory_tokens: K.
         generator: a CPU generator.
 
     Returns:
-        `(N,)`, numbers of tokens in the order of memories `(B, P, K, D)`.
+        `(N,)`, indices of tokens in the order of memories `(B, P, K, D)`.
     """
     tokens = torch.arange(batch_size * len(positions) * num_memory_tokens).view(batch_size, len(positions), -1)
     tokens = tokens[:, int(positions[0] < 0) :].flatten()
@@ -364,12 +368,12 @@ def sample_segments(context_length: int, segment_length: int, num_segments: int,
     Args:
         context_length: T; segments lie within columns 0..T-1.
         segment_length: J <= T.
-        num_segments: S, at most; fewer where they would not fit side by side.
+        num_segments: S, the maximum number; fewer if they do not fit side by side.
         generator: a CPU generator.
 
     Returns:
-        Sorted columns `(S,)` a multiple of J apart, so that one's end is another's start; when there are several, the
-        first is column 0, the cold start.
+        Sorted columns `(S,)` a multiple of J apart, so that one segment may end where another starts. If there are several,
+        the first is column 0, the cold start.
     """
     if num_segments == 1:
         return torch.randint(context_length - segment_length + 1, (1,), generator=generator)
@@ -381,21 +385,21 @@ def sample_segments(context_length: int, segment_length: int, num_segments: int,
 
 
 def add_pinned(starts: torch.Tensor, columns: list[int], segment_length: int, context_length: int) -> torch.Tensor:
-    """Adds the segments that end in given columns to the drawn ones.
+    """Adds the segments that end in the given columns to the drawn ones.
 
     Args:
         starts: columns `(S,)` where segments start.
-        columns: columns in 0..T-1, or negative ones, counted from T.
+        columns: columns in 0..T-1, or negative ones, which count from T.
         segment_length: J.
         context_length: T.
 
     Returns:
-        Sorted columns, each once.
+        Sorted columns without duplicates.
     """
     ends = torch.tensor(columns, dtype=torch.long) % context_length
     return torch.cat([starts, (ends + 1 - segment_length).clamp(min=0)]).unique()
 
 
 def sample_decoded(positions: torch.Tensor, num_decoded: int, generator) -> torch.Tensor:
-    """Draws `num_decoded` of the encoded positions `(P,)`, all when there are no more: `(M,)`, sorted."""
+    """Draws `num_decoded` of the encoded positions `(P,)`, or all if there are fewer: `(M,)`, sorted."""
     return positions[torch.randperm(len(positions), generator=generator)[:num_decoded].sort().values]

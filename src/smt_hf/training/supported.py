@@ -1,4 +1,4 @@
-"""What these trainers do not do though `transformers` has an option for it: refused by name, never passed over."""
+"""Options of `transformers` that these trainers do not support: refused by name, never silently ignored."""
 
 import inspect
 from dataclasses import MISSING, fields
@@ -13,7 +13,7 @@ from ..errors import InputError, one_line
 
 _PREDICTIONS = "an evaluation here gathers losses and no predictions"
 
-# Fields of TrainingArguments whose default is the only value that can be honoured, and why.
+# Fields of TrainingArguments of which only the default is supported, and why.
 UNSUPPORTED = {
     "label_smoothing_factor": "the losses are exact cross-entropies, by which students are compared",
     "average_tokens_across_devices": "losses are averaged over the items of all processes, always",
@@ -32,13 +32,13 @@ UNSUPPORTED = {
 }
 _LAUNCH = "FSDP2 is chosen by accelerate launch, see configs/accelerate/fsdp2.yaml"
 _PROCESSES = "these trainers run in one process, under DistributedDataParallel or under FSDP2"
-# The same, of fields that the library acts on as soon as it sees them.
+# The same for fields that the library acts on as soon as it sees them.
 SHARDING = {"fsdp": _LAUNCH, "fsdp_config": _LAUNCH, "deepspeed": _PROCESSES, "parallelism_config": _PROCESSES}
-# With the memory carried on, row r of a step follows row r of the step before.
+# With carried memory, row r of a step continues row r of the previous step.
 CARRIED = {
     "train_sampling_strategy": "the text is read in its order",
 }
-# Muon takes the hidden matrices and AdamW the rest.
+# Muon trains the hidden matrices and AdamW the rest.
 MUON = {
     "optim": "muon chooses the optimizers",
     "optim_args": "muon chooses the optimizers",
@@ -63,20 +63,20 @@ def check_sharding(args) -> None:
         raise InputError(f"accelerate is configured for DeepSpeed, which cannot be honoured: {_PROCESSES}")
 
 
-# What a trainer trains, or learns from: the class that a model has to be of, `None` for any causal language model.
+# The models that trainers train or learn from: the name of the required class, `None` for any causal language model.
 JOINT, STUDENT, TEACHER, LANGUAGE_MODEL = "SmtForPreTraining", "SmtRnnForCausalLM", "SmtTeacherModel", None
 
 
 def check_partners(args, arguments: type, **models: tuple) -> None:
-    """Checks that a trainer was given arguments of its own and models of the kinds that it works with.
+    """Checks that a trainer was given arguments of its own class and models of the right kinds.
 
     Args:
-        args: the trainer's.
-        arguments: the class that they have to be of.
-        **models: by name, a model and its kind.
+        args: the trainer's arguments.
+        arguments: the class that they must have.
+        **models: by name, a model and its required kind.
 
     Raises:
-        InputError: naming what was given instead of the first that is something else.
+        InputError: for the first mismatch, naming what was given instead.
     """
     if not isinstance(args, arguments):
         raise InputError(f"args is {_given(args)}: give {arguments.__name__}(...)")
@@ -87,7 +87,7 @@ def check_partners(args, arguments: type, **models: tuple) -> None:
 
 
 def _is(model, kind: str | None) -> bool:
-    """Whether a model is of a kind, however it is wrapped; its class may be one of the code that travels with weights."""
+    """Whether a model is of a kind, however it is wrapped; its class may come from the code saved with its weights."""
     if not isinstance(model, torch.nn.Module):
         return False
     model = extract_model_from_parallel(model, keep_torch_compile=False)
@@ -105,15 +105,15 @@ def _given(value) -> str:
 
 
 def check_launch(accelerator, args, recurrent: bool) -> None:
-    """Checks how accelerate was told to run a training.
+    """Checks how accelerate is configured to run the training.
 
     Args:
-        accelerator: the trainer's.
-        args: the trainer's.
+        accelerator: the trainer's accelerator.
+        args: the trainer's arguments.
         recurrent: whether the model is called in a loop over time.
 
     Raises:
-        InputError: naming the first choice that cannot be honoured, and why.
+        InputError: naming the first unsupported setting, and why.
     """
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if getattr(accelerator, "parallelism_config", None) is not None:
@@ -128,7 +128,7 @@ def check_launch(accelerator, args, recurrent: bool) -> None:
                 "fp16 cannot be honoured on a CPU, where accelerate would compute in float32: leave it out, or give bf16"
             )
         return
-    wanted = {  # as they are called in the file of accelerate, and whether they are as they have to be
+    wanted = {  # names as in accelerate's configuration file, and whether the values are supported
         "fsdp_version: 2": (plugin.fsdp_version == 2, "these trainers know FSDP2 alone"),
         "fsdp_state_dict_type: FULL_STATE_DICT": (
             "FULL_STATE_DICT" in str(plugin.state_dict_type),
@@ -168,7 +168,7 @@ def check_supported(args) -> None:
     """Checks the arguments of a trainer.
 
     Raises:
-        InputError: naming the first that cannot be honoured, by itself or with another, and why.
+        InputError: naming the first that is not supported, alone or together with another, and why.
     """
     refuse(args, UNSUPPORTED, "")
     if args.muon:
@@ -186,7 +186,7 @@ def check_supported(args) -> None:
 
 
 def refuse(args, reasons: dict[str, str], where: str) -> None:
-    """Refuses fields that differ from their defaults; fields that a version of the library lacks are passed over."""
+    """Refuses fields that differ from their defaults; fields that the installed version of the library lacks are skipped."""
     defaults = {
         field.name: field.default_factory() if field.default is MISSING else field.default
         for field in fields(args)
@@ -200,7 +200,7 @@ def refuse(args, reasons: dict[str, str], where: str) -> None:
 
 
 def check_callables(given: dict, muon: bool) -> None:
-    """Checks the arguments that a trainer's constructor hands on to `Trainer`; raises as [`check_supported`] does."""
+    """Checks the arguments that a trainer's constructor passes on to `Trainer`; raises as [`check_supported`] does."""
     reasons = dict(UNSUPPORTED_CALLABLES)
     if muon:
         reasons["optimizer_cls_and_kwargs"] = "muon chooses the optimizers: leave one of the two out"
@@ -212,11 +212,11 @@ def check_callables(given: dict, muon: bool) -> None:
 
 
 def check_schedule(args) -> None:
-    """Checks the learning rate schedule by making it for an optimizer of one number.
+    """Checks the learning rate schedule by creating it for an optimizer of a single number.
 
     Raises:
-        InputError: for a schedule that is unknown, has an option that it does not know or lacks one that it needs, or cannot
-            follow a clock; for a warm-up as long as the training.
+        InputError: for a schedule that is unknown, was given an unknown option, lacks one that it needs, or cannot follow a
+            clock; for a warm-up as long as the training.
     """
     schedule, options = SchedulerType(args.lr_scheduler_type), args.lr_scheduler_kwargs or {}
     if not isinstance(options, dict):
@@ -256,7 +256,7 @@ def check_schedule(args) -> None:
 
 
 def schedule_options(options: dict, num_steps: int) -> dict:
-    """The options of a schedule; those named `..._steps` below 1 are shares of the training."""
+    """The options of a schedule; those named `..._steps` and below 1 are converted from fractions of the training."""
     return {
         name: int(value * num_steps) if name.endswith("_steps") and 0 < value < 1 else value
         for name, value in options.items()

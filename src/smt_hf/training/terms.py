@@ -1,4 +1,4 @@
-"""The terms of a loss, and a training step as a value that they are computed from."""
+"""The terms of a loss, and the training step as a value from which they are computed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, make_dataclass, replace
@@ -13,13 +13,13 @@ from ..losses import LossTerm, distillation
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What one micro-batch trains: made once, read by model, losses, counts and logs.
+    """The training data of one micro-batch: built once, and read by model, losses, counts and logs.
 
     Attributes:
         batch: the tokens, documents and targets.
-        plan: which columns the step looks at; drawn from the seed and the optimiser step alone.
-        targets: by the name of the term: token ids, or 0 where something else is compared; -100 for what does not count.
-        chosen: `(N,)` on the CPU, which of all encoded memory tokens the uniformity loss looks at, if there is one.
+        plan: the columns that the step uses; drawn from the seed and the optimiser step alone.
+        targets: by the name of the term: token ids, or 0 if something else is compared; -100 for what does not count.
+        chosen: `(N,)` on the CPU, indices of the encoded memory tokens for the uniformity loss, if there is one.
     """
 
     batch: Batch
@@ -34,15 +34,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Term:
-    """One term of a loss. The entry in a trainer's list is all there is to it: weight, count, log and `--help` follow.
+    """One term of a loss. Adding it to a trainer's list is enough: weight, count, log and `--help` follow from it.
 
     Attributes:
-        name: as it is logged; the weight is the argument `{name}_weight`.
-        weight: the argument's default.
-        help: what `--help` says of the argument.
-        loss: from the model's output and the term's targets to a [`LossTerm`]; or, of a term without targets, from the output
+        name: name in the logs; the weight is the argument `{name}_weight`.
+        weight: default of that argument.
+        help: `--help` text of that argument.
+        loss: maps the model's output and the term's targets to a [`LossTerm`]; for a term without targets, maps the output
             and the [`Step`] to a scalar.
-        targets: from a [`Batch`] and a plan to what the term is compared with, see [`Step`].
+        targets: maps a [`Batch`] and a plan to the term's targets, see [`Step`].
     """
 
     name: str
@@ -53,11 +53,11 @@ class Term:
 
 
 def kd_term(logits: Callable, targets: Callable[[Batch, Any], torch.Tensor]) -> Term:
-    """The term of a student that also learns the predictions of its teacher's backbone.
+    """The term for a student that also learns the predictions of its teacher's backbone.
 
     Args:
-        logits: from the model's output to the student's logits.
-        targets: as in [`Term`]: where predictions count.
+        logits: maps the model's output to the student's logits.
+        targets: as in [`Term`]; they mark where predictions count.
     """
 
     def loss(output, targets, temperature=1.0):
@@ -67,12 +67,12 @@ def kd_term(logits: Callable, targets: Callable[[Batch, Any], torch.Tensor]) -> 
 
 
 def at_temperature(term: Term, temperature: float) -> Term:
-    """A [`kd_term`] at a temperature."""
+    """A copy of a [`kd_term`] at a given temperature."""
     return replace(term, loss=partial(term.loss, temperature=temperature))
 
 
 def weights_of(terms: tuple[Term, ...]) -> type:
-    """A dataclass with the weights of these terms, a base of a trainer's arguments."""
+    """A dataclass with the weights of these terms, as a base class for a trainer's arguments."""
     fields = [
         (f"{term.name}_weight", float, field(default=term.weight, metadata={"help": term.help})) for term in terms
     ]
@@ -80,9 +80,9 @@ def weights_of(terms: tuple[Term, ...]) -> type:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """A CPU generator that belongs to one optimiser step of one run.
+    """A CPU generator for one optimiser step of one run.
 
-    Every micro-batch and every process of a step so looks at the same columns, and a resumed run at those of an
-    uninterrupted one.
+    With it, every micro-batch and every process of a step uses the same columns, and a resumed run uses the same ones as an
+    uninterrupted run.
     """
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)

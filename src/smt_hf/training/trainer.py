@@ -1,4 +1,4 @@
-"""What all trainers share: exact averaging, a clock, logs of every term, a stop on NaN."""
+"""The base of all trainers: exact averaging, a clock, logs of every term, a stop on NaN."""
 
 import functools
 import logging
@@ -36,14 +36,14 @@ logger = logging.getLogger(__name__)
 class TermsTrainer(ResumableTrainer):
     """A `Trainer` whose loss is a weighted sum of terms, each averaged over all items of the optimiser step.
 
-    A subclass has a list of terms, and says which columns a step looks at (`draw_plan`) and what the terms are computed
+    A subclass defines a list of terms, the columns that a step uses (`draw_plan`), and the output that the terms are computed
     from (`run`). Every micro-batch becomes one [`Step`] before the optimiser step begins.
     """
 
     terms: tuple[Term, ...] = ()
-    counted = "transitions"  # what `num_counted` counts, for the logs
+    counted = "transitions"  # the unit of `num_counted`, for the logs
     recurrent = True  # whether the model is called in a loop over time
-    loss_is_scaled_for_ga = True  # every term is divided by its items in the whole accumulated batch
+    loss_is_scaled_for_ga = True  # every term is divided by the number of its items in the whole accumulated batch
 
     def __init__(self, model, args, **kwargs):
         check_supported(args)
@@ -52,15 +52,15 @@ class TermsTrainer(ResumableTrainer):
         dataset = kwargs.get("train_dataset")
         check_endless(dataset, args)
         reads_text = isinstance(getattr(dataset, "cache", dataset), (TokenCache, TextStream))
-        if reads_text and kwargs.get("processing_class") is not None:  # is saved as it was used
+        if reads_text and kwargs.get("processing_class") is not None:  # saved as it was used
             kwargs["processing_class"] = without_special_tokens(kwargs["processing_class"])
         super().__init__(model=model, args=args, **kwargs)
         check_launch(self.accelerator, args, self.recurrent)
         if self.is_fsdp_enabled:
-            # as in one process: the weights in float32, and the forward under autocast
+            # as in one process: weights in float32, forward under autocast
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
             self.autocast_forward(self.model)
-            # of what a model returns nothing is written to in place
+            # nothing that a model returns is modified in place
             warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         self._given_schedule = self.lr_scheduler is not None
         if self._given_schedule and args.max_train_seconds is not None:
@@ -76,7 +76,10 @@ class TermsTrainer(ResumableTrainer):
         if self.args.max_train_seconds is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ClockProgress(self.clock))
         self.changes = []
-        self._stream, self._stream_from = None, None  # the batches of a `TextStream`, and the checkpoint to go on from
+        self._stream, self._stream_from = (
+            None,
+            None,
+        )  # the batches of a `TextStream`, and the checkpoint to resume from
         self._logged = defaultdict(float)
         self._steps_with = defaultdict(int)  # steps in which a term had anything to average
         self._num_counted = 0
@@ -86,23 +89,23 @@ class TermsTrainer(ResumableTrainer):
     # ---- what a subclass defines -----------------------------------------------------------------------------------
 
     def draw_plan(self, batch: Batch, generator: torch.Generator):
-        """The columns of a batch that an optimiser step looks at; the same for all batches of one length."""
+        """Draws the columns of a batch that an optimiser step uses; the same for all batches of one length."""
         raise NotImplementedError
 
     def run(self, model, step: Step):
-        """What the losses of the terms are computed from."""
+        """Runs the model and returns the output from which the terms are computed."""
         raise NotImplementedError
 
     def num_counted(self, step: Step) -> int:
-        """How many of what `counted` names a micro-batch trains."""
+        """How many items, in the unit `counted`, a micro-batch trains."""
         raise NotImplementedError
 
     def vocab_size(self) -> int:
-        """The token ids that the data may hold."""
+        """The number of token ids that the data may contain."""
         return self.accelerator.unwrap_model(self.model).config.get_text_config().vocab_size
 
     def active_terms(self) -> list[Term]:
-        """The terms that this training has."""
+        """The terms of this training."""
         return list(self.terms)
 
     def weight(self, name: str) -> float:
@@ -110,31 +113,31 @@ class TermsTrainer(ResumableTrainer):
         return getattr(self.args, f"{name}_weight")
 
     def keep(self, output, step: Step) -> None:
-        """Keeps of a training step what `further_logs` wants to see."""
+        """Keeps what `further_logs` needs from a training step."""
 
     def further_logs(self) -> dict[str, float]:
-        """What is logged besides the terms and their speed."""
+        """Further values to log, besides the terms and the speed."""
         return {}
 
     def further_evaluation(self, batch: Batch) -> dict[str, LossTerm]:
-        """What is measured on a batch of an evaluation besides the terms."""
+        """Further values to measure on an evaluation batch, besides the terms."""
         return {}
 
-    # ---- weights that are shared out (FSDP2) ---------------------------------------------------------------------------
+    # ---- sharded weights (FSDP2) ---------------------------------------------------------------------------
 
     def gathered(self, function: Callable[[], Any]) -> Any:
-        """What a function of the model's weights returns outside of the model's forward; every process has to call it."""
+        """Calls a function that reads the weights outside the model's forward; every process has to call it."""
         return gathered(self.model, function)
 
     def replicated(self, model):
-        """A model that is not trained, as every process needs it: whole, for each encodes when its own rows need it."""
+        """Prepares a model that is not trained; every process gets it whole, because each uses it when its own rows need it."""
         if not self.is_fsdp_enabled:
             return self.accelerator.prepare_model(model, evaluation_mode=True)
         self.autocast_forward(model)
         return model.to(self.args.device)
 
     def autocast_forward(self, model) -> None:
-        """What accelerate does to models that it does not shard, if the training is in mixed precision."""
+        """Runs a model under autocast in mixed precision, as accelerate does for models that it does not shard."""
         if not self.accelerator.native_amp:
             return
         forward = model.forward
@@ -146,7 +149,7 @@ class TermsTrainer(ResumableTrainer):
 
         model.forward = convert_outputs_to_fp32(autocast)
 
-    # ---- a corpus that is read as it comes --------------------------------------------------------------------------
+    # ---- a streamed corpus --------------------------------------------------------------------------
 
     def get_train_dataloader(self):
         if not isinstance(self.train_dataset, TextStream):
@@ -195,17 +198,17 @@ class TermsTrainer(ResumableTrainer):
     # ---- a step ----------------------------------------------------------------------------------------------------
 
     def make_step(self, inputs, draw: tuple[int, int]) -> Step:
-        """One micro-batch as a value; `draw` are the seed and the optimiser step."""
+        """Makes a [`Step`] from a micro-batch; `draw` is the seed and the optimiser step."""
         batch = self.batch_of(inputs)
         return self.step_of(batch, self.draw_plan(batch, step_generator(*draw)), draw)
 
     def batch_of(self, inputs) -> Batch:
-        """What a data collator gave, as a value on the trainer's device."""
+        """Makes a [`Batch`] on the trainer's device from the output of a data collator."""
         check_whole_numbers(inputs)
         return Batch.of(self._prepare_inputs(inputs))
 
     def step_of(self, batch: Batch, plan, draw: tuple[int, int]) -> Step:
-        """A batch and its plan with the targets of all terms; `draw` as in [`make_step`]."""
+        """Adds the targets of all terms to a batch and its plan; `draw` as in [`make_step`]."""
         targets = {term.name: term.targets(batch, plan) for term in self.active_terms() if term.targets}
         return Step(batch, plan, targets)
 
@@ -221,7 +224,7 @@ class TermsTrainer(ResumableTrainer):
         """Checks that the first optimiser step has a label to learn from.
 
         Raises:
-            InputError: if all are left out, by the labels themselves or as padding.
+            InputError: if there is none, because all labels are ignored or all tokens are padding.
         """
         name = "labels" if batches[0].shift_labels is None else "shift_labels"
         if not self.somewhere(getattr(batch, name) for batch in batches):
@@ -236,7 +239,7 @@ class TermsTrainer(ResumableTrainer):
             )
 
     def somewhere(self, labels: Iterable[torch.Tensor]) -> bool:
-        """Whether there is a label among those of any process."""
+        """Whether any process has a label that counts."""
         found = torch.stack([(values != IGNORED).any() for values in labels]).any().long()
         return bool(self.accelerator.reduce(found, "sum"))
 
@@ -244,7 +247,7 @@ class TermsTrainer(ResumableTrainer):
         return None  # see `_count`
 
     def _count(self, steps: list[Step], device) -> dict[str, torch.Tensor] | None:
-        """The items of every term in all micro-batches of all processes."""
+        """The number of items of every term in all micro-batches of all processes."""
         if not steps:
             return None
         counts = [step.counts() for step in steps]
@@ -252,13 +255,13 @@ class TermsTrainer(ResumableTrainer):
         if self.args.world_size > 1:
             total = self.accelerator.reduce(total, "sum")
         for name, count in zip(counts[0], total, strict=True):
-            self._steps_with[name] += (count > 0).long()  # read when it is logged: no step waits for it
+            self._steps_with[name] += (count > 0).long()  # read only for logging, so that no step waits for it
         return dict(zip(counts[0], total, strict=True))
 
     # ---- the loss --------------------------------------------------------------------------------------------------
 
     def losses(self, model, step: Step) -> tuple[dict[str, LossTerm | torch.Tensor], Any]:
-        """All terms of a step, averaged ones as [`LossTerm`] and others as scalars; and what they were computed from."""
+        """All terms of a step, averaged ones as [`LossTerm`] and others as scalars; and the output of the model."""
         output = self.run(model, step)
         losses = {
             term.name: term.loss(output, step.targets[term.name] if term.targets else step)
@@ -288,7 +291,7 @@ class TermsTrainer(ResumableTrainer):
         return loss * world_size  # the processes' gradients are averaged
 
     def mean_loss(self, losses: dict[str, LossTerm | torch.Tensor]) -> torch.Tensor:
-        """The weighted sum of the terms of one micro-batch by itself."""
+        """The weighted sum of the terms of a single micro-batch."""
         means = {name: term.mean if isinstance(term, LossTerm) else term for name, term in losses.items()}
         return sum(self.weight(name) * mean for name, mean in means.items())
 
@@ -307,7 +310,7 @@ class TermsTrainer(ResumableTrainer):
             values = self.accelerator.reduce(values, "sum")
             for name, value in zip(names, values[:-1].tolist(), strict=True):
                 counted = int(self._steps_with.get(name, steps))
-                if counted:  # a term of few labels may have had none
+                if counted:  # a term with few labels may have had none
                     logs[name] = round(value / counted, 6)
             logs[f"{self.counted}_per_second"] = round(values[-1].item() / max(now - self._log_time, 1e-9), 1)
             logs.update(self.further_logs())
@@ -320,7 +323,7 @@ class TermsTrainer(ResumableTrainer):
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        step = self.make_step(inputs, (0, 0))  # always the same columns, so that evaluations compare
+        step = self.make_step(inputs, (0, 0))  # always the same columns, so that evaluations are comparable
         with self.accelerator.autocast():
             losses, _ = self.losses(model, step)
         loss = self.mean_loss(losses)
@@ -342,24 +345,24 @@ class TermsTrainer(ResumableTrainer):
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         for name, values in self._evaluated.items():
             total, count = self.accelerator.reduce(torch.stack(values).sum(dim=0), "sum").tolist()
-            if count:  # nothing is said of a term that no window of the evaluation has
+            if count:  # a term without items in the whole evaluation is left out
                 output.metrics[f"{metric_key_prefix}_{name}"] = total / count
         return output
 
     # ---- sharing ---------------------------------------------------------------------------------------------------
 
     def predict(self, *args, **kwargs):
-        """Not for these trainers.
+        """Not supported.
 
         Raises:
-            InputError: always; an evaluation here gathers losses and no predictions.
+            InputError: always; these trainers gather losses in evaluation, not predictions.
         """
         raise InputError(
             "predict() cannot be honoured: use evaluate() for losses, or the student's own forward or generate()"
         )
 
     def create_model_card(self, **kwargs):
-        """Fills the card from the output folder, see [`smt_hf.hub.write_card`]; called by `push_to_hub`."""
+        """Writes the model card from the output folder, see [`smt_hf.hub.write_card`]; called by `push_to_hub`."""
         if self.is_world_process_zero():
             write_card(self.args.output_dir, self.hub_model_id, kwargs.get("license"))
 
@@ -382,7 +385,7 @@ class TermsTrainer(ResumableTrainer):
         if self._given_schedule:
             return self.lr_scheduler
         timed = self.args.max_train_seconds is not None
-        resolution = 100_000 if timed else num_training_steps  # with a clock: shares of the time instead of steps
+        resolution = 100_000 if timed else num_training_steps  # with a clock: fractions of the time instead of steps
         optimizer = self.optimizer if optimizer is None else optimizer
         warmup_steps = self.args.get_warmup_steps(resolution)
         if warmup_steps >= resolution and warmup_steps > 1:
@@ -407,7 +410,7 @@ class TermsTrainer(ResumableTrainer):
 
 
 def check_rows(name: str, dataset) -> None:
-    """Checks that a data set, if it knows its length, holds anything.
+    """Checks that a data set with a known length is not empty.
 
     Raises:
         InputError: naming the argument.
@@ -417,7 +420,7 @@ def check_rows(name: str, dataset) -> None:
 
 
 def with_batches(name: str, loader: DataLoader) -> DataLoader:
-    """A loader of a data set that gives at least one batch, if it knows how many.
+    """Returns the loader after checking that it gives at least one batch, if its length is known.
 
     Raises:
         InputError: naming the argument.
@@ -432,7 +435,7 @@ def with_batches(name: str, loader: DataLoader) -> DataLoader:
 
 
 def checked_batch(batch: dict, vocab_size: int) -> dict:
-    """A batch of a [`TextStream`], whose ids the model has; an empty one stands for a batch that a resumed training leaves out.
+    """Checks that the model has all ids of a [`TextStream`] batch; an empty batch is one that a resumed training skips.
 
     Raises:
         InputError: naming the id.
@@ -443,10 +446,10 @@ def checked_batch(batch: dict, vocab_size: int) -> dict:
 
 
 def check_endless(dataset, args) -> None:
-    """Checks what a training needs whose text has no end.
+    """Checks the arguments that a training on an endless text needs.
 
     Raises:
-        InputError: naming it.
+        InputError: naming the argument.
     """
     if not isinstance(dataset, TextStream):
         return
