@@ -97,9 +97,7 @@ def load(path: str, *wanted: str, **kwargs) -> PreTrainedModel:
         place = os.path.expanduser(path)
         if os.path.isdir(place):
             weight_files(Path(place))
-        read_json(
-            place, "generation_config.json", optional=True
-        )  # otherwise the library treats a damaged one as missing
+        read_json(place, "generation_config.json", optional=True)  # the library takes a damaged one as missing
         with without_warnings():  # the checks below report the same
             model, info = MODELS[kind].from_pretrained(
                 place, strict=False, ignore_mismatched_sizes=True, output_loading_info=True, **kwargs

@@ -43,9 +43,7 @@ REMEDIES = {
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
 
-IN_A_WORKER = re.compile(
-    r"Caught \w+ in DataLoader worker process \d+\."
-)  # torch's prefix for errors raised in a data worker
+IN_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.")  # torch's prefix for a data worker's errors
 
 # The extras that install optional packages.
 EXTRAS = {

@@ -118,7 +118,7 @@ def drift(student, teacher, input_ids, documents=None) -> torch.Tensor:
     return squared_distance(after, target).mean(dim=0)
 
 
-# ---- DMT: reaching the student's own states without a gradient ---------------------------------------------------------------
+# ---- DMT: reaching the student's own states without a gradient ---------------------------------------------------------
 
 
 @torch.no_grad()

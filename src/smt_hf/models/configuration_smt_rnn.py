@@ -26,7 +26,7 @@ class SmtRnnConfig(SmtSharedConfig):
         num_readout_layers: Transformer layers between the memory and the output head.
         use_cache: Return the memory as a cache, for generation.
         tie_word_embeddings: Tie the output head to the token embedding. Not possible for a student that is trained together
-            with its teacher, because it uses the teacher's head.
+            with its teacher, whose head it uses.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: for a value of the wrong type or one that cannot work.

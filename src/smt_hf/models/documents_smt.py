@@ -160,9 +160,9 @@ def own_labels(
     position_ids: torch.Tensor | None,
     continues: bool,
 ) -> torch.Tensor:
-    """The labels `(B, T)`, ignoring padding and the first token of every document, which nothing before it predicts.
+    """The labels `(B, T)`, with -100 at padding and at the first token of every document, which nothing before it predicts.
 
-    If a row `continues` from a cache and holds one document, its first token counts.
+    If a row `continues` from a cache and holds one document, its first token is predicted.
     """
     begins = documents is not None or not continues
     if attention_mask is not None:

@@ -15,7 +15,7 @@ VERSION = "1"  # changes whenever the same student would get other numbers
 # Many short sequences rather than a long one: the recurrence may amplify rounding from step to step.
 ROWS, STEPS = 64, 2
 
-# The largest relative difference between two fingerprints of one student, by the coarser precision of the two. Measured on
+# The largest relative difference allowed between two fingerprints of one student, by the coarser precision of the two. Measured on
 # trained students of every cell: 1e-6, 0.001, 0.012, 0.055 and 0.12. One step of fine-tuning at 1e-4 gives 0.02 to 0.06, an
 # adapter with random weights 0.3 to 0.9, other initial weights 1.4.
 TOLERANCES = {"float32": 1e-4, "float16": 0.005, "bfloat16": 0.03, "8-bit": 0.12, "4-bit": 0.2}
@@ -76,9 +76,7 @@ def _compute(student) -> str:
     with torch.autocast(device.type, enabled=False):
         memories, logits = probe(student)
         precision = precision_of(student, memories, logits)
-    logits = logits.double() - logits.double().mean(
-        dim=-1, keepdim=True
-    )  # adding a constant to all logits changes no prediction
+    logits = logits.double() - logits.double().mean(dim=-1, keepdim=True)  # a constant shift changes no prediction
     numbers = np.stack([_project(b"smt memories", memories.double()), _project(b"smt logits", logits)])
     return f"{VERSION}:{precision}:{base64.b64encode(numbers.astype('<f4').tobytes()).decode()}"
 
@@ -89,9 +87,7 @@ def probe(student) -> tuple[torch.Tensor, torch.Tensor]:
     The tokens come from a hash, so they are the same everywhere. The student runs as a whole, so that the hooks of
     offloaded and sharded weights work, and without dropout; its training modes are restored afterwards.
     """
-    device = (
-        student.device if student.device.type != "meta" else torch.device("cpu")
-    )  # hooks move the tokens from there
+    device = student.device if student.device.type != "meta" else torch.device("cpu")  # hooks move the ids
     draws = np.frombuffer(hashlib.shake_256(b"smt tokens").digest(4 * ROWS * STEPS), dtype="<u4").astype(np.int64)
     input_ids = torch.from_numpy(draws % student.config.vocab_size).view(ROWS, STEPS).to(device)
     training = [module for module in student.modules() if module.training]
@@ -140,9 +136,7 @@ def _precision(tensor: torch.Tensor, is_weight: bool = False) -> str:
                 return str(dtype).removeprefix("torch.")
     if is_weight and tensor.ndim > 1 and len(numbers) == 256:
         neighbours = numbers.abs().view(-1, 32).sort(dim=1).values
-        share = (
-            (neighbours.diff(dim=1) == 0).double().mean()
-        )  # equal neighbours; numbers that were not rounded have none
+        share = (neighbours.diff(dim=1) == 0).double().mean()  # of equal neighbours, which only rounding creates
         return "4-bit" if share > 0.5 else "8-bit" if share > 0.02 else "float32"
     return "float32"
 

@@ -202,9 +202,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
         if finished_rows is not None and finished_rows.padding is not None:
             if len(input_ids) > 1:
                 model_inputs["attention_mask"] = finished_rows.mask(input_ids, kwargs.get("attention_mask"))
-            if (
-                finished_rows.wait_for_others()
-            ):  # the last token was read at the first of these steps, or must not be read
+            if finished_rows.wait_for_others():  # the first of these steps read the last token, or none may read it
                 model_inputs.pop(CACHE_NAME, None)
                 model_inputs["use_cache"] = False
         return model_inputs

@@ -100,7 +100,7 @@ class SmtImageProcessor(BaseImageProcessor):
 
         Args:
             images: an image or a list of images: PIL images, or uint8 arrays or tensors of shape `(H, W)`, `(H, W, C)` or
-                `(C, H, W)` with 1, 3 or 4 channels, unless either end could be the channels. Transparency becomes white.
+                `(C, H, W)` with 1, 3 or 4 channels, unless both ends could be the channels. Transparency becomes white.
             labels: the class of every image, by number or name, in a list, an array or a tensor, or one class for all images;
                 required unless `num_classes` is 0.
             return_tensors: `"pt"` or `"np"` for one array `(B, T)` instead of a list.

@@ -97,9 +97,7 @@ class SmtMemory(PushToHubMixin):
             raise ValueError(
                 f"the memory is {tuple(self.states.shape[1:])}, the student's {sizes}: its file is damaged"
             )
-        device = (
-            self.states.device if student.device.type == "meta" else student.device
-        )  # offloaded weights: hooks move the states
+        device = self.states.device if student.device.type == "meta" else student.device  # offloaded: hooks move it
         return SmtRnnCache(self.states.to(device, student.dtype), 0, self.num_tokens.to(device))
 
     def save_pretrained(self, save_directory: str | os.PathLike, filename: str = MEMORY_FILE, **kwargs) -> None:

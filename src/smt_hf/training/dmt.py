@@ -113,11 +113,13 @@ class DmtTrainingArguments(weights_of(DMT_TERMS), TaughtTrainingArguments):
     )
     teacher_forcing_end: float = field(
         default=0.0,
-        metadata={"help": "The same at the end; the other windows continue from the student's own states."},
+        metadata={"help": "For 'carried': the final fraction; other windows continue from the student's own states."},
     )
     teacher_forcing_decay: float = field(
         default=0.5,
-        metadata={"help": "Fraction of the training over which it goes from the initial to the final value."},
+        metadata={
+            "help": "For 'carried': fraction of the training over which teacher forcing goes from start to end."
+        },
     )
     teacher_lead: int = field(
         default=32, metadata={"help": "For 'carried': tokens before a window of text that the teacher also reads."}

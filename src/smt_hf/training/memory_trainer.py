@@ -80,7 +80,7 @@ class MemoryTrainer(TermsTrainer):
             labels = labels.masked_fill(batch.documents < 0, IGNORED)
         return {"cold_start_loss": cross_entropy(student.readout(before), labels)}
 
-    # ---- the memory carried from step to step --------------------------------------------------------------------
+    # ---- the memory carried from step to step ----------------------------------------------------------------------
 
     def carry(self, dataset, args, batch_size: int) -> tuple:
         """The data set that the rows of a step read, and the object that keeps their memories.

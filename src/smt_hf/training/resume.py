@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 STATE = "trainer_state.json"  # the file that the Trainer writes last
 
-# Arguments that do not change the result of the training.
+# Arguments that do not change what is learned.
 NEUTRAL = set(
     "output_dir accept_changes use_cpu full_determinism local_rank debug disable_tqdm report_to run_name project trackio_space_id "
     "trackio_bucket_id trackio_static_space_id log_level log_level_replica log_on_each_node logging_strategy logging_steps "
@@ -106,7 +106,7 @@ def _plain(value):
     return getattr(value, "value", None) or (value.to_dict() if hasattr(value, "to_dict") else str(value))
 
 
-# ---- complete checkpoints ----------------------------------------------------------------------------------------------
+# ---- complete checkpoints -------------------------------------------------------------------------------------------
 
 
 def numbered_checkpoints(folder: str | Path) -> list[Path]:

@@ -76,10 +76,7 @@ class TermsTrainer(ResumableTrainer):
         if self.args.max_train_seconds is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ClockProgress(self.clock))
         self.changes = []
-        self._stream, self._stream_from = (
-            None,
-            None,
-        )  # the batches of a `TextStream`, and the checkpoint to resume from
+        self._stream, self._stream_from = None, None  # the batches of a `TextStream`, and where they resume from
         self._logged = defaultdict(float)
         self._steps_with = defaultdict(int)  # steps in which a term had anything to average
         self._num_counted = 0
@@ -123,7 +120,7 @@ class TermsTrainer(ResumableTrainer):
         """Further values to measure on an evaluation batch, besides the terms."""
         return {}
 
-    # ---- sharded weights (FSDP2) ---------------------------------------------------------------------------
+    # ---- sharded weights (FSDP2) ---------------------------------------------------------------------------------------
 
     def gathered(self, function: Callable[[], Any]) -> Any:
         """Calls a function that reads the weights outside the model's forward; every process has to call it."""
@@ -149,7 +146,7 @@ class TermsTrainer(ResumableTrainer):
 
         model.forward = convert_outputs_to_fp32(autocast)
 
-    # ---- a streamed corpus --------------------------------------------------------------------------
+    # ---- a streamed corpus ------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self):
         if not isinstance(self.train_dataset, TextStream):
