@@ -112,5 +112,5 @@ class CudaGraphBackend(TorchBackend):
 
 
 def backend_for(student) -> Backend:
-    """The backend for a student on its device: CUDA graphs on an NVIDIA GPU, plain torch elsewhere."""
+    """The backend for a student on its device: CUDA graphs on a CUDA device, plain torch elsewhere."""
     return CudaGraphBackend(student) if student.device.type == "cuda" else TorchBackend(student)

@@ -66,7 +66,7 @@ class Row:
 
     @property
     def uses_prefixes(self) -> bool:
-        """Whether its memory has read these tokens and nothing else, one by one, so that prefixes apply to it."""
+        """Whether its memory has read nothing but its own tokens, without the teacher, so that prefixes apply to it."""
         return self.ticket.request.memory is None and not self.was_taught
 
     def take_over(self, last_tokens: int) -> int:
