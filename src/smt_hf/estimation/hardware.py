@@ -90,13 +90,11 @@ def measure_cpu() -> Hardware:
     )
 
 
-BACKWARD = (
-    3.0  # starting a kernel in a layer takes Python this many times as long as a bare addition: modules, and the graph
-)
+# Starting a kernel in a layer takes Python this many times as long as a bare addition: modules, and the graph.
+BACKWARD = 3.0
 
-GRAPH_BYTES = (
-    700  # approximate, measured over the grid of scripts/check_estimate.py; with a GPU they are in the host's memory
-)
+# Approximate, measured over the grid of scripts/check_estimate.py; with a GPU they are in the host's memory.
+GRAPH_BYTES = 700
 
 
 def fastest(run, repetitions: int) -> float:
