@@ -59,9 +59,8 @@ def page_html(writing: Writing, busy: bool = False) -> str:
     """The text, with the reader's words marked apart from the student's."""
     parts = []
     for author, text in writing.page.passages:
-        text = escape(
-            text.rstrip("\ufffd") if busy else text
-        )  # the first bytes of a character that is not complete yet
+        # While busy, a text may end with the first bytes of a character that is not complete yet.
+        text = escape(text.rstrip("\ufffd") if busy else text)
         parts.append(f'<span class="{author}">{text}</span>' if author != END else '<div class="end">&#8258;</div>')
     if not parts:
         parts.append(f'<span class="hint">{escape(empty_page(writing))}</span>')

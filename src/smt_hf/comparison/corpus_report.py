@@ -187,9 +187,8 @@ def default_targets(runs: list[dict], reference: str) -> list[float]:
     if not found:
         return []
     end = mean(run["path"][-1]["loss"] for run in found)
-    return [
-        ceil(1000 * end * factor - 1e-6) / 1000 for factor in (1.25, 1.1, 1.0)
-    ]  # rounded up, so that the reference reaches the last one
+    # Rounded up, so that the reference reaches the last one.
+    return [ceil(1000 * end * factor - 1e-6) / 1000 for factor in (1.25, 1.1, 1.0)]
 
 
 def reference_runs(runs: list[dict], reference: str) -> list[dict]:

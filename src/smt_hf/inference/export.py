@@ -94,9 +94,8 @@ def write_export(
     write_graphs(reference, folder, dtype)
     memory = SmtMemory(reference.initial_memory[None], fingerprint(student), _name(student))
     memory.save_pretrained(folder, filename=INITIAL_MEMORY)
-    (folder / INITIAL_MEMORY).chmod(
-        0o644
-    )  # only the owner may read what safetensors writes, and a web server may run as another user
+    # Only the owner may read what safetensors writes, and a web server may run as another user.
+    (folder / INITIAL_MEMORY).chmod(0o644)
     tokenizer.save_pretrained(folder)
     student.generation_config.save_pretrained(folder)
     write_manifest(student, folder, dtype)

@@ -202,9 +202,7 @@ class Sampler:
             out = shares < self.min_p * largest.values
             scores = scores.masked_fill(out.scatter(1, largest.indices, False), -math.inf)
         shares = scores.softmax(dim=-1)
-        for noise, number in zip(
-            self.noise, self.drawn, strict=True
-        ):  # the way torch.multinomial draws one sample per row
+        for noise, number in zip(self.noise, self.drawn, strict=True):  # like torch.multinomial's one sample per row
             noise.exponential_(generator=self.rows[number].generator)
         return (shares / self.noise).argmax(dim=-1).tolist()
 

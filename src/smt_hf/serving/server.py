@@ -17,13 +17,10 @@ from .app import build_app
 from .requests import Limits
 from .running import deliver
 
-SECONDS_TO_FINISH = (
-    5  # for requests that run when the signal comes; after that they are told that the server is stopping
-)
+SECONDS_TO_FINISH = 5  # for requests that run when the signal comes; then they are told that the server is stopping
 SECONDS_TO_STOP = 15  # after that, connections are closed
-SECONDS_OF_SILENCE = (
-    75  # on a connection; clients close theirs after 5 or 60, and must not use one that the server is just closing
-)
+# Idle time of a connection. Clients close theirs after 5 or 60, and must not use one that the server is just closing.
+SECONDS_OF_SILENCE = 75
 SWITCH_SECONDS = 0.0005  # how often the engine's thread and the event loop hand over the interpreter
 
 

@@ -25,9 +25,8 @@ class Worker:
     """A process that runs `work(report)`; see [`run_workers`]."""
 
     def __init__(self, work: Callable[[Callable[[], None]], None]):
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # a forked process would count on torch's threads, which do not exist in it
+        # A forked process would count on torch's threads, which do not exist in it.
+        context = multiprocessing.get_context("spawn")
         self.told, tells = context.Pipe(duplex=False)
         self.process = context.Process(target=_run, args=(work, tells))
         self.process.start()
