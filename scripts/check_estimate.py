@@ -3,8 +3,8 @@
     python scripts/check_estimate.py --json docs/results/estimate.json --output docs/images/estimate.png
 
 Every row is measured in its own process, on one thread: FLOPs by torch's counter; memory as the most that the process held above what
-it held before the step, plus weights and optimiser states; CPU seconds as the mean of two steps after the first. The FLOPs are those of
-the estimated step, drawn from the same seed.
+it held before the model was made, weights and optimiser states included; CPU seconds as the mean of two steps after the first. The
+FLOPs are those of the estimated step, drawn from the same seed.
 """
 
 import argparse

@@ -89,7 +89,7 @@ def compile_cell(trainer) -> None:
 
 
 def time_steps(kind, fields, sizes: Sizes, cache: TokenCache, device: str, seconds: float, prepare=None) -> dict:
-    """Trains for some steps and returns the speed. Halves the number of windows until they fit into memory."""
+    """Trains for some steps and returns the speed. If the windows do not fit into memory, halves their number until they do."""
     batch_size = fields.get("per_device_train_batch_size", sizes.batch_size)
     while True:
         try:
