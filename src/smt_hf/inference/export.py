@@ -34,7 +34,7 @@ class Verification:
     Attributes:
         num_tokens: Tokens read.
         max_difference: The largest absolute difference of a logit after one step from a state of the student. On its own states
-            the export may diverge: where a recurrence amplifies rounding, so do two machines.
+            the export may diverge, as two machines may: a recurrence can amplify rounding.
         loss: The student's mean loss from the initial memory, in nats per token.
         exported_loss: The export's mean loss on its own states.
     """

@@ -103,7 +103,7 @@ def rename_input(model: onnx.ModelProto, old: str, new: str) -> None:
 
 
 def forget_sources(model: onnx.ModelProto) -> None:
-    """Removes the paths in the exporting machine's files that each operator came from."""
+    """Removes the operators' source locations, which name files of the exporting machine."""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
     for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):

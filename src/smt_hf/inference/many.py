@@ -19,7 +19,7 @@ def write_many(
     max_rows: int = 64,
     progress: bool = False,
 ) -> list[list[Answer]]:
-    """Continues many prompts together, each exactly as it would be continued alone.
+    """Continues many prompts together, each as it would be continued alone.
 
     Args:
         student: an [`SmtRnnForCausalLM`] in evaluation mode.
