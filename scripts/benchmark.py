@@ -1,9 +1,9 @@
-"""Training speed: dense SMT against one position a window, and DMT against the unrolled step, in one run.
+"""Measures training speed: dense SMT against one position per window, and DMT against the unrolled step, in one run.
 
     python scripts/benchmark.py                  # the CPU size of configs/tinystories_cpu, two threads
     python scripts/benchmark.py --num_threads 1
 
-Every variant is timed in turn, several rounds, on random tokens; the table gives medians, and ratios within the rounds.
+The variants are timed in turn over several rounds, on random tokens. The table gives medians, and ratios within the rounds.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def step_function(trainer, inputs):
     trainer.create_optimizer()
     trainer.create_scheduler(1000)
     trainer.current_gradient_accumulation_steps = 1
-    batches = iter(lambda: inputs, None)  # the same one, as often as asked
+    batches = iter(lambda: inputs, None)  # the same batch again and again
 
     def step() -> int:
         [micro_batch], items = trainer.get_batch_samples(batches, 1, "cpu")
@@ -78,7 +78,7 @@ def step_function(trainer, inputs):
 
 
 def unrolled_variant(encoder_attention: str):
-    """The paper's DMT step: one graph over the whole rollout, states cut between steps, its teacher's labels."""
+    """The paper's DMT step: one graph over the whole rollout, with states detached between steps and the teacher's labels."""
     joint = build(encoder_attention)
     student, teacher = joint.export_student().train(), joint.teacher.eval()
     optimizer = torch.optim.AdamW(student.parameters(), lr=3e-5)
@@ -103,7 +103,7 @@ def unrolled_variant(encoder_attention: str):
 
 
 def measure(variants: dict, rounds: int, min_seconds: float) -> dict[str, list[tuple[float, float]]]:
-    """Times every variant in every round: seconds a step and transitions a second."""
+    """Times every variant in every round, in seconds per step and transitions per second."""
     for step in variants.values():
         step()
     results = {name: [] for name in variants}
@@ -118,7 +118,7 @@ def measure(variants: dict, rounds: int, min_seconds: float) -> dict[str, list[t
 
 
 def print_table(title: str, results: dict, baseline: str, column: int) -> None:
-    """Prints medians with their range, and the median of the ratios to the baseline round by round."""
+    """Prints medians with their range, and the median over the rounds of the ratio to the baseline."""
     print(f"\n{title}\n{'':44}{'s a step':>10}{'transitions/s':>15}{'range':>16}{'ratio':>8}")
     for name, rows in results.items():
         seconds, speed = (statistics.median(row[i] for row in rows) for i in (0, 1))
@@ -131,8 +131,10 @@ def print_table(title: str, results: dict, baseline: str, column: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_threads", type=int, default=2, help="of PyTorch")
-    parser.add_argument("--rounds", type=int, default=5, help="in which every variant is timed once")
-    parser.add_argument("--min_seconds", type=float, default=3.0, help="of every variant in every round")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, in each of which every variant is timed once")
+    parser.add_argument(
+        "--min_seconds", type=float, default=3.0, help="minimum seconds of every variant in every round"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.num_threads)
     torch.manual_seed(0)

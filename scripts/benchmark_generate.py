@@ -1,7 +1,7 @@
-"""`generate()` for one prompt, and many prompts: CPU milliseconds a token, against the library's own loop of forward passes.
+"""Times `generate()` for one and for many prompts, in CPU milliseconds per token, against the library's own loop of forward passes.
 
-The loop, every step of it a forward pass of the model, is what `GenerationMixin` runs for any model. Every way takes its turn in
-every round; medians over the rounds, and the ratio of each to the loop in the same round.
+The loop, in which every step is a forward pass of the model, is what `GenerationMixin` runs for any model. All ways take turns in
+every round. The table shows medians over the rounds, and the ratio of each way to the loop in the same round.
 
     python scripts/benchmark_generate.py --model runs/demo/dmt
 """
@@ -27,7 +27,7 @@ WAYS = {"likeliest tokens": {"do_sample": False}, "sampled": {"do_sample": True,
 
 @contextmanager
 def the_librarys_loop() -> Iterator[None]:
-    """Without the lean loop and the short check of one row's end."""
+    """Disables the lean loop and the short check for the end of a single row."""
 
     def of_one_row(rows, input_ids):
         return StoppingCriteriaList.__call__(rows, input_ids, None)
@@ -40,14 +40,14 @@ def the_librarys_loop() -> Iterator[None]:
 
 
 def cpu_seconds(call: Callable[[], object]) -> float:
-    """CPU time of a call."""
+    """The CPU time of a call."""
     since = time.process_time()
     call()
     return time.process_time() - since
 
 
 def one_prompt(student, ids: torch.Tensor, num_tokens: int, rounds: int) -> None:
-    """Prints a table of single prompts."""
+    """Prints the table for single prompts."""
     print("| tokens | ms a token | the library's loop | ratio |\n| --- | ---: | ---: | ---: |")
     for name, options in WAYS.items():
 
@@ -65,7 +65,7 @@ def one_prompt(student, ids: torch.Tensor, num_tokens: int, rounds: int) -> None
 
 
 def many_prompts(student, tokenizer, num_prompts: int, num_tokens: int, rounds: int) -> None:
-    """Prints what many prompts take together and one by one."""
+    """Prints the time for many prompts, together and one by one."""
     prompts = [f"{PROMPT} {number}" for number in range(num_prompts)]
     params = SamplingParams(
         num_tokens, temperature=0.8, seed=0, logit_bias={student.generation_config.eos_token_id: -100}

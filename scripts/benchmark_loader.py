@@ -1,10 +1,10 @@
-"""How fast a streamed corpus is read, encoded and packed, against what a training step consumes; and in how much memory.
+"""Measures how fast a streamed corpus is read, encoded and packed, compared with what a training step consumes; and the memory used.
 
     python scripts/benchmark_loader.py --text tinystories_train.txt --tokenizers byte stories260K
 
-The text is cut into shards first. Every reading is by one core, in CPU seconds, over `--tokens` tokens; memory is that of the
-process, read after every tenth of them. A step is that of the recipe, median of a few, on one thread. `--num_proc` builds the
-token cache of the text, repeated `--copies` times, with so many processes (wall seconds).
+The text is first split into shards. Every measurement uses one core and is in CPU seconds, over `--tokens` tokens; the memory of the
+process is read after every tenth of them. The step is that of the recipe, the median of a few, on one thread. `--num_proc` builds the
+token cache of the text, repeated `--copies` times, with that many processes (wall seconds).
 """
 
 import argparse
@@ -26,7 +26,7 @@ RECIPES = {"smt": smt, "bptt": bptt}
 
 
 def shards_of(text: str, folder: Path) -> Path:
-    """The documents of a text file in several files."""
+    """Splits the documents of a text file into several files."""
     documents = list(iter_text_file(text))
     for shard in range(SHARDS):
         (folder / f"part-{shard}.txt").write_text("<|endoftext|>".join(documents[shard::SHARDS]), encoding="utf-8")
@@ -34,7 +34,7 @@ def shards_of(text: str, folder: Path) -> Path:
 
 
 def resident() -> float:
-    """MB of memory that this process holds now."""
+    """MB of memory that this process currently holds."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
@@ -42,7 +42,7 @@ def resident() -> float:
 
 
 def read(batches: StreamBatches, num_tokens: int, name: str) -> float:
-    """Reads so many tokens; says how fast, and the memory meanwhile; tokens a CPU second."""
+    """Reads `num_tokens` tokens, prints the speed and the memory held meanwhile, and returns tokens per CPU second."""
     taken, marks, begun = 0, [], time.process_time()
     for batch in batches:
         taken += batch["input_ids"].numel()
@@ -57,7 +57,7 @@ def read(batches: StreamBatches, num_tokens: int, name: str) -> float:
 
 
 def step_speed(command: str, recipe: str, text: str) -> float:
-    """Tokens that a recipe's training steps take in a second, on one thread."""
+    """Tokens per second that a recipe's training steps consume on one thread."""
     module, folder = RECIPES[command], tempfile.mkdtemp()
     words = [
         "--config",

@@ -1,9 +1,10 @@
-"""Tokens a second of the page that `smt-hf export --format web` writes, in headless Chromium.
+"""Measures the tokens per second of a page from `smt-hf export --format web`, in headless Chromium.
 
     smt-hf export runs/demo/dmt --format web --dtype int8 --output_dir exports/page
     python scripts/benchmark_page.py exports/page --screenshot page.png
 
-The page says itself how many tokens it reads and writes in a second, pictures of the memory included. Needs playwright and a Chromium.
+The page itself shows how many tokens it reads and writes per second, including the pictures of the memory. Needs playwright and a
+Chromium.
 """
 
 import argparse
@@ -19,14 +20,14 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """A file server that says nothing."""
+    """A file server that logs nothing."""
 
     def log_message(self, *words):
         pass
 
 
 def main() -> None:
-    """Prints the rates of some visits."""
+    """Prints the rates of a few visits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="the exported page")
     parser.add_argument("--num_tokens", type=int, default=2000)
@@ -44,7 +45,7 @@ def main() -> None:
             page.set_default_timeout(300_000)
             page.goto(f"http://127.0.0.1:{server.server_port}/")
             page.wait_for_selector("body[data-busy='0']")
-            # Texts may end early: write on until so many tokens are there.
+            # Texts may end early: keep writing until there are enough tokens.
             page.evaluate(f"document.getElementById('length').value = {options.num_tokens}")
             for _ in range(options.rounds):
                 page.fill("#words", options.words)

@@ -1,8 +1,8 @@
-"""Prompts read by the student alone, and by its teacher with n sweeps of the student after it: milliseconds, and what is lost.
+"""Times prompts read by the student alone, and by its teacher followed by n sweeps of the student, and measures the loss in quality.
 
-After n sweeps over segments of J tokens the last n J tokens have been read by the student itself. For each prompt length
-validation text is read every way, in turn, several rounds; then the student predicts the tokens that follow from each memory.
-The standard error is that of the difference from the student alone.
+After n sweeps over segments of J tokens, the student itself has read the last n J tokens. For each prompt length, validation text
+is read each way in turn, for several rounds; then the student predicts the following tokens from each memory. The standard error is
+that of the difference from the student alone.
 
     python scripts/benchmark_prefill.py runs/dmt --teacher runs/smt --dataset tinystories_valid.txt
 """
@@ -23,7 +23,7 @@ READ = SamplingParams(max_new_tokens=0)
 
 @torch.no_grad()
 def losses_after(student, memory: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
-    """Mean loss `(B,)` in nats of the tokens `(B, S)` that follow, the student going on from `memory`."""
+    """Mean loss `(B,)` in nats of the following tokens `(B, S)`, with the student continuing from `memory`."""
     before, _ = rollout(student, following, memory=memory)
     return next_token_losses(student.readout, before, following).mean(dim=1)
 
@@ -37,7 +37,7 @@ def read(engine: Engine, prompts: torch.Tensor) -> torch.Tensor:
 
 
 def compare(engines: dict[str, Engine], student, windows: torch.Tensor, length: int, rounds: int) -> list[str]:
-    """A row of the table for each way to read prompts of one length."""
+    """One table row for each way to read prompts of one length."""
     prompts, following = windows[:, :length], windows[:, length:]
     times = {name: [] for name in engines}
     for _ in range(rounds):
@@ -63,13 +63,15 @@ def main() -> None:
     parser.add_argument("model", help="folder or Hub id of a student")
     parser.add_argument("--teacher", required=True, help="folder or Hub id of its SMT run or teacher")
     parser.add_argument("--dataset", required=True, help="text to read: a file, a folder or a Hub id")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[128, 512, 2048], help="of the prompts, in tokens")
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[128, 512, 2048], help="lengths of the prompts, in tokens"
+    )
     parser.add_argument("--sweeps", type=int, nargs="+", default=[0, 1, 2, 4, 8], help="n")
     parser.add_argument("--segment_length", type=int, default=16, help="J")
-    parser.add_argument("--context_length", type=int, default=128, help="tokens that the teacher is given at most")
+    parser.add_argument("--context_length", type=int, default=128, help="the most tokens that the teacher is given")
     parser.add_argument("--following", type=int, default=64, help="tokens to predict after the prompt")
-    parser.add_argument("--num_windows", type=int, default=128, help="whose loss is averaged")
-    parser.add_argument("--rounds", type=int, default=7, help="timings of each way, whose median is shown")
+    parser.add_argument("--num_windows", type=int, default=128, help="windows over which the loss is averaged")
+    parser.add_argument("--rounds", type=int, default=7, help="timings of each way; the median is shown")
     parser.add_argument("--num_threads", type=int, default=1, help="of PyTorch")
     parser.add_argument("--cache_dir", help="where token caches are kept")
     options = parser.parse_args()

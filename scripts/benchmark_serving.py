@@ -1,12 +1,11 @@
-"""How a completions server bears load: tokens a second, time to the first token, and what it costs in CPU time.
+"""Measures a completions server under load: tokens per second, time to the first token, and CPU time.
 
     smt-hf serve runs/demo/dmt --port 8000 &
     python scripts/benchmark_serving.py http://127.0.0.1:8000 runs/demo/dmt --pid $!
 
-Works with any server of this interface. On a machine that has other things to do, tokens a second of the server's own CPU time
-(`--pid`, Linux) say more than those of the clock: on one free core the two are the same. Numbers of clients may be given several
-times. Each has a connection of its own, and reads no more of the answers than it must, so that a client costs little beside the
-server.
+Works with any server of this interface. On a busy machine, tokens per second of the server's own CPU time (`--pid`, Linux) say more
+than tokens per second of wall time; on one free core the two are the same. The same number of clients may be given several times.
+Each client has its own connection and reads no more of the answers than it must, so that it costs little compared with the server.
 """
 
 import argparse
@@ -22,7 +21,7 @@ PROMPT = "Once upon a time, there was a little girl who"
 
 
 def cpu_seconds(pid: int | None) -> float:
-    """Seconds of CPU time that a process has used."""
+    """CPU seconds that a process has used."""
     if pid is None:
         return float("nan")
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -60,7 +59,7 @@ async def post(url: str, path: str, body: dict) -> AsyncIterator[bytes]:
 
 
 async def ask(options, prompt: str, num_tokens: int, seed: int) -> tuple[float, int]:
-    """Seconds until the first text, and tokens of the answer: all that were asked for, if the server does not say."""
+    """Seconds until the first text, and the number of tokens in the answer: all requested ones, if the server does not say."""
     began, first, tokens = time.perf_counter(), None, 0
     body = {"model": options.model, "prompt": prompt, "max_tokens": num_tokens, "temperature": 0.8, "seed": seed}
     body |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -74,7 +73,7 @@ async def ask(options, prompt: str, num_tokens: int, seed: int) -> tuple[float, 
 
 
 async def load(options, num_clients: int, num_tokens: int) -> None:
-    """Measures so many clients at once, whose prompts differ after a beginning that all share."""
+    """Measures `num_clients` clients at once. Their prompts differ after a shared beginning."""
     used, began = cpu_seconds(options.pid), time.perf_counter()
     asks = [ask(options, f"{PROMPT} {n} {began}", num_tokens, n) for n in range(num_clients)]
     answers = await asyncio.gather(*asks)
@@ -109,7 +108,7 @@ async def answer(options, prompt: str, num_tokens: int, **more) -> dict:
 
 
 async def chat_turns(options) -> None:
-    """Measures what a conversation costs late and early, in the reading that is left to do."""
+    """Measures the cost of early and late turns of a conversation, in the reading that is left to do."""
     text, costs, used = PROMPT, [], []
     for _ in range(options.turns):
         began, before = time.perf_counter(), cpu_seconds(options.pid)
@@ -130,7 +129,7 @@ def resident_megabytes(pid: int) -> float:
 
 
 async def sleeping(options) -> None:
-    """Begins many conversations, and measures what the server needs to go on with any of them."""
+    """Begins many conversations, and measures what the server needs to continue any of them."""
     before = resident_megabytes(options.pid)
     room = asyncio.Semaphore(64)
 
@@ -158,11 +157,11 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
     parser.add_argument("model")
-    parser.add_argument("--pid", type=int, help="process of the server, for its CPU time")
+    parser.add_argument("--pid", type=int, help="process id of the server, for its CPU time")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 256])
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--long", type=int, default=100_000, help="characters of the long prompt; 0 leaves it out")
-    parser.add_argument("--turns", type=int, default=200, help="of a conversation; 0 leaves it out")
+    parser.add_argument("--turns", type=int, default=200, help="turns of a conversation; 0 leaves it out")
     parser.add_argument("--sleeping", type=int, default=0, help="conversations to begin; needs --pid")
     parser.add_argument("--end_id", type=int, help="token that ends a text, which sleeping conversations do not use")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-"""One step of a student and the logits after it, in CPU milliseconds on one thread: torch eager, the engine's torch, ONNX Runtime.
+"""Times one step of a student and the logits after it, on one thread: torch eager, the engine's torch, ONNX Runtime.
 
-Every way takes its turn in every round; the fastest of a round's repetitions counts, and the median over the rounds is shown,
-with its ratio to eager in brackets. int8 stores the weights in 8 bits and computes in float32.
+All ways take turns in every round. The fastest repetition of a round counts; the table shows the median over the rounds in CPU
+milliseconds, with its ratio to eager in brackets. int8 stores the weights in 8 bits and computes in float32.
 
     python scripts/benchmark_step.py --model runs/demo/dmt
 """
@@ -34,7 +34,7 @@ def step_of(backend: Backend):
 
 
 def exported(model: str, dtype: str, folder: Path) -> OnnxBackend:
-    """A model's export; says how it compares."""
+    """Exports a model and prints how the export compares with it."""
     text = "\n".join(generate_stories(8))
     print(dtype, export_onnx(load_student(model), load_tokenizer(model), folder / dtype, text, dtype))
     return OnnxBackend(folder / dtype, num_threads=1)

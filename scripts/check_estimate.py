@@ -1,10 +1,10 @@
-"""The estimate of a step against the step itself, on this CPU, over a grid of methods and sizes.
+"""Compares the estimate of a step with the step itself, on this CPU, over a grid of methods and sizes.
 
     python scripts/check_estimate.py --json docs/results/estimate.json --output docs/images/estimate.png
 
-Every row is measured in a process of its own, on one thread: FLOPs by torch's counter; memory as the most that the process held
-above what it held before the step, weights and states of the optimiser included; CPU seconds, the mean of two steps after the first. FLOPs are
-those of the step that is estimated, drawn from the same seed.
+Every row is measured in its own process, on one thread: FLOPs by torch's counter; memory as the most that the process held above what
+it held before the model was made, weights and optimiser states included; CPU seconds as the mean of two steps after the first. The
+FLOPs are those of the estimated step, drawn from the same seed.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def fields(sizes, method: str) -> dict:
 
 
 def held(name: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at most since it was last cleared."""
+    """Bytes of this process: VmRSS is the current number, VmHWM the highest since it was last cleared."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return 1024 * int(line.split()[1])
@@ -79,7 +79,7 @@ def held(name: str) -> int:
 
 
 def measure(row: int) -> dict:
-    """One row: what is predicted, and what is measured."""
+    """One row: the predicted and the measured numbers."""
     torch.set_num_threads(1)
     name, method, cell = rows()[row]
     sizes, kind = GRID[name], METHODS[method][0]
@@ -113,13 +113,13 @@ def measure(row: int) -> dict:
 
 
 def give_back() -> None:
-    """Returns to the system what the process has freed, so that what it takes next is seen."""
+    """Returns freed memory to the system, so that what the process takes next is visible."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
 
 
 def warm_up(kind: str) -> None:
-    """A step of a tiny model, for which torch loads what it needs once."""
+    """Runs a step of a tiny model, so that torch loads what it needs once."""
     tiny = SIZES["small"]
     more = {"rollout_length": 16, "segment_length": 4} if kind == "dmt" else {}
     more |= {"num_transitions": 8, "horizon": 8} if kind == "smt" else {}
@@ -141,7 +141,7 @@ def run(trainer, batch, number: int) -> None:
 
 
 def count(trainer, batch) -> int:
-    """FLOPs of the forward and backward pass, as torch counts them."""
+    """FLOPs of the forward and backward pass, as counted by torch."""
     if getattr(trainer, "carried", None) is not None:
         trainer.carried.rewind()
     with counted_flops() as counted:
@@ -152,8 +152,8 @@ def count(trainer, batch) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--row", type=int, help="measure this row alone, in this process")
-    parser.add_argument("--json", help="file for all rows; those that it has are not measured again")
+    parser.add_argument("--row", type=int, help="measure only this row, in this process")
+    parser.add_argument("--json", help="file for all rows; rows already in it are not measured again")
     parser.add_argument("--output", help="file of the plot")
     options = parser.parse_args()
     if options.row is not None:
@@ -161,7 +161,7 @@ def main() -> None:
         return
     file = Path(options.json or tempfile.mkstemp()[1])
     results = json.loads(file.read_text()) if file.is_file() and file.stat().st_size else []
-    # large blocks go back to the system at once, so that what is held is what is used
+    # large blocks return to the system at once, so that the memory held is the memory used
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",

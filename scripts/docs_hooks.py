@@ -1,8 +1,8 @@
-"""What mkdocs does to the pages of docs/ besides: `hooks` of mkdocs.yml.
+"""Hooks of mkdocs.yml, which process the pages of docs/.
 
-`<!-- arguments: smt_hf.SmtTrainingArguments -->` in a page becomes a table of the fields that the class has beyond
-`transformers.TrainingArguments`, `<!-- commands -->` the help of every command; formulas become MathML, which browsers show without
-scripts; and [`Name`] in a docstring links to the page that has the name.
+In a page, `<!-- arguments: smt_hf.SmtTrainingArguments -->` becomes a table of the fields that the class adds to
+`transformers.TrainingArguments`, and `<!-- commands -->` the help of every command. Formulas become MathML, which browsers show without
+scripts. [`Name`] in a docstring becomes a link to the page that documents the name.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ from smt_hf_command import COMMANDS, main
 ARGUMENTS = re.compile(r"<!-- arguments: ([\w.]+)\.(\w+) -->")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 REFERENCE = re.compile(r"\[<code>([\w.]+)</code>\]")
-PLACES = {}  # by name the identifier under which mkdocstrings has it
+PLACES = {}  # mkdocstrings' identifier of each name
 
 
 def on_files(files, **kwargs):
-    """Notes what the pages have; run by mkdocs once."""
+    """Records which names the pages document. Run once by mkdocs."""
     for page in files.documentation_pages():
         PLACES.update(
             (path.rpartition(".")[2], path) for path in re.findall(r"^::: ([\w.]+)", page.content_string, re.M)
@@ -33,13 +33,13 @@ def on_files(files, **kwargs):
 
 
 def on_page_markdown(markdown: str, **kwargs) -> str:
-    """Fills in what is generated; run by mkdocs on every page."""
+    """Fills in the generated parts. Run by mkdocs on every page."""
     markdown = ARGUMENTS.sub(lambda found: arguments_table(*found.groups()), markdown)
     return markdown.replace("<!-- commands -->", commands()) if "<!-- commands -->" in markdown else markdown
 
 
 def on_page_content(content: str, **kwargs) -> str:
-    """Turns formulas into MathML and names into links; run by mkdocs on every page."""
+    """Turns formulas into MathML and names into links. Run by mkdocs on every page."""
     return REFERENCE.sub(link, FORMULA.sub(formula, content))
 
 
@@ -57,7 +57,7 @@ def formula(found: re.Match) -> str:
 
 
 def arguments_table(module: str, name: str) -> str:
-    """The fields of an arguments class as Markdown: those of its own, then those that it shares with other trainers."""
+    """The fields of an arguments class as Markdown: its own fields, then those that it shares with other trainers."""
     kind = getattr(importlib.import_module(module), name)
     inherited = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
     rows = ["| field | default | meaning |", "| --- | --- | --- |"]

@@ -4,8 +4,8 @@
     python scripts/figures.py retrieval  # those of one task or dataset
 
 `docs/results/TASK.csv` and `TASK_curves.json` are the `results.csv` and `curves.json` of an `smt-hf compare` on a task, `DATASET.csv` is the
-`results.csv` of one on a dataset; `long_generation.csv` is what `scripts/long_generation.py` measured, `estimate.json` what
-`scripts/check_estimate.py` did, `scaling_tinystories.csv` and `scaling_recall.csv` what `scripts/scaling_study.py` did.
+`results.csv` of one on a dataset. `long_generation.csv` comes from `scripts/long_generation.py`, `estimate.json` from
+`scripts/check_estimate.py`, `scaling_tinystories.csv` and `scaling_recall.csv` from `scripts/scaling_study.py`.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from smt_hf.utils.figures import draw
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, IMAGES = ROOT / "docs" / "results", ROOT / "docs" / "images"
 LONG_GENERATION, ESTIMATE = "long_generation", "estimate"
-# What an estimate predicts: its title and unit.
+# The quantities that an estimate predicts, with title and unit.
 PREDICTED = {
     "flops": ("GFLOP a step", 1e9),
     "bytes": ("MB of a step", 1e6),
     "seconds": ("CPU s a step", 1),
 }
-# Which curves the pages of these tasks show.
+# The curves that the pages of these tasks show.
 CURVES = {"retrieval": ("gradients", "drift", "memory_space"), "parity": ("drift",), "stack": ("drift",)}
 STUDIES = {"scaling_tinystories": plot_laws, "scaling_recall": plot_recall}  # of scripts/scaling_study.py
 MODELS = {
@@ -71,7 +71,7 @@ def plot_task(name: str, images: Path) -> list[Path]:
 
 
 def read_runs(file: Path) -> list[dict]:
-    """The runs in a CSV file of results: `cell`, `method`, `length`, `accuracy`, and the budgets where they are known."""
+    """The runs in a CSV file of results: `cell`, `method`, `length`, `accuracy`, and the budgets if they are known."""
     runs = []
     for row in read_csv(file):
         spent = {name: float(row[name]) for name in BUDGETS if name in row}
@@ -108,7 +108,7 @@ def turns(axes, rows) -> None:
 
 
 def plot_estimate(rows: list[dict], file: Path) -> Path:
-    """Draws predicted against measured numbers; within the gray band they are at most 25 % off.
+    """Draws predicted against measured numbers. Within the grey band they differ by at most 25 %.
 
     Args:
         rows: `method`, and predicted and measured `flops`, `bytes` and `seconds`.

@@ -1,6 +1,6 @@
-"""That a GPU computes what a CPU computes: steps and gradients, bf16, flex attention, generation; see prove_gpu.py.
+"""Checks that a GPU computes what a CPU computes: steps and gradients, bf16, flex attention, generation; see prove_gpu.py.
 
-Every check raises an AssertionError, or returns the numbers that it compared.
+Every check raises an AssertionError or returns the numbers that it compared.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ METHODS = {
 
 
 def step_on(trainer, inputs: dict, device: str, autocast: bool = False) -> tuple[float, dict[str, torch.Tensor]]:
-    """Loss and gradients of one step, the trainer's models moved to a device."""
+    """Loss and gradients of one step, with the trainer's models moved to a device."""
     trainer.model.to(device).zero_grad()
     if hasattr(trainer, "teacher"):
         trainer.teacher.to(device)
@@ -49,14 +49,14 @@ def step_on(trainer, inputs: dict, device: str, autocast: bool = False) -> tuple
 
 
 def distance(grads: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    """The norm of the difference of two gradients over the norm of the second."""
+    """The norm of the difference of two gradients, divided by the norm of the second."""
     assert grads.keys() == other.keys()
     apart = sum((grads[name] - other[name]).double().square().sum() for name in grads)
     return float((apart / sum(grad.double().square().sum() for grad in other.values())).sqrt())
 
 
 def checked_trainer(method: str, cell_type: str, folder: str):
-    """A small trainer on the CPU, and a batch of it."""
+    """A small trainer on the CPU, and a batch for it."""
     kind, fields = METHODS[method]
     model = make_model(CHECKED, cell_type=cell_type, initializer_range=0.1)
     trainer = make_trainer(kind, model, windows(corpus(None)), "cpu", folder, **fields)
@@ -64,7 +64,7 @@ def checked_trainer(method: str, cell_type: str, folder: str):
 
 
 def check_steps(device: str) -> dict:
-    """One float32 step of every method, and of SMT and DMT with every cell: loss and gradient as on the CPU."""
+    """Checks that one float32 step of every method, and of SMT and DMT with every cell, has the CPU's loss and gradient."""
     found = {}
     cases = [(method, "transformer") for method in METHODS]
     cases += [(method, cell) for method in ("smt, segments", "bptt") for cell in CELLS if cell != "transformer"]
@@ -81,7 +81,7 @@ def check_steps(device: str) -> dict:
 
 
 def check_bf16(device: str) -> dict:
-    """A step under bf16 autocast against float32, both on the device."""
+    """Compares a step under bf16 autocast with one in float32, both on the device."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for method in METHODS:
@@ -96,7 +96,7 @@ def check_bf16(device: str) -> dict:
 
 
 def check_flex(device: str) -> dict:
-    """The teacher's memories and their gradient, by flex attention against sdpa."""
+    """Compares the teacher's memories and their gradient between flex attention and sdpa."""
     if device == "cpu":
         return {"skipped": "on a CPU flex attention has no gradient, and its compilation takes minutes"}
     tokens = torch.randint(256, (4, 128), generator=torch.Generator().manual_seed(0)).to(device)
@@ -118,7 +118,7 @@ def check_flex(device: str) -> dict:
 
 
 def check_generation(device: str) -> dict:
-    """Greedy generation token by token as on the CPU, from prompts with padding."""
+    """Checks that greedy generation gives the same tokens as on the CPU, from prompts with padding."""
     model = make_model(CHECKED, initializer_range=0.1).export_student().eval()
     prompts = torch.randint(256, (8, 12), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(prompts)
@@ -146,7 +146,7 @@ WAITING = {
 
 
 class WaitingOps(TorchDispatchMode):
-    """Counts operations that would make the host wait for a GPU, by the line of the package that called them."""
+    """Counts operations that would make the host wait for a GPU, by the line in the package that called them."""
 
     def __init__(self):
         super().__init__()
@@ -162,7 +162,7 @@ class WaitingOps(TorchDispatchMode):
 
 
 def calling_line() -> str:
-    """The innermost line of the package, or of what called it, on the stack."""
+    """The innermost line on the stack that is in the package, or in its caller."""
     frames = [frame for frame in traceback.extract_stack() if "gpu_checks" not in frame.filename]
     own = [frame for frame in frames if f"{Path('smt_hf')}/" in frame.filename]
     frame = (own or frames)[-1]
@@ -171,7 +171,7 @@ def calling_line() -> str:
 
 @contextmanager
 def waiting_lines(device: str, lines: Counter):
-    """Counts what makes the host wait: on CUDA as the driver's debug mode reports it, on a CPU by the operations."""
+    """Counts what makes the host wait: on CUDA as reported by the driver's debug mode, on a CPU by the operations."""
     if device != "cuda":
         with WaitingOps() as mode:
             yield
@@ -193,7 +193,7 @@ def waiting_lines(device: str, lines: Counter):
 
 
 def count_waits(device: str) -> dict:
-    """Host synchronisations of one optimiser step of a running training, by line, for every method."""
+    """Host synchronisations in one optimiser step of a running training, by line, for every method."""
     found = {}
     sizes = SIZES["small"]
     with tempfile.TemporaryDirectory() as folder:

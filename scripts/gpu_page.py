@@ -2,7 +2,7 @@
 
 
 def page(results: dict) -> str:
-    """Markdown of what was found so far."""
+    """The results so far in Markdown."""
     gpus = (results.get("environment") or {}).get("gpus", 1)
     parts = [f"# On one {'GPU' if gpus else 'CPU'}\n", environment(results.get("environment"))]
     parts += [left_out(results["sections"]), checks(results.get("checks"))]
@@ -15,7 +15,7 @@ def page(results: dict) -> str:
 
 
 def number(value, digits: int = 3) -> str:
-    """A number for people: 3 significant digits, thousands separated."""
+    """A readable number, with 3 significant digits and separated thousands."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
@@ -92,7 +92,7 @@ def generation(found: dict | None) -> str:
 
 
 def race(found: dict | None) -> str:
-    """The arms at their ends, and the seconds that each took to the loss that all of them came to."""
+    """The final results of the arms, and the seconds that each took to reach the loss that all of them reached."""
     if not found:
         return ""
     reached = max((min(losses_of(each)) for each in found.values() if each.get("curve")), default=0.0)
@@ -110,7 +110,7 @@ def race(found: dict | None) -> str:
 
 
 def losses_of(arm: dict) -> list[float]:
-    """The held-out losses on the way of an arm."""
+    """The held-out losses during the training of an arm."""
     return [point["loss"] for point in arm["curve"]]
 
 

@@ -1,4 +1,4 @@
-"""One arm of the race: a training of so many seconds on real text, its held-out loss on the way; see prove_gpu.py.
+"""One arm of the race: trains on real text for a given time and tracks the held-out loss; see prove_gpu.py.
 
 python scripts/gpu_race.py --arm smt --seconds 100 --train TOKEN_CACHE --valid TOKEN_CACHE --output arm.json
 """
@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from smt_hf.data import evenly_spaced_windows
 from smt_hf.rollout import next_token_losses, rollout
 
-RECIPE = {  # of all arms
+RECIPE = {  # for all arms
     "muon": True,
     "learning_rate": 2e-3,
     "lr_scheduler_type": "warmup_stable_decay",
@@ -28,7 +28,7 @@ SMT_SHARE = 0.75  # of the seconds; the rest is DMT
 
 
 def stages(arm: str, sizes: Sizes) -> list[tuple[str, float, dict]]:
-    """The trainings of an arm: kind, share of the seconds, arguments."""
+    """The trainings of an arm, as kind, share of the seconds, and arguments."""
     length, segment, batch = sizes.context_length, sizes.segment_length, sizes.batch_size
     if arm == "smt":
         smt = {
@@ -63,7 +63,7 @@ def stages(arm: str, sizes: Sizes) -> list[tuple[str, float, dict]]:
 
 @torch.no_grad()
 def held_out_loss(student, tokens: torch.Tensor, documents: torch.Tensor, chunk: int = 256) -> float:
-    """Nats a token of the student's rollout from its initial memory, in float32."""
+    """The loss of the student's rollout from its initial memory, in nats per token, computed in float32."""
     training = student.training
     student.eval()
     total = 0.0
@@ -77,7 +77,7 @@ def held_out_loss(student, tokens: torch.Tensor, documents: torch.Tensor, chunk:
 
 
 class HeldOut(TrainerCallback):
-    """Measures the held-out loss now and then; the clock of the training stands still meanwhile."""
+    """Measures the held-out loss from time to time. The training's clock is stopped meanwhile."""
 
     def __init__(self, trainer, valid: dict, before: float, every: float, curve: list):
         self.trainer, self.valid, self.before, self.every, self.curve = trainer, valid, before, every, curve
@@ -139,7 +139,7 @@ def run(options) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arm", choices=["smt", "bptt_truncated", "bptt"], required=True)
-    parser.add_argument("--seconds", type=float, default=100.0, help="of training, evaluation left out")
+    parser.add_argument("--seconds", type=float, default=100.0, help="seconds of training, without evaluation")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--sizes", choices=list(SIZES), default="paper")
     parser.add_argument("--train", help="token cache to train on; the demo's stories by default")

@@ -1,4 +1,4 @@
-"""How fast a GPU trains and generates: steps of every method, compiled and as CUDA graphs; see prove_gpu.py."""
+"""Measures how fast a GPU trains and generates: steps of every method, compiled and as CUDA graphs; see prove_gpu.py."""
 
 import gc
 import signal
@@ -19,13 +19,13 @@ from smt_hf.data import TokenCache
 from smt_hf.models import layers_smt
 from smt_hf.models.lean_smt_rnn import LeanStep
 
-# Dense bf16 FLOP/s of the data sheets, by what the name of a card contains.
+# Dense bf16 FLOP/s from the data sheets, by a part of the card's name.
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40": 181e12, "4090": 165e12}
 NUM_WARM_UP = 3
 
 
 class StepTimes(TrainerCallback):
-    """Seconds of every optimiser step, data and logs included; ends the training when enough were timed."""
+    """Times every optimiser step, data and logs included, and ends the training when enough have been timed."""
 
     def __init__(self, trainer, num_steps: int, seconds: float):
         self.trainer, self.num_steps, self.seconds = trainer, num_steps, seconds
@@ -52,7 +52,7 @@ def synchronize(device: str) -> None:
 
 
 def release(device: str) -> None:
-    """Frees what earlier measures left behind."""
+    """Frees what earlier measurements left behind."""
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -60,12 +60,12 @@ def release(device: str) -> None:
 
 
 def peak_flops(name: str) -> float | None:
-    """FLOP/s of the card's data sheet, dense bf16."""
+    """Dense bf16 FLOP/s from the card's data sheet."""
     return next((peak for part, peak in PEAKS.items() if part in name), None)
 
 
 def matrix_flops(device: str, size: int) -> float:
-    """FLOP/s of a product of random matrices, what the device reaches at best: in bf16, on a CPU in float32."""
+    """FLOP/s of a product of random matrices, the most that the device reaches: in bf16, or in float32 on a CPU."""
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     times = []
@@ -82,14 +82,14 @@ def matrix_flops(device: str, size: int) -> float:
 
 
 def compile_cell(trainer) -> None:
-    """Compiles the step of the student's recurrence, the part that is called most."""
+    """Compiles the step of the student's recurrence, the part that is called most often."""
     torch._dynamo.reset()  # another trainer's graphs count against the limit of recompilations
     cell = trainer.student().model.cell
     cell.forward = torch.compile(cell.forward, dynamic=False)
 
 
 def time_steps(kind, fields, sizes: Sizes, cache: TokenCache, device: str, seconds: float, prepare=None) -> dict:
-    """Trains for some steps and says how fast; with half the windows, and again half, where they do not fit."""
+    """Trains for some steps and returns the speed. If the windows do not fit into memory, halves their number until they do."""
     batch_size = fields.get("per_device_train_batch_size", sizes.batch_size)
     while True:
         try:
@@ -131,10 +131,10 @@ def _time_steps(kind, fields, sizes, cache, device, seconds, prepare) -> dict:
 
 
 def window_flops(kind, fields, sizes: Sizes, cache: TokenCache) -> float:
-    """FLOPs of a training step for one window, as counted on a CPU; the mean of a few draws."""
+    """FLOPs of a training step for one window, counted on a CPU and averaged over a few draws."""
     factor = 1
     num_draws = 1 if kind == "bptt" or fields.get("rollout") == "sequential" else 4
-    if kind == "bptt":  # every step of the recurrence costs the same; what is recomputed is no work of the method
+    if kind == "bptt":  # every step of the recurrence costs the same; recomputation does not count
         factor = fields.get("bptt_horizon", fields["context_length"])
         fields = {"context_length": 1}
     fields = {**fields, "per_device_train_batch_size": 1}
@@ -157,7 +157,7 @@ def window_flops(kind, fields, sizes: Sizes, cache: TokenCache) -> float:
 
 @contextmanager
 def masked_kernels(backends: list[SDPBackend]):
-    """Other kernels of sdpa for attention with a mask."""
+    """Uses other sdpa kernels for attention with a mask."""
     kept, layers_smt.MASKED_KERNELS = layers_smt.MASKED_KERNELS, backends
     try:
         yield
@@ -167,7 +167,7 @@ def masked_kernels(backends: list[SDPBackend]):
 
 @contextmanager
 def time_limit(seconds: float):
-    """Raises a TimeoutError after so many seconds; a compilation knows no end of its own."""
+    """Raises a TimeoutError after `seconds`, since a compilation has no time limit of its own."""
 
     def stop(*_):
         raise TimeoutError(f"not done after {seconds:.0f} s")
@@ -182,12 +182,12 @@ def time_limit(seconds: float):
 
 
 def use_flex(trainer) -> None:
-    """The teacher's attention by flex attention, whose masks know which blocks are empty."""
+    """Computes the teacher's attention with flex attention, whose masks know which blocks are empty."""
     trainer.teacher_model().set_attn_implementation("flex_attention")
 
 
 def time_attention(sizes: Sizes, cache: TokenCache, device: str, seconds: float, save, left) -> dict:
-    """Steps of SMT with sdpa as the library calls it, with cuDNN among its kernels, and with flex attention."""
+    """Times steps of SMT with sdpa as the library calls it, with cuDNN among its kernels, and with flex attention."""
     planned = [SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     smt = {name: each for name, each in methods(sizes).items() if each[0] == "smt"}
     variants = [(name, label) for label in ("sdpa", "sdpa with cuDNN") for name in smt]
@@ -214,14 +214,14 @@ def time_attention(sizes: Sizes, cache: TokenCache, device: str, seconds: float,
 
 
 class GraphedStep:
-    """Forward and backward pass of one step captured as a CUDA graph; a replay costs no Python and no launch.
+    """The forward and backward pass of one step, captured as a CUDA graph. A replay costs no Python and no kernel launches.
 
-    The plan, and so every shape, stays; the tokens are copied in.
+    The plan, and hence every shape, stays the same; the tokens are copied in.
 
     Args:
-        trainer: whose loss it is, on a GPU; nothing of its step may wait for the host.
+        trainer: a trainer on a GPU, whose loss is computed; nothing in its step may wait for the host.
         input_ids: `(B, T)`, on the GPU.
-        autocast: bf16.
+        autocast: whether to use bf16 autocast.
     """
 
     def __init__(self, trainer, input_ids: torch.Tensor, autocast: bool = True):
@@ -257,7 +257,7 @@ class GraphedStep:
 
 
 def time_graphed_step(fields, sizes: Sizes, cache: TokenCache, compiled: bool, num_steps: int) -> dict:
-    """A step of BPTT within windows as one CUDA graph, with fused AdamW; its loss against the same step without."""
+    """Times a step of BPTT within windows as one CUDA graph, with fused AdamW, and compares its loss with the step without one."""
     release("cuda")
     fields = {name: value for name, value in fields.items() if name != "carry_memory"}
     fields |= {"train_start": False, "per_device_train_batch_size": sizes.batch_size}
@@ -304,7 +304,7 @@ def time_graphed_step(fields, sizes: Sizes, cache: TokenCache, compiled: bool, n
 
 
 def time_generation(sizes: Sizes, device: str, num_tokens: int) -> dict:
-    """Tokens a second of `generate()`, and of the bare step with and without a CUDA graph, at several batch sizes."""
+    """Tokens per second of `generate()`, and of the bare step with and without a CUDA graph, at several batch sizes."""
     release(device)
     student = make_model(sizes).export_student().eval().to(device)
     found = {}
@@ -324,7 +324,7 @@ def time_generation(sizes: Sizes, device: str, num_tokens: int) -> dict:
 
 @torch.no_grad()
 def _time_bare_step(student, rows: int, device: str, num_tokens: int) -> dict:
-    """Greedy steps on static tensors, one after another; a CUDA graph of the step gives the same tokens."""
+    """Times greedy steps on static tensors, and checks that a CUDA graph of the step gives the same tokens."""
     lean = LeanStep(student)
     start = student.model.start_memory(rows).contiguous()
     memory, tokens = start.clone(), torch.zeros(rows, dtype=torch.long, device=device)
@@ -357,7 +357,7 @@ def _time_bare_step(student, rows: int, device: str, num_tokens: int) -> dict:
 
 
 def time_methods(sizes, cache, device, seconds, save, left, prepare=None, only=None) -> dict:
-    """[`time_steps`] of every method, saved one by one, while there is time left."""
+    """Runs [`time_steps`] for every method while there is time left, saving the results one by one."""
     found = {}
     for name, (kind, fields) in methods(sizes).items():
         if only is not None and not any(part in name for part in only):

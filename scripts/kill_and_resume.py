@@ -1,9 +1,9 @@
-"""Kills trainings at random moments, resumes each, and counts those that end bit for bit as if nothing had happened.
+"""Kills trainings at random moments, resumes each, and counts those that end bit-identical to an undisturbed run.
 
     python scripts/kill_and_resume.py --kills 200
 
-SMT, DMT and BPTT with carried memory are killed with SIGKILL anywhere between their start and their end, BPTT once more
-while it saves its final model. A resumed run must end with the very weights and logged losses of a run that nobody killed.
+SMT, DMT and BPTT with carried memory are killed with SIGKILL anywhere between start and end; BPTT is also killed while it saves its
+final model. A resumed run must end with exactly the weights and logged losses of a run that was not killed.
 """
 
 import argparse
@@ -44,7 +44,7 @@ PROCESSES = multiprocessing.get_context("fork")
 
 
 def run(words: list[str], log: Path) -> None:
-    """One command in this process, its output in a file."""
+    """Runs a command in this process, with its output in a file."""
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -53,7 +53,7 @@ def run(words: list[str], log: Path) -> None:
 
 
 def start(words: list[str], log: Path):
-    """The same in a process of its own."""
+    """Runs a command in its own process."""
     process = PROCESSES.Process(target=run, args=(words, log))
     process.start()
     return process
@@ -80,7 +80,7 @@ def outcome(folder: Path) -> tuple:
 
 
 def kill(kind: str, words: list[str], folder: Path, log: Path, seconds: float, rng: random.Random) -> str | None:
-    """Starts a run and kills it; returns where it was, or `None` if it had ended before."""
+    """Starts a run and kills it. Returns where it was killed, or `None` if it had already ended."""
     process = start(words, log)
     if kind.endswith("final save"):
         last = folder / f"checkpoint-{STEPS}" / "trainer_state.json"
@@ -101,10 +101,10 @@ def kill(kind: str, words: list[str], folder: Path, log: Path, seconds: float, r
 
 
 def main() -> int:
-    """Runs the script; the exit code is 1 if a resumed run ended otherwise."""
+    """Runs the script. The exit code is 1 if a resumed run ended differently."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="how many runs to kill (default: 200)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (default: 0)")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     work = Path(tempfile.mkdtemp(prefix="kill_and_resume-"))

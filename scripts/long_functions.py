@@ -2,7 +2,7 @@
 
     python scripts/long_functions.py [LINES]
 
-Docstrings do not count. Exits with 1 if there is one.
+Docstrings do not count. Exits with 1 if there is such a function.
 """
 
 import ast
@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src"
 
 
 def long_functions(file: Path, limit: int) -> list[tuple[int, int, str]]:
-    """The lines, the place and the name of each function of a file that has more than `limit` lines."""
+    """The number of lines, the place and the name of each function in a file that has more than `limit` lines."""
     found = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -26,7 +26,7 @@ def long_functions(file: Path, limit: int) -> list[tuple[int, int, str]]:
 
 
 def main() -> int:
-    """Prints the list, the longest first."""
+    """Prints the list, longest first."""
     limit = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     rows = [(row, file) for file in sorted(PACKAGE.rglob("*.py")) for row in long_functions(file, limit)]
     for (lines, place, name), file in sorted(rows, key=lambda row: -row[0][0]):

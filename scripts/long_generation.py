@@ -1,8 +1,8 @@
 """Generates a very long text with a student and with a GPT-2 of the same size, and plots memory and time per token.
 
-Each model runs in a process of its own, on one thread, with random weights (the cost does not depend on them), through
-`generate()` in turns of `--turn` tokens: the student goes on from its `SmtMemory`, GPT-2 from its key-value cache. After every
-turn the resident memory of the process and the CPU seconds of the turn are noted.
+Each model runs in its own process, on one thread, with random weights (the cost does not depend on them). It calls `generate()` in
+turns of `--turn` tokens: the student continues from its `SmtMemory`, GPT-2 from its key-value cache. After every turn, the resident
+memory of the process and the CPU seconds of the turn are recorded.
 
     python scripts/long_generation.py --num_tokens 100000 --output_dir runs/long_generation
 """
@@ -29,7 +29,7 @@ NAMES = {"student": "student (fixed-size memory)", "gpt2": "GPT-2 (key-value cac
 
 
 def build_student():
-    """A student of one updater and one readout layer."""
+    """A student with one updater layer and one readout layer."""
     config = SmtRnnConfig(
         vocab_size=VOCAB_SIZE,
         hidden_size=WIDTH,
@@ -42,7 +42,7 @@ def build_student():
 
 
 def build_gpt2(num_tokens: int):
-    """A GPT-2 of the same width and as many layers, whose position table is long enough."""
+    """A GPT-2 of the same width and number of layers, with a position table that is long enough."""
     config = GPT2Config(
         vocab_size=VOCAB_SIZE,
         n_embd=WIDTH,
@@ -57,12 +57,12 @@ def build_gpt2(num_tokens: int):
 
 
 def num_parameters(model) -> int:
-    """Parameters, without GPT-2's table of positions, which grows with the length that it is built for."""
+    """The number of parameters, without GPT-2's position table, which grows with the length that it is built for."""
     return sum(value.numel() for name, value in model.named_parameters() if "wpe" not in name)
 
 
 def measure(name: str, num_tokens: int, turn: int) -> None:
-    """Generates, and prints one JSON line a turn: tokens so far, resident bytes, CPU seconds a token."""
+    """Generates, and prints one JSON line per turn: tokens so far, resident bytes, CPU seconds per token."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = build_student() if name == "student" else build_gpt2(num_tokens)
@@ -73,7 +73,7 @@ def measure(name: str, num_tokens: int, turn: int) -> None:
         since = time.process_time()
         output = model.generate(sequence, **past, max_new_tokens=turn, **options)
         seconds = time.process_time() - since
-        if name == "student":  # the memory is all that the text has left behind
+        if name == "student":  # the memory is all that is left of the text
             sequence = output.sequences[:, -1:]
             past = {"memory": SmtMemory.from_cache(model, output[CACHE_NAME])}
         else:
@@ -83,7 +83,7 @@ def measure(name: str, num_tokens: int, turn: int) -> None:
 
 
 def summary(results: dict) -> str:
-    """What the README says: growth of memory and time from the first tenth of the turns to the last."""
+    """The summary in the README: growth of memory and time from the first tenth of the turns to the last."""
     lines = []
     for name, label in NAMES.items():
         rows = results[name]["turns"]

@@ -1,11 +1,11 @@
-"""What a GPU makes of Supervised Memory Training: checks against the CPU, speeds at the paper's size, a race on real text.
+"""Runs Supervised Memory Training on a GPU: checks against the CPU, speeds at the paper's size, a race on real text.
 
     python scripts/prove_gpu.py --output out                                     # on a GPU, in ten minutes
     python scripts/prove_gpu.py --output out --sections race --train T --valid V # token caches of real text
     python scripts/prove_gpu.py --output out --device cpu                        # the same, small, on a CPU
 
-Writes `gpu.json` and `gpu.md` after every section. Sections are ordered by what they are worth; what no longer fits into
-`--minutes` is left out and named. The arms of the race share what is left when it begins, for which the sections before it leave some.
+Writes `gpu.json` and `gpu.md` after every section. Sections are ordered by importance; those that no longer fit into `--minutes` are
+left out and named. The arms of the race share the time that is left when it begins; the sections before it leave some.
 """
 
 import argparse
@@ -47,7 +47,7 @@ SECTIONS = (
     "attention",
     "flops",
 )
-FOR_THE_RACE = 150.0  # seconds that the sections before it leave, if it is to run
+FOR_THE_RACE = 150.0  # seconds that the sections before the race leave for it, if it is to run
 ARM_START = 20.0  # seconds that an arm of the race needs besides its training
 
 
@@ -61,15 +61,15 @@ class Proof:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def left(self) -> float:
-        """Seconds of the budget that are left."""
+        """Seconds left in the budget."""
         return 60 * self.options.minutes - (time.perf_counter() - BEGIN)
 
     def left_before_the_race(self) -> float:
-        """Seconds that a section may take which comes before the race."""
+        """Seconds left for the sections before the race."""
         return self.left() - (FOR_THE_RACE if "race" in self.options.sections else 0.0)
 
     def save(self, name: str, found) -> None:
-        """Writes what was found so far, as JSON and as a page."""
+        """Writes the results so far, as JSON and as a page."""
         self.results[name] = found
         (self.folder / "gpu.json").write_text(json.dumps(self.results, indent=1), encoding="utf-8")
         try:
@@ -78,7 +78,7 @@ class Proof:
             traceback.print_exc()
 
     def run(self) -> bool:
-        """All sections; `False` if one failed."""
+        """Runs all sections. Returns `False` if one failed."""
         for name in self.options.sections:
             begin, error = time.perf_counter(), None
             if self.left() < 15:
@@ -183,7 +183,7 @@ class Proof:
         return found
 
     def flops(self) -> dict:
-        """Of one window, method by method; the same on every machine, so no GPU need wait for it."""
+        """FLOPs of one window, method by method. They are the same on every machine, so no GPU is needed for them."""
         found, cache = {}, corpus(self.options.train)
         for name, (kind, fields) in methods(self.sizes).items():
             found[name] = window_flops(kind, fields, self.sizes, cache)
@@ -224,18 +224,20 @@ class Proof:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
-    parser.add_argument("--sizes", choices=list(SIZES), help="paper on a GPU, small on a CPU by default")
-    parser.add_argument("--minutes", type=float, default=9.5, help="in all; what does not fit is left out")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of timed steps of every method, at most")
+    parser.add_argument("--sizes", choices=list(SIZES), help="by default, paper on a GPU and small on a CPU")
+    parser.add_argument("--minutes", type=float, default=9.5, help="total time; what does not fit is left out")
+    parser.add_argument("--seconds", type=float, default=10.0, help="maximum seconds of timed steps for every method")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--arms", nargs="+", default=["smt", "bptt_truncated", "bptt"], help="of the race")
-    parser.add_argument("--race_seconds", type=float, default=60.0, help="of training for every arm, if they are left")
+    parser.add_argument("--arms", nargs="+", default=["smt", "bptt_truncated", "bptt"], help="arms of the race")
+    parser.add_argument(
+        "--race_seconds", type=float, default=60.0, help="seconds of training for every arm, if there is time"
+    )
     parser.add_argument("--compile", action="store_true", help="compile the recurrence in the race")
     parser.add_argument("--train", help="token cache to train on; the demo's stories by default")
     parser.add_argument(
         "--valid", help="token cache of held-out text, for the race; others of the demo's stories by default"
     )
-    parser.add_argument("--add_to", help="a gpu.json of other sections, such as the FLOPs counted elsewhere")
+    parser.add_argument("--add_to", help="a gpu.json with other sections, such as FLOPs counted elsewhere")
     parser.add_argument("--output", required=True, help="folder for gpu.json and gpu.md")
     options = parser.parse_args()
     options.sizes = options.sizes or ("small" if options.device == "cpu" else "paper")

@@ -1,4 +1,4 @@
-"""What scripts/scaling_study.py measured, as tables and plots.
+"""Tables and plots of the measurements of scripts/scaling_study.py.
 
 python scripts/scaling_laws.py  # prints the tables of docs/results/scaling_study.md
 python scripts/figures.py scaling_tinystories scaling_recall  # draws its plots
@@ -16,7 +16,7 @@ from smt_hf.utils.figures import draw, line_styles
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
-# What varies, how it is called, and the column that losses are fitted against.
+# The fields that vary, their titles, and the columns that losses are fitted against.
 AXES = {
     "hidden_size": ("width D, by parameters of the student", "parameters"),
     "num_memory_tokens": ("memory tokens K", "num_memory_tokens"),
@@ -36,12 +36,12 @@ def read(file: Path) -> list[dict]:
 
 
 def base_of(rows: list[dict]) -> dict:
-    """The point that the axes cross in: of every field the value that most rows have."""
+    """The point where the axes cross: for every field, the value that most rows have."""
     return {axis: max({row[axis] for row in rows}, key=[row[axis] for row in rows].count) for axis in AXES}
 
 
 def along(rows: list[dict], axis: str, method: str) -> dict[float, list[dict]]:
-    """By the values of one axis the runs of a method, one a seed, that are at the base otherwise."""
+    """The runs of a method by the values of one axis, one per seed, with all other fields at the base."""
     base, found = base_of(rows), {}
     for row in rows:
         if row["method"] == method and all(row[other] == base[other] for other in AXES if other != axis):
@@ -50,7 +50,7 @@ def along(rows: list[dict], axis: str, method: str) -> dict[float, list[dict]]:
 
 
 def spread(rows: list[dict], method: str) -> float:
-    """The standard deviation of the loss over seeds, pooled over all points that have several; NaN without."""
+    """The standard deviation of the loss over seeds, pooled over all points that have several; NaN if there are none."""
     points = {}
     for row in rows:
         if row["method"] == method:
@@ -63,7 +63,7 @@ def spread(rows: list[dict], method: str) -> float:
 
 
 def power(x: list[float], y: list[float]) -> tuple[float, float]:
-    """The exponent c of the power law y = b x^c through points on logarithmic axes, and its standard error by the residuals.
+    """The exponent c of the power law y = b x^c through points on logarithmic axes, and its standard error from the residuals.
 
     The error is NaN for fewer than three points.
     """
@@ -75,10 +75,10 @@ def power(x: list[float], y: list[float]) -> tuple[float, float]:
 
 
 def verdict(losses: list[list[float]], noise: float) -> str:
-    """Whether the mean loss falls from each point to the next, in standard errors of the difference by what seeds differ by.
+    """Whether the mean loss falls from each point to the next, in standard errors of the difference, based on the noise of the seeds.
 
     Args:
-        losses: of the seeds, by point.
+        losses: the losses of the seeds, by point.
         noise: the standard deviation over seeds.
     """
     if math.isnan(noise):
@@ -127,13 +127,13 @@ def law_tables(rows: list[dict]) -> str:
 
 
 def recalled(row: dict) -> float:
-    """Symbols of the string that are known, in all: those that are right beyond guessing."""
+    """The total number of known symbols of the string: those that are right beyond guessing."""
     chance = 1 / NUM_SYMBOLS
     return row["string_length"] * (row["accuracy"] - chance) / (1 - chance)
 
 
 def recall_table(rows: list[dict]) -> str:
-    """The accuracy, and what is recalled, of every memory."""
+    """The accuracy and the number of recalled symbols for every memory size."""
     methods = [method for method in dict.fromkeys(row["method"] for row in rows)]
     points = {(row["num_memory_tokens"], row["hidden_size"]) for row in rows}
     table = []
@@ -188,7 +188,7 @@ def laws(axes, rows: list[dict]) -> None:
 
 
 def plot_recall(rows: list[dict], file: Path) -> Path:
-    """Draws the symbols that are recalled against the numbers of a memory; a marker a width."""
+    """Draws the recalled symbols against the size of the memory, with one marker per width."""
     return draw(
         file,
         (len({row["method"] for row in rows}), 3, 2.8),

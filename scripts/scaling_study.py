@@ -1,11 +1,11 @@
-"""Trains a student over a grid of sizes; the measurements behind docs/results/scaling_study.md.
+"""Trains a student over a grid of sizes, for the measurements in docs/results/scaling_study.md.
 
     python scripts/scaling_study.py tinystories --csv docs/results/scaling_tinystories.csv \
         --dataset tinystories_train.txt --eval_dataset tinystories_valid.txt --eval_split train
     python scripts/scaling_study.py recall --csv docs/results/scaling_recall.csv
 
-A point of the grid is the recipe in configs/scaling with a few fields changed, trained by the machinery of `smt-hf compare`, whose flags
-hold here too. A study that was stopped goes on where it was, and writes its CSV file anew after every point.
+A point of the grid is the recipe in configs/scaling with a few fields changed. It is trained with the code of `smt-hf compare`, whose
+flags work here too. A stopped study continues where it was. The CSV file is rewritten after every point.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from smt_hf.models import SmtRnnForCausalLM
 
 ROOT = Path(__file__).resolve().parent.parent
 SPENT = ("tokens", "flops", "sequential_flops", "cpu_seconds")
-# TinyStories: from this student, one field at a time; and how many of the recipe's seeds an axis has. A run reads 205,000 tokens: a share
-# of the data that has more is as good as all of them.
+# TinyStories: one field at a time is changed in this student; and the number of the recipe's seeds for each axis. A run reads 205,000
+# tokens: a share of the data with more tokens than that is as good as all of the data.
 BASE = {"hidden_size": 32, "num_memory_tokens": 4, "context_length": 64, "data_share": 1.0}
 AXES = {
     "hidden_size": ([32, 16, 64, 128], 3),
@@ -32,12 +32,12 @@ AXES = {
     "num_memory_tokens": ([1, 2, 4, 8], 3),
     "context_length": ([16, 64, 128], 2),
 }
-# Recall: memories of so many tokens and so wide.
+# Recall: the memories, as number of tokens and width.
 MEMORIES = [(4, 32), (1, 8), (1, 32), (4, 8), (1, 16), (4, 16), (2, 16), (8, 16), (2, 8)]
 
 
 def tinystories_runs(seeds: list[int]) -> list[tuple[int, dict]]:
-    """Seeds and points: the first seed of every point before the second of any."""
+    """Seeds and points, ordered so that the first seed of every point comes before the second of any."""
     runs = [
         (number, BASE | {axis: value})
         for axis, (values, num_seeds) in AXES.items()
@@ -49,7 +49,7 @@ def tinystories_runs(seeds: list[int]) -> list[tuple[int, dict]]:
 
 
 def tinystories_at(comparison: Comparison, point: dict) -> tuple[Comparison, float]:
-    """The comparison at a point, with as many tokens a step as the recipe has, and its variant."""
+    """The comparison at a point, with as many tokens per step as in the recipe, and its variant."""
     model, training = dict(comparison.model), dict(comparison.training)
     model |= {name: point[name] for name in ("hidden_size", "num_memory_tokens")}
     length = point["context_length"]
@@ -75,14 +75,14 @@ def recall_at(comparison: Comparison, point: dict) -> tuple[Comparison, int]:
 
 
 def num_parameters(comparison: Comparison, variant: float) -> int:
-    """Of the student."""
+    """The number of parameters of the student."""
     with torch.device("meta"):
         student = SmtRnnForCausalLM(comparison.model_config("transformer", variant).student_config)
     return sum(each.numel() for each in student.parameters())
 
 
 def rows_of(folder: Path, point: dict, comparison: Comparison, variant: float) -> list[dict]:
-    """What became of the students of a point."""
+    """The results of the students at a point."""
     rows, parameters = [], num_parameters(comparison, variant)
     if comparison.task is not None:
         point = point | {"string_length": comparison.task_options["string_length"]}
@@ -107,7 +107,7 @@ STUDIES = {"tinystories": (tinystories_runs, tinystories_at), "recall": (recall_
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--csv", type=Path, required=True, help="File of the measurements.")
+    parser.add_argument("--csv", type=Path, required=True, help="File for the measurements.")
     options, words = parser.parse_known_args()
     recipe = ROOT / "configs" / "scaling" / f"{options.study}.yaml"
     given, comparison = parse(COMMAND, [str(recipe), "--output_dir", f"runs/scaling/{options.study}", *words])

@@ -1,10 +1,10 @@
-"""A server under clients that leave, stall, send nonsense and hang up in their bodies.
+"""Tests a server with clients that leave, stall, send nonsense and hang up in the middle of a body.
 
     smt-hf serve runs/demo/dmt --port 8000 2> serve.log &
     python scripts/soak_serving.py http://127.0.0.1:8000 runs/demo/dmt --pid $! --log serve.log --seconds 600
 
-Exits with 1 if any answer has status 500, an answer that was waited for is not what the server writes when nobody else asks, the log
-holds a traceback, or the server's memory has grown by more than a tenth after the first quarter of the time.
+Exits with 1 if any answer has status 500, if a complete answer differs from what the server writes without other clients, if the log
+contains a traceback, or if the server's memory has grown by more than a tenth after the first quarter of the time.
 """
 
 import argparse
@@ -34,12 +34,12 @@ NONSENSE = [
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory that a process has (Linux)."""
+    """Resident memory of a process (Linux)."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
 class Soak:
-    """The clients, and what they have seen."""
+    """The clients, and what they have observed."""
 
     def __init__(self, options):
         self.options, self.random = options, random.Random(options.seed)
@@ -51,7 +51,7 @@ class Soak:
         return {"model": self.options.model, "prompt": prompt, "max_tokens": 40, "temperature": 0, **more}
 
     async def whole(self) -> None:
-        """Waits for an answer."""
+        """Waits for a whole answer."""
         prompt = self.random.choice(PROMPTS)
         answer = await self.client.post("/v1/completions", json=self.body(prompt))
         self.note(answer.status_code)
@@ -59,7 +59,7 @@ class Soak:
             self.wrong.append(f"another answer to {prompt[:20]!r}")
 
     async def streamed(self, leaves: bool = False, pause: float = 0.0) -> None:
-        """Reads a stream to its end, or leaves, or stalls in between."""
+        """Reads a stream to its end, leaves, or stalls in between."""
         prompt, text = self.random.choice(PROMPTS), ""
         length = 2000 if leaves else 40
         async with self.client.stream(
@@ -80,14 +80,14 @@ class Soak:
             self.wrong.append(f"another stream to {prompt[:20]!r}")
 
     async def nonsense(self) -> None:
-        """Sends what is no request."""
+        """Sends something that is not a request."""
         headers = {"content-type": "application/json"}
         path = self.random.choice(["/v1/completions", "/v1/chat/completions", "/nowhere"])
         answer = await self.client.post(path, content=self.random.choice(NONSENSE), headers=headers)
         self.note(answer.status_code)
 
     async def hangs_up(self) -> None:
-        """Leaves in the middle of a body, or of a long prompt's reading."""
+        """Leaves in the middle of a body, or while a long prompt is read."""
         reader, writer = await asyncio.open_connection(self.host, int(self.port))
         body = json.dumps(self.body("word " * 4000)).encode()
         head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -103,7 +103,7 @@ class Soak:
             self.wrong.append(f"status {status}")
 
     async def visitor(self, until: float) -> None:
-        """One client after another."""
+        """Acts as one client after another."""
         while time.monotonic() < until:
             kinds = [self.whole, self.streamed, self.nonsense, self.hangs_up]
             kinds += [lambda: self.streamed(leaves=True), lambda: self.streamed(pause=0.2)]
@@ -113,7 +113,7 @@ class Soak:
                 self.wrong.append(f"{type(error).__name__}: {error}")
 
     async def run(self) -> int:
-        """Runs them, reports, and returns the exit code."""
+        """Runs the clients, reports, and returns the exit code."""
         for prompt in PROMPTS:
             answer = await self.client.post("/v1/completions", json=self.body(prompt))
             self.expected[prompt] = answer.json()["choices"][0]["text"]
@@ -143,8 +143,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
     parser.add_argument("model")
-    parser.add_argument("--pid", type=int, help="process of the server, for its memory")
-    parser.add_argument("--log", help="what the server printed")
+    parser.add_argument("--pid", type=int, help="process id of the server, for its memory")
+    parser.add_argument("--log", help="file with the server's output")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,8 +1,8 @@
-"""How much of its backbone a teacher's memories keep: the next token read from them, and the future decoded from them.
+"""Measures how much of its backbone a teacher's memories keep: the next token read from them, and the future decoded from them.
 
 python scripts/teacher_quality.py runs/teacher --dataset held_out.txt [--split validation --holdout 20] [--horizon 32]
 
-Both are measured on the same tokens of held-out windows, in nats a token, beside the backbone's own loss there.
+Both are measured on the same tokens of held-out windows, in nats per token, next to the backbone's own loss on them.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from smt_hf.models.image_processing_smt import SmtImageProcessor
 
 
 def rows(arguments, processing) -> tuple[torch.Tensor, torch.Tensor]:
-    """Held-out windows or images, spread over the data, and their documents, `(N, T)` each."""
+    """Held-out windows or images, spread evenly over the data, and their documents, `(N, T)` each."""
     options = {"dataset": arguments.dataset, "split": arguments.split, "holdout": arguments.holdout}
     cache = TextOptions(**options, cache_dir=arguments.cache_dir).tokens(processing)
     if isinstance(processing, SmtImageProcessor):
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--num_windows", type=int, default=128)
     parser.add_argument("--context_length", type=int, default=256, help="tokens of a window of text")
     parser.add_argument("--horizon", type=int, default=32, help="tokens decoded from one memory")
-    parser.add_argument("--stride", type=int, default=7, help="every so many positions of a window are encoded")
+    parser.add_argument("--stride", type=int, default=7, help="distance between the encoded positions of a window")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     teacher, processing = load_joint(arguments.model).teacher.eval(), load_processing(arguments.model)

@@ -1,10 +1,10 @@
-"""Losses of short trainings at a fixed seed, to compare before and after a change: SMT, DMT and BPTT, with every cell.
+"""Prints losses of short trainings at a fixed seed, to compare before and after a change: SMT, DMT and BPTT, with every cell.
 
     python scripts/trained_losses.py --output before.json
     ... change the code ...
     python scripts/trained_losses.py --compare before.json
 
-Every number is printed in full: a change of the code that should not change a training must leave the table bit-equal.
+Every number is printed in full: a code change that should not affect training must leave the table bit-equal.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def losses(method: str, options: dict, cell_type: str, cache: TokenCache, folder
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", help="write the table to this JSON file")
-    parser.add_argument("--compare", help="compare with a table that was written before")
+    parser.add_argument("--compare", help="compare with a table written earlier")
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()

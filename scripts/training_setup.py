@@ -1,4 +1,4 @@
-"""Models, text and trainers that several scripts make, at the paper's size or a small one."""
+"""Models, text and trainers shared by several scripts, at the paper's size or a small one."""
 
 import tempfile
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def make_model(sizes: Sizes, seed: int = 0, cell_type: str = "transformer", **te
 
 @cache
 def corpus(path: str | None, seed: int = 0) -> TokenCache:
-    """The token cache at `path`, or a small one of the demo's stories, others for another seed."""
+    """The token cache at `path`, or a small one of the demo's stories, which depend on the seed."""
     if path is not None:
         return TokenCache.open(path)
     folder = Path(tempfile.mkdtemp())
@@ -70,7 +70,7 @@ def corpus(path: str | None, seed: int = 0) -> TokenCache:
 
 
 def methods(sizes: Sizes) -> dict[str, tuple[str, dict]]:
-    """What is measured: a name, the kind of the trainer, and its arguments beside the common ones."""
+    """The methods to measure: for each name, the kind of its trainer, and its arguments besides the common ones."""
     smt = {"context_length": sizes.context_length, "horizon": sizes.horizon, "drift_steps": 0}
     dmt = {
         "context_length": sizes.context_length,
@@ -106,10 +106,10 @@ def make_trainer(kind: str, model: SmtForPreTraining, windows_of, device: str, f
     Args:
         kind: "smt", "dmt" or "bptt".
         model: teacher and student; DMT and BPTT train a copy of the student.
-        windows_of: from a window's length to the training data.
+        windows_of: maps a window's length to the training data.
         device: "cpu" or "cuda".
-        folder: for what a trainer writes.
-        **fields: of the trainer's arguments.
+        folder: the folder that the trainer writes to.
+        **fields: fields of the trainer's arguments.
     """
     trainer_class, arguments_class = {
         "smt": (SmtTrainer, SmtTrainingArguments),
@@ -140,5 +140,5 @@ def make_trainer(kind: str, model: SmtForPreTraining, windows_of, device: str, f
 
 
 def windows(tokens: TokenCache):
-    """From a window's length to windows of a token cache."""
+    """A function that maps a window's length to windows of a token cache."""
     return lambda length: TokenWindows(tokens, length, seed=0)

@@ -1,4 +1,4 @@
-"""The app: write or draw with a student in the browser and watch its memory. Needs the extra `app` (gradio)."""
+"""The app: write or draw with a student in the browser, and watch its memory. Needs the extra `app` (gradio)."""
 
 from .image_interface import build_image_app
 from .interface import build_app

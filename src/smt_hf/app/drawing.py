@@ -1,4 +1,4 @@
-"""One visitor's picture and memory: reading the pixels that are given, and drawing the others."""
+"""One visitor's picture and memory: reads the given pixels and draws the others."""
 
 import io
 import math
@@ -16,22 +16,22 @@ from ..models import SmtImageProcessor
 from .writing import VIEWS_PER_SECOND
 
 FEWEST_VIEWS = 16  # of a picture, however fast it is drawn
-MOST_PIXELS = 25_000_000  # of an image that a visitor hands over
-NEVER = -1e30  # added to the logits of what is no pixel
+MOST_PIXELS = 25_000_000  # of an image that a visitor uploads
+NEVER = -1e30  # added to the logits of ids that are not pixels
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What one visitor has. It never changes; reading and drawing make new ones.
+    """The state of one visitor. It is immutable; reading and drawing create new ones.
 
     Args:
         memory: `(1, K, D)`, after all tokens in `ids`.
-        start: what the student reads before it draws: the class token where there is one, then the pixels that are given.
-        given: the pixels that are given, the last of `start`; nothing where the student draws the whole picture.
-        ids: the tokens read so far, the class token and the student's own pixels among them.
-        seed: of the draws so far; `None` before the first.
-        random_state: where the draws stand.
-        tokens_per_second: of the last call, without the time that the picture is held back for.
+        start: what the student reads before it draws: the class token, if there is one, then the given pixels.
+        given: the given pixels, which end `start`; empty if the student draws the whole picture.
+        ids: the tokens read so far, including the class token and the student's own pixels.
+        seed: the seed of the draws so far; `None` before the first.
+        random_state: the random state after the last draw.
+        tokens_per_second: the speed of the last call, without the time that the picture was held back.
     """
 
     memory: torch.Tensor
@@ -59,13 +59,13 @@ class Drawing:
 
     @property
     def pixels(self) -> tuple[int, ...]:
-        """The pixels that there are to see: those that are given, read or not, and those that were drawn."""
+        """The visible pixels: the given ones, read or not, and the drawn ones."""
         return (*self.start, *self.ids[len(self.start) :])[self.num_class_tokens :]
 
 
 @torch.no_grad()
 def blank(student) -> Drawing:
-    """No picture yet, and the student's initial memory."""
+    """An empty picture and the student's initial memory."""
     return Drawing(student.initial_memory[None].clone())
 
 
@@ -75,13 +75,13 @@ def begin(
     """A picture of which nothing has been read or drawn, and the student's initial memory.
 
     Args:
-        student: trained on images.
-        processor: the one that it was trained with.
+        student: a student trained on images.
+        processor: the image processor that it was trained with.
         label: what to draw, for a class-conditional student.
         given: ids of the first pixels.
 
     Raises:
-        InputError: for a label that is missing or unknown.
+        InputError: for a missing or unknown label.
     """
     try:
         class_ids = processor.class_ids(label)
@@ -91,7 +91,7 @@ def begin(
 
 
 def start_engine(student) -> Engine:
-    """The engine that draws for all visitors together. Only the size of a picture ends it."""
+    """Starts the engine that draws for all visitors together. Only the size of a picture ends an answer."""
     return Engine.of(student, None, prefixes=None, end_ids=()).start()
 
 
@@ -103,25 +103,25 @@ def go_on(
     seconds: float = 0.0,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Drawing]:
-    """Reads what is given, then draws on from the memory alone, to the end of the picture.
+    """Reads the given pixels, then draws the rest of the picture from the memory alone.
 
-    A few tokens are asked for at a time: the picture stands still where it is stopped, and goes on from there.
+    It asks for a few tokens at a time: a stopped picture stays where it is, and can be continued from there.
 
     Args:
         engine: a started engine, which may draw for others at the same time.
         params: temperature, top-p and seed; the number of tokens is that of the picture.
-        seconds: that a whole picture takes at the least, so that one can watch.
-        is_stopped: asked before every view.
+        seconds: the minimum time for a whole picture, so that one can watch.
+        is_stopped: called before every view.
 
     Yields:
-        The drawing after every few pixels.
+        The drawing, every few pixels.
 
     Raises:
         RuntimeError: if the engine fails.
     """
     length, first = processor.sequence_length, drawing.num_tokens
     step = math.ceil(length / max(FEWEST_VIEWS, seconds * VIEWS_PER_SECOND))
-    others = range(processor.num_levels, engine.backend.vocab_size)  # ids of no pixel
+    others = range(processor.num_levels, engine.backend.vocab_size)  # ids that are not pixels
     params = replace(params, logit_bias=dict.fromkeys(others, NEVER))
     if drawing.seed != params.seed:
         drawing = replace(drawing, seed=params.seed, random_state=None)
@@ -154,7 +154,7 @@ def go_on(
 
 
 def num_half(processor: SmtImageProcessor) -> int:
-    """Pixels of the upper half of an image, which visitors may give."""
+    """The number of pixels in the upper half of an image, which visitors may give."""
     return processor.size["height"] // 2 * processor.size["width"]
 
 
@@ -162,7 +162,7 @@ def read_upload(processor: SmtImageProcessor, data: bytes | None) -> tuple[int, 
     """The pixels in the upper half of an image file, as ids.
 
     Raises:
-        InputError: if there is no file, or it is no image that can be read.
+        InputError: if there is no file, or it is not an image that can be read.
     """
     if data is None:
         raise InputError("no file was chosen: choose an image, such as a PNG")
@@ -176,18 +176,18 @@ def read_upload(processor: SmtImageProcessor, data: bytes | None) -> tuple[int, 
             return tuple(processor.pixel_ids(image)[: num_half(processor)].tolist())
     except InputError:
         raise
-    except Exception as error:  # whatever a damaged file makes a decoder raise
+    except Exception as error:  # a damaged file can make a decoder raise anything
         raise InputError(f"this file is no image that can be read ({_reason(error)}): give a PNG or a JPEG") from error
 
 
 def _reason(error: Exception) -> str:
-    """Why a file cannot be read, without the address of the object in memory that Pillow speaks of."""
+    """Why a file cannot be read, without the object's address that Pillow includes."""
     return "of no known format" if isinstance(error, Image.UnidentifiedImageError) else one_line(error)
 
 
 @torch.no_grad()
 def likeliest_paper(student, processor: SmtImageProcessor) -> int:
-    """The grey value 0 to 255 that the student expects most in the first corner: what its images are drawn on."""
+    """The most likely grey value, 0 to 255, of the first pixel: the background of the student's images."""
     memory = student.initial_memory[None]
     if processor.num_classes:
         classes = torch.arange(processor.num_levels, processor.vocab_size, device=memory.device)
@@ -197,14 +197,14 @@ def likeliest_paper(student, processor: SmtImageProcessor) -> int:
 
 
 def grey_values(processor: SmtImageProcessor, pixels: tuple[int, ...]) -> bytes:
-    """Grey values 0 to 255 of the first pixels of an image."""
+    """The grey values, 0 to 255, of the first pixels of an image."""
     whole = np.zeros(processor.num_pixels, dtype=np.int64)
     whole[: len(pixels)] = pixels
     return processor.to_images(whole)[0].tobytes()[: len(pixels)]
 
 
 def pixel_ids(processor: SmtImageProcessor, grey: bytes) -> tuple[int, ...]:
-    """Ids of grey values that stand for the first pixels of an image."""
+    """The ids of grey values, which are the first pixels of an image."""
     height, width = processor.size["height"], processor.size["width"]
     whole = np.frombuffer(grey.ljust(processor.num_pixels, b"\0"), dtype=np.uint8).reshape(height, width)
     return tuple(processor.pixel_ids(whole)[: len(grey)].tolist())

@@ -1,4 +1,4 @@
-"""The interface of a student of images: what stands where, and what every button does."""
+"""The interface of a student of images: its layout, and what every button does."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -13,13 +13,13 @@ from .interface import MAX_SEED, WRITERS, StopRequest
 from .pad import build_pad, earlier_html, given_pixels, pad_value, thumbnail
 from .panel import image_heading_html, notice_html, panel_html
 
-MAX_SECONDS = 60  # that a picture may be drawn in
-NUM_EARLIER = 16  # pictures that are kept in sight
+MAX_SECONDS = 60  # the longest minimum time for a picture
+NUM_EARLIER = 16  # earlier pictures that stay visible
 SPAN = "from the first pixel to the last"
 
 
 def build_image_app(student, processor: SmtImageProcessor) -> gr.Blocks:
-    """The app for one student of images, which all visitors share; what a visitor draws is in their session.
+    """Builds the app for one student of images. All visitors share the student; what they draw stays in their session.
 
     Args:
         student: an [`SmtRnnForCausalLM`] in evaluation mode, trained on images.
@@ -76,7 +76,7 @@ def lay_out(student, processor: SmtImageProcessor) -> SimpleNamespace:
 
 
 def connect(ui: SimpleNamespace, student, processor: SmtImageProcessor, engine) -> None:
-    """What happens when a button is pressed."""
+    """Connects the buttons to what they do."""
 
     def show(drawing, text="", busy=False) -> dict:
         return {
@@ -157,7 +157,7 @@ def connect(ui: SimpleNamespace, student, processor: SmtImageProcessor, engine) 
 
 
 def outcome(processor: SmtImageProcessor, drawing: Drawing) -> str:
-    """What to say when drawing has come to its end."""
+    """The notice to show when drawing has ended."""
     given = f"{len(drawing.given):,} given, " if drawing.given else ""
     drawn = max(0, drawing.num_read - len(drawing.given))
     if drawing.num_tokens < processor.sequence_length:

@@ -1,4 +1,4 @@
-"""The interface: what stands where, and what every button does."""
+"""The interface: its layout, and what every button does."""
 
 import base64
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from .memory_file import restore, save
 from .panel import heading_html, notice_html, page_html, panel_html
 from .writing import END, Writing, begin, go_on, start_engine
 
-MAX_CHARACTERS = 100_000  # of words that a visitor hands over at once
-WRITERS = 32  # visitors for whom the student writes at once; more wait for their turn
+MAX_CHARACTERS = 100_000  # that a visitor may send at once
+WRITERS = 32  # visitors for whom the student writes at once; others wait for their turn
 MAX_SEED = 2**32 - 1
 BEGIN_HINT = "A beginning, such as: Once upon a time"
 GO_ON_HINT = "Words of your own to go on from, or none"
@@ -28,7 +28,7 @@ class StopRequest:
 
 
 def build_app(student, tokenizer) -> gr.Blocks:
-    """The app for one student, which all visitors share and nobody changes; what a visitor writes is in their session.
+    """Builds the app for one student. All visitors share it and nobody changes it; what they write stays in their session.
 
     Args:
         student: an [`SmtRnnForCausalLM`] in evaluation mode.
@@ -78,7 +78,7 @@ def lay_out(student, blank: Writing) -> SimpleNamespace:
 
 
 def connect(ui: SimpleNamespace, student, tokenizer, engine, blank: Writing) -> None:
-    """What happens when a button is pressed."""
+    """Connects the buttons to what they do."""
 
     def show(writing, text="", busy=False) -> dict:
         return {
@@ -100,7 +100,7 @@ def connect(ui: SimpleNamespace, student, tokenizer, engine, blank: Writing) -> 
     def write(words, writing, stop_request, temperature, top_p, max_new_tokens, seed) -> Iterator[dict]:
         num_before = writing.num_tokens
         try:
-            if len(words) > MAX_CHARACTERS:  # who does not use the page may send more
+            if len(words) > MAX_CHARACTERS:  # clients other than the page may send more
                 raise InputError(f"{len(words):,} characters are too many: give {MAX_CHARACTERS:,} at a time at most")
             params = SamplingParams(max_new_tokens, temperature, top_p=top_p, seed=seed)
             steps = go_on(engine, tokenizer, writing, words, params, lambda: stop_request.made)
@@ -148,7 +148,7 @@ def connect(ui: SimpleNamespace, student, tokenizer, engine, blank: Writing) -> 
 
 
 def outcome(writing: Writing, num_before: int, stopped: bool) -> str:
-    """What to say when writing has come to its end."""
+    """The notice to show when writing has ended."""
     count = f"{writing.num_tokens - num_before:,} tokens read"
     if writing.page.passages and writing.page.passages[-1].author == END:
         return f"{count}. The student ended the text here; go on, and it begins another."

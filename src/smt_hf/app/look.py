@@ -1,4 +1,4 @@
-"""Colours, type and the one piece of script. Fonts are the system's: nothing is fetched from anywhere."""
+"""Colours, fonts and the only script. Fonts are the system's own: nothing is fetched from anywhere."""
 
 import gradio as gr
 

@@ -1,4 +1,4 @@
-"""The memory as a file that a visitor keeps, and brings back."""
+"""The memory as a file that a visitor can save and restore."""
 
 import tempfile
 from pathlib import Path
@@ -18,14 +18,14 @@ def save(student, writing: Writing) -> bytes:
 
 
 def restore(student, data: bytes | None) -> Writing:
-    """An empty page whose memory is that of a file; the draws start from the seed again.
+    """An empty page with the memory of a file. The draws start from the seed again.
 
     Args:
-        student: the [`SmtRnnForCausalLM`] that goes on from it.
-        data: the bytes of the file; `None` where the visitor chose none.
+        student: the [`SmtRnnForCausalLM`] that continues from it.
+        data: the bytes of the file; `None` if the visitor chose none.
 
     Raises:
-        InputError: if there is no file, if it holds no memory or a damaged one, more than one, or that of another student.
+        InputError: if there is no file, or if it holds no memory, a damaged one, several, or that of another student.
     """
     if data is None:
         raise InputError("no file was chosen: choose one that Save memory wrote")

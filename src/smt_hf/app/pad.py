@@ -1,7 +1,7 @@
-"""The pad: the picture as it is drawn, on whose upper half a visitor draws too.
+"""The pad: shows the picture as it is drawn, and lets visitors draw on its upper half.
 
-Its value is text that both sides write: `GIVEN:READ:BUSY:GREY`, the pixels that are given, those that the memory has read, 1 while
-the student draws, and two hexadecimal digits for the grey of each pixel that there is to see.
+Its value is text that both sides write, `GIVEN:READ:BUSY:GREY`: the number of given pixels, the number that the memory has read, 1
+while the student draws, and two hexadecimal digits for the grey of each visible pixel.
 """
 
 import base64
@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..models import SmtImageProcessor
 from .drawing import Drawing, grey_values, num_half, pixel_ids
 
-SIDE = 420  # of the picture on the page, about so many pixels
+SIDE = 420  # of the picture on the page, in pixels, approximately
 CSS = """
 #pad { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: 1rem; }
 #pad canvas { display: block; margin: 0 auto; max-width: 100%; touch-action: none; cursor: crosshair; border-radius: 4px; }
@@ -86,11 +86,11 @@ paint();
 
 
 def build_pad(processor: SmtImageProcessor, paper: int) -> gr.HTML:
-    """The pad of a student's images.
+    """Builds the pad for a student's images.
 
     Args:
-        processor: the student's.
-        paper: grey value 0 to 255 of what a visitor draws on.
+        processor: the student's image processor.
+        paper: grey value, 0 to 255, of the background that a visitor draws on.
     """
     height, width = processor.size["height"], processor.size["width"]
     side = max(1, SIDE // max(height, width))
@@ -106,7 +106,7 @@ def build_pad(processor: SmtImageProcessor, paper: int) -> gr.HTML:
 
 
 def pad_value(processor: SmtImageProcessor, drawing: Drawing, busy: bool = False) -> str:
-    """What the pad shows of a drawing."""
+    """The pad's value for a drawing."""
     grey = grey_values(processor, drawing.pixels).hex()
     return f"{len(drawing.given)}:{drawing.num_read}:{int(busy)}:{grey}"
 
@@ -115,7 +115,7 @@ def given_pixels(processor: SmtImageProcessor, value) -> tuple[int, ...]:
     """The pixels that a visitor has given on the pad, as ids.
 
     Raises:
-        InputError: for what no pad has sent.
+        InputError: for a value that no pad would send.
     """
     found = re.fullmatch(r"(\d{1,7}):\d{1,7}:[01]:((?:[0-9a-f]{2})*)", value) if isinstance(value, str) else None
     grey = bytes.fromhex(found[2]) if found else b""
@@ -134,6 +134,6 @@ def thumbnail(processor: SmtImageProcessor, drawing: Drawing) -> str:
 
 
 def earlier_html(pictures: tuple[str, ...]) -> str:
-    """The pictures that were finished before, the newest first."""
+    """The earlier finished pictures, newest first."""
     images = "".join(f'<img alt="an earlier picture" src="{picture}">' for picture in pictures)
     return f'<div class="earlier">{images}</div>'

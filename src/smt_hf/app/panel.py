@@ -1,4 +1,4 @@
-"""What the app shows, as HTML: the page, the numbers, the picture of the memory."""
+"""The app's display as HTML: the page, the numbers, and the picture of the memory."""
 
 import base64
 import html
@@ -14,28 +14,28 @@ LOW, MIDDLE, HIGH = (0x2B, 0x5C, 0xA8), (0xF7, 0xF5, 0xF0), (0xD9, 0x6B, 0x1E)
 
 
 def key_value_bytes(config, num_tokens: int, itemsize: int) -> int:
-    """Bytes of keys and values that a Transformer as wide and as deep as the updater holds after so many tokens.
+    """Bytes of keys and values that a Transformer as wide and as deep as the updater holds after `num_tokens` tokens.
 
-    One key and one value of `hidden_size` numbers for every layer and token. The readout layers are not counted: the
-    comparison is with the smaller Transformer.
+    That is one key and one value of `hidden_size` numbers for every layer and token. The readout layers are not counted, so
+    the comparison is with the smaller Transformer.
     """
     return num_tokens * 2 * config.num_updater_layers * config.hidden_size * itemsize
 
 
 def readable_bytes(count: int) -> str:
-    """`2,048 bytes`, `64.0 kB`, `1.5 MB`."""
+    """A size in readable form, such as `2,048 bytes`, `64.0 kB` or `1.5 MB`."""
     if count < 10_000:
         return f"{count:,} bytes"
     return f"{count / 1e3:,.1f} kB" if count < 1_000_000 else f"{count / 1e6:,.1f} MB"
 
 
 def escape(text: str) -> str:
-    """Text as HTML, braces and dollars too: they mean something to the templates of gradio."""
+    """Escapes text for HTML, including braces and dollars, which gradio's templates would interpret."""
     return html.escape(text).translate({ord(sign): f"&#{ord(sign)};" for sign in "{}$`\\"})
 
 
 def heading_html(student) -> str:
-    """Who writes here."""
+    """The heading for a student of text."""
     config = student.config
     return f"""<div class="heading"><h1>Write with a student, watch its memory</h1>
 <p>{student.num_parameters():,} parameters. All that it knows of the text is {config.num_memory_tokens} memory tokens of
@@ -43,7 +43,7 @@ def heading_html(student) -> str:
 
 
 def image_heading_html(student, processor) -> str:
-    """Who draws here."""
+    """The heading for a student of images."""
     config, size = student.config, processor.size
     return f"""<div class="heading"><h1>Draw with a student, watch its memory</h1>
 <p>{student.num_parameters():,} parameters, {size["height"]} &times; {size["width"]} pixels one by one, from the upper left. All
@@ -56,12 +56,11 @@ def notice_html(text: str, refused: bool = False) -> str:
 
 
 def page_html(writing: Writing, busy: bool = False) -> str:
-    """The text, the reader's words told apart from the student's."""
+    """The text, with the reader's words marked apart from the student's."""
     parts = []
     for author, text in writing.page.passages:
-        text = escape(
-            text.rstrip("\ufffd") if busy else text
-        )  # the first bytes of a character that is not complete yet
+        # While busy, a text may end with the first bytes of a character that is not complete yet.
+        text = escape(text.rstrip("\ufffd") if busy else text)
         parts.append(f'<span class="{author}">{text}</span>' if author != END else '<div class="end">&#8258;</div>')
     if not parts:
         parts.append(f'<span class="hint">{escape(empty_page(writing))}</span>')
@@ -69,7 +68,7 @@ def page_html(writing: Writing, busy: bool = False) -> str:
 
 
 def empty_page(writing: Writing) -> str:
-    """What stands on a page without text."""
+    """The hint on a page without text."""
     if writing.num_tokens:
         return (
             f"The memory of {writing.num_tokens:,} tokens is back. Their text is not: the memory is all that the student "
@@ -82,9 +81,9 @@ def panel_html(student, writing, span: str = "however long the text") -> str:
     """The numbers and the picture of the memory.
 
     Args:
-        student: whose memory it is.
-        writing: a [`Writing`], or what else has a `memory`, `num_tokens` and `tokens_per_second`.
-        span: for how long the memory keeps its size.
+        student: the student that the memory belongs to.
+        writing: a [`Writing`], or anything else with a `memory`, `num_tokens` and `tokens_per_second`.
+        span: words for how long the memory keeps its size.
     """
     size = writing.memory.nbytes
     config, itemsize = student.config, writing.memory.element_size()
@@ -120,7 +119,7 @@ def bar(name: str, title: str, size: int, largest: int, below: str) -> str:
 
 
 def picture_height(num_memory_tokens: int) -> int:
-    """Pixels: rows of at most 22, and not much more than 200 in all."""
+    """Height in pixels: at most 22 per row, and not much more than 200 in all."""
     return num_memory_tokens * max(2, min(22, 200 // num_memory_tokens))
 
 

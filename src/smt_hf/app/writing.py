@@ -1,4 +1,4 @@
-"""One visitor's text and memory: reading words, and writing on."""
+"""One visitor's text and memory: reads words and continues the text."""
 
 import queue
 import time
@@ -30,7 +30,7 @@ class Page(NamedTuple):
     passages: tuple[Passage, ...] = ()
 
     def add(self, tokenizer, author: str, ids: list[int]) -> "Page":
-        """The page with more tokens by one author; all are decoded together, since a character may span tokens."""
+        """The page with more tokens by one author. All tokens are decoded together, since a character may span several."""
         all_ids = (*self.ids, *ids)
         text = tokenizer.decode(all_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         same = bool(self.passages) and self.passages[-1].author == author
@@ -40,16 +40,16 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True)
 class Writing:
-    """What one visitor has. It never changes; reading and writing make new ones.
+    """The state of one visitor. It is immutable; reading and writing create new ones.
 
     Args:
         memory: `(1, K, D)`, after everything on the page.
-        num_tokens: tokens that the memory has read, those before it was restored among them.
-        page: what the visitor sees; empty after a memory was restored, which keeps no text.
-        seed: of the draws so far; `None` before the first.
-        random_state: where the draws stand.
-        tokens_per_second: of the last call, reading and writing.
-        unread: what is left of the reader's words when reading was stopped.
+        num_tokens: tokens that the memory has read, including those before it was restored.
+        page: what the visitor sees; empty after a memory was restored, since it keeps no text.
+        seed: the seed of the draws so far; `None` before the first.
+        random_state: the random state after the last draw.
+        tokens_per_second: the speed of the last call, reading and writing.
+        unread: the rest of the reader's words, if reading was stopped.
     """
 
     memory: torch.Tensor
@@ -68,7 +68,7 @@ def begin(student) -> Writing:
 
 
 def start_engine(student, tokenizer) -> Engine:
-    """The engine that writes for all visitors together. What they hand over is theirs: no memory of it is kept."""
+    """Starts the engine that writes for all visitors together. It keeps no memory of what they send, which is theirs."""
     return Engine.of(student, tokenizer, prefixes=None, piece_seconds=1 / VIEWS_PER_SECOND).start()
 
 
@@ -80,14 +80,14 @@ def go_on(
     params: SamplingParams | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Writing]:
-    """Reads the words, then writes on from the memory alone: nothing that was read before is read again.
+    """Reads the words, then writes from the memory alone: nothing is read twice.
 
     The student's own tokens are read at once, so the memory is always that of the whole page.
 
     Args:
         engine: a started engine, which may write for others at the same time.
-        words: the reader's own; may be empty.
-        is_stopped: asked a dozen times a second.
+        words: the reader's own words; may be empty.
+        is_stopped: called a dozen times a second.
 
     Yields:
         The writing, a dozen times a second and at the end.
@@ -135,7 +135,7 @@ def go_on(
 
 
 def _extended(page: Page, tokenizer, ids: list[int], first: int, num_words: int, ends: frozenset[int]) -> Page:
-    """The page with tokens from the `first` of a call on, of which `num_words` are the reader's."""
+    """The page with more tokens of a call. Their places start at `first`, and places below `num_words` are the reader's."""
     authors = [
         READER if place < num_words else END if token in ends else STUDENT for place, token in enumerate(ids, first)
     ]

@@ -1,4 +1,4 @@
-"""Training the same student in several ways on a synthetic task or a dataset, and laying the results side by side."""
+"""Trains the same student in several ways on a synthetic task or a dataset, and compares the results."""
 
 from .corpus_plots import write_corpus_plots
 from .corpus_report import write_corpus_report

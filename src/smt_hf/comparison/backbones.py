@@ -1,4 +1,4 @@
-"""The language models that teachers of a comparison are built on: trained in a stage of their own, or made elsewhere."""
+"""The language models that a comparison's teachers are built on: trained in their own stage, or elsewhere."""
 
 import torch
 from transformers import PreTrainedConfig
@@ -15,12 +15,12 @@ def new_config(stage: Stage, ids: dict, length: int) -> PreTrainedConfig:
     """The configuration of a language model that a stage trains.
 
     Args:
-        stage: `model` holds the kind of its configuration, `model_type`, a Llama by default, and fields of it.
-        ids: how many tokens there are, and which are special.
+        stage: the stage; its `model` holds the `model_type` (a Llama by default) and fields of that configuration.
+        ids: the number of tokens, and the special ones.
         length: tokens that it reads at once.
 
     Raises:
-        InputError: naming the stage, for a kind or a field that is unknown, or as [`new_language_model`] does.
+        InputError: naming the stage, for an unknown kind or field, or for the reasons given in [`new_language_model`].
     """
     values = {"model_type": "llama", **stage.model}
     kind = values.pop("model_type")
@@ -35,15 +35,15 @@ def new_config(stage: Stage, ids: dict, length: int) -> PreTrainedConfig:
 
 
 def config_at(place: str) -> PreTrainedConfig:
-    """The configuration of a language model in a folder or on the Hub; raises as [`load_backbone`] does."""
+    """The configuration of a language model in a folder or on the Hub. Raises the errors of [`load_backbone`]."""
     return load_backbone(place).config
 
 
 @torch.no_grad()
 def language_model_losses(model, input_ids: torch.Tensor, documents: torch.Tensor | None) -> torch.Tensor:
-    """Cross-entropy in nats of every token `(B, T)`, read by a language model as a teacher reads its backbone.
+    """Cross-entropy in nats of every token `(B, T)`, with a language model read the way a teacher reads its backbone.
 
-    The first token of a document follows the bos token; without one it counts 0.
+    The first token of a document follows the bos token; without a bos token, its loss is 0.
     """
     read = read_backbone(model, input_ids, documents, logits=True)
     logits, start = read.logits, read.start_logits

@@ -1,4 +1,4 @@
-"""Checks of what stands in a recipe, whose values nobody has converted."""
+"""Checks of the values in a recipe, before any conversion."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from ..utils.renamed import hint_for
 
 
 def mapping(name: str, value) -> dict:
-    """The value of a field that is a mapping, or one as JSON; empty for `None`.
+    """The value of a field that is a mapping, or JSON text of one; empty for `None`.
 
     Raises:
         InputError: if it is neither.
@@ -29,7 +29,7 @@ def check_list(name: str, values, kind, distinct: bool = True) -> None:
     """Checks that a field is a list of one kind of values.
 
     Raises:
-        InputError: if it is no list, empty, or has an item of another kind, or one that stands in it twice.
+        InputError: if it is not a list, is empty, or has an item of another kind or, with `distinct`, the same item twice.
     """
     if not isinstance(values, list | tuple):
         raise InputError(f"{name}={values!r} must be a list: write [{values}]")
@@ -48,12 +48,12 @@ def check_fields(where: str, values: dict, *classes: type, elsewhere: dict) -> N
 
     Args:
         where: what the names belong to.
-        values: by name.
+        values: the values by name.
         classes: the dataclasses.
-        elsewhere: by name, where to say what is not decided here.
+        elsewhere: by name, where to set what cannot be set here.
 
     Raises:
-        InputError: naming the first that is none, or that is decided elsewhere.
+        InputError: naming the first name that is not a field, or that is set elsewhere.
     """
     known = [field.name for kind in classes for field in dataclasses.fields(kind)]
     for name in values:
@@ -65,5 +65,5 @@ def check_fields(where: str, values: dict, *classes: type, elsewhere: dict) -> N
 
 
 def is_number(value, kinds=(int, float)) -> bool:
-    """Whether a value is a number of these kinds, and neither true nor false."""
+    """Whether a value is a number of these kinds; `True` and `False` are not."""
     return isinstance(value, kinds) and not isinstance(value, bool)

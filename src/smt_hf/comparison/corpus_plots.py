@@ -6,11 +6,11 @@ from ..utils.figures import draw, line_styles
 from .corpus_report import own_path, read_rows, runs_of
 from .results import BUDGETS, chosen, methods
 
-HEADROOM = 2.5  # losses above so many times the lowest are not shown
+HEADROOM = 2.5  # losses above this multiple of the lowest are not shown
 
 
 def write_corpus_plots(output_dir: str) -> list[Path]:
-    """Draws `budgets.png` of the largest share of the data, and `budgets_data_SHARE.png` of others, into a comparison's folder.
+    """Draws `budgets.png` for the largest share of the data, and `budgets_data_SHARE.png` for others, in a comparison's folder.
 
     Returns:
         The files.
@@ -23,8 +23,8 @@ def write_corpus_plots(output_dir: str) -> list[Path]:
 
 
 def plot_rows(rows: list[dict], folder: Path, prefix: str = "") -> list[Path]:
-    """Draws the loss against each of the five budgets, a line a run, into `{prefix}budgets.png`; for smaller shares of the data
-    into `{prefix}budgets_data_SHARE.png`."""
+    """Draws the loss against each of the five budgets, one line per run, into `{prefix}budgets.png`, and for smaller shares of the
+    data into `{prefix}budgets_data_SHARE.png`."""
     runs = runs_of(rows)
     lines, files = line_styles(methods(runs)), []
     shares = sorted({run["data_share"] for run in runs}, reverse=True)
@@ -43,7 +43,7 @@ def plot_rows(rows: list[dict], folder: Path, prefix: str = "") -> list[Path]:
 
 
 def budgets(axes, runs: list[dict], lines: dict, unit: str) -> None:
-    """A line a run, its last stage from where the one before ended."""
+    """Draws one line per run: its last stage, from where the stage before it ended."""
     losses = [point["loss"] for run in runs for point in run["path"]]
     top = min(max(losses), HEADROOM * min(losses))
     for axis, (name, label) in zip(axes, BUDGETS.items(), strict=True):

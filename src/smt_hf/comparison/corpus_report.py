@@ -1,4 +1,4 @@
-"""The results of a comparison on a dataset: a CSV file with a row a measurement, and the tables that follow from it."""
+"""The results of a comparison on a dataset: a CSV file with one row per measurement, and the tables made from it."""
 
 import csv
 from math import ceil, exp, log
@@ -16,11 +16,11 @@ def write_corpus_report(output_dir: str, reference: str = "BPTT", targets: list[
 
     Args:
         output_dir: the folder.
-        reference: the method that others' budgets are divided by.
-        targets: the losses whose budgets are told, see [`tables`].
+        reference: the method by whose budgets the others' are divided.
+        targets: the losses to report budgets for, see [`tables`].
 
     Returns:
-        The Markdown, which [`tables`] makes of the rows of the CSV file alone.
+        The Markdown, which [`tables`] makes from the rows of the CSV file alone.
 
     Raises:
         InputError: if there are no results.
@@ -34,10 +34,10 @@ def write_corpus_report(output_dir: str, reference: str = "BPTT", targets: list[
 
 
 def csv_rows(result: dict) -> list[dict]:
-    """The measurements of a result's own stage, with what was spent up to each, the stages before it included.
+    """The measurements of a result's own stage, each with the budget spent so far, including earlier stages.
 
-    The last one is of the trained student, on more windows or images, and says the loss of the teacher that was trained with it
-    and the drift from it at the end of the rollout.
+    The last one measures the trained student on more windows or images. It also holds the loss of the teacher trained with it,
+    and the drift from that teacher at the end of the rollout.
     """
     named = {name: result[name] for name in ("cell", "method", "after", "data_share", "seed")}
     named |= {"stage": result["stages"][-1], "unit": result["settings"]["unit"]}
@@ -55,7 +55,7 @@ def csv_rows(result: dict) -> list[dict]:
 
 
 def read_rows(file: Path) -> list[dict]:
-    """The rows of a CSV file of [`write_corpus_report`]; without what is empty."""
+    """The rows of a CSV file from [`write_corpus_report`], without empty fields."""
     rows = []
     with open(file, encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
@@ -65,7 +65,7 @@ def read_rows(file: Path) -> list[dict]:
 
 
 def runs_of(rows: list[dict]) -> list[dict]:
-    """The runs in rows: `cell`, `method`, `data_share`, `seed`, the `path` from new weights on, and how much of it is its `own`."""
+    """The runs in the rows: `cell`, `method`, `data_share`, `seed`, the `path` from new weights on, and how many points are its `own`."""
     keys = list(dict.fromkeys((row["cell"], row["data_share"], row["seed"], row["method"]) for row in rows))
     runs = []
     for cell, share, seed, method in keys:
@@ -82,9 +82,9 @@ def tables(rows: list[dict], reference: str = "BPTT", targets: list[float] | Non
     """The tables of a comparison, in Markdown.
 
     Args:
-        rows: of the CSV file.
-        reference: the method that others' budgets are divided by.
-        targets: losses, in nats a byte or pixel; the reference's at its end, and 10 and 25 % above it when `None`.
+        rows: the rows of the CSV file.
+        reference: the method by whose budgets the others' are divided.
+        targets: losses, in nats per byte or pixel; when `None`, the reference's final loss, and 10 and 25 % above it.
     """
     runs, unit = runs_of(rows), rows[0]["unit"]
     share = max(run["data_share"] for run in runs)
@@ -117,7 +117,7 @@ def tables(rows: list[dict], reference: str = "BPTT", targets: list[float] | Non
 
 
 def free_of_backbones(runs: list[dict]) -> list[dict]:
-    """The runs that trained a language model first, without what it cost."""
+    """The runs that trained a language model first, without its cost."""
     free = []
     for run in runs:
         if f"backbone_{next(iter(BUDGETS))}" in run["path"][-1]:
@@ -128,13 +128,13 @@ def free_of_backbones(runs: list[dict]) -> list[dict]:
 
 
 def rows_at_end(runs: list[dict]) -> str:
-    """How many windows or images the ends were measured on."""
+    """The number of windows or images that the final losses were measured on, in words."""
     numbers = sorted({run["path"][-1]["rows"] for run in runs})
     return f"{'–'.join(map(str, numbers))} of them" if len(numbers) < 3 else f"{numbers[0]} and more of them"
 
 
 def loss_table(runs: list[dict]) -> str:
-    """A row a method, two columns a share of the data; and rows of the teachers."""
+    """One row per method and per teacher, two columns per share of the data."""
     shares = sorted({run["data_share"] for run in runs}, reverse=True)
     several = len(shares) > 1
     lines = []
@@ -158,7 +158,7 @@ def own_path(run: dict) -> list[dict]:
 
 
 def spread(points: list[dict]) -> str:
-    """The loss of one measurement with its standard error; of several the mean and the range."""
+    """The loss of one measurement with its standard error, or the mean and range of several."""
     if not points:
         return "–"
     losses = [point["loss"] for point in points]
@@ -169,7 +169,7 @@ def spread(points: list[dict]) -> str:
 
 
 def spending_table(runs: list[dict]) -> str:
-    """A row a method and share, a column a kind of budget."""
+    """One row per method and share, one column per kind of budget."""
     lines = []
     for share in sorted({run["data_share"] for run in runs}, reverse=True):
         for cell, method in methods(runs):
@@ -182,18 +182,17 @@ def spending_table(runs: list[dict]) -> str:
 
 
 def default_targets(runs: list[dict], reference: str) -> list[float]:
-    """The reference's loss at its end, and 10 and 25 % above it; none without results of it."""
+    """The reference's final loss, and 10 and 25 % above it; empty without results of the reference."""
     found = reference_runs(runs, reference)
     if not found:
         return []
     end = mean(run["path"][-1]["loss"] for run in found)
-    return [
-        ceil(1000 * end * factor - 1e-6) / 1000 for factor in (1.25, 1.1, 1.0)
-    ]  # its end must not lie above the last
+    # Rounded up, so that the reference reaches the last one.
+    return [ceil(1000 * end * factor - 1e-6) / 1000 for factor in (1.25, 1.1, 1.0)]
 
 
 def reference_runs(runs: list[dict], reference: str) -> list[dict]:
-    """The runs that others are compared with: of the cell that most methods have."""
+    """The runs that others are compared with, of the cell that has the most runs."""
     cells = [run["cell"] for run in runs]
     found = chosen(runs, method=reference)
     cell = max((run["cell"] for run in found), key=cells.count, default=None)
@@ -201,7 +200,7 @@ def reference_runs(runs: list[dict], reference: str) -> list[dict]:
 
 
 def needed_table(runs: list[dict], reference: str, targets: list[float]) -> str:
-    """A row a loss and method, a column a kind of budget."""
+    """One row per loss and method, one column per kind of budget."""
     lines = []
     for target in targets:
         base = {name: needed_of(reference_runs(runs, reference), name, target) for name in BUDGETS}
@@ -215,7 +214,7 @@ def needed_table(runs: list[dict], reference: str, targets: list[float]) -> str:
 
 
 def needed_of(runs: list[dict], name: str, target: float) -> tuple[float, bool] | None:
-    """The median over the runs that reach a loss of [`needed`]; `None` if fewer than half of them do."""
+    """The median of [`needed`] over the runs that reach a loss; `None` if fewer than half of them do."""
     found = [needed(run["path"], name, target) for run in runs]
     reached = [pair for pair in found if pair is not None]
     if not reached or 2 * len(reached) < len(runs):
@@ -224,7 +223,7 @@ def needed_of(runs: list[dict], name: str, target: float) -> tuple[float, bool] 
 
 
 def needed(path: list[dict], name: str, target: float) -> tuple[float, bool] | None:
-    """The budget at which a path first comes to a loss, and whether it may have been less; `None` if it never does."""
+    """The budget at which a path first reaches a loss, and whether it is only an upper bound; `None` if it never does."""
     before = None
     for point in path:
         if point["loss"] <= target:
@@ -240,7 +239,7 @@ def needed(path: list[dict], name: str, target: float) -> tuple[float, bool] | N
 
 
 def relative(found: tuple[float, bool] | None, base: tuple[float, bool] | None) -> str:
-    """A budget beside the reference's; each of them may be known as a bound only."""
+    """A budget relative to the reference's; either may be only a bound."""
     if found is None:
         return "–"
     (value, at_most), below = found, "\\<"

@@ -1,4 +1,4 @@
-"""A share of a corpus, to see what a training makes of little data."""
+"""A share of a corpus, to compare trainings on little data."""
 
 import os
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ def share_of(corpus: TokenCache, share: float, cache_dir: str | os.PathLike | No
 
     Args:
         corpus: all documents.
-        share: above 0, at most 1, which is the corpus itself.
+        share: above 0 and at most 1; 1 returns the corpus itself.
         cache_dir: the folder of all token caches.
 
     Returns:
-        A token cache of its own, which counts bytes in proportion to the tokens.
+        A separate token cache, which counts bytes in proportion to the tokens.
 
     Raises:
         InputError: if it cannot be written.
@@ -38,7 +38,7 @@ def share_of(corpus: TokenCache, share: float, cache_dir: str | os.PathLike | No
 
 
 def _chunks(corpus: TokenCache, share: float) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Documents as [`write_token_cache`] takes them."""
+    """Yields the documents in chunks for [`write_token_cache`]."""
     total = corpus.num_documents
     number = max(1, round(share * total))
     kept = np.arange(number) * total // number

@@ -1,4 +1,4 @@
-"""A corpus, of text or of images, as what a comparison trains on: all of it, or a share."""
+"""A comparison's corpus of text or images: all of it, or a share."""
 
 import zlib
 from functools import cached_property
@@ -19,15 +19,15 @@ from .corpus_share import share_of
 from .stages import Stage
 from .trace import logarithmic_shares
 
-TAUGHT_ROWS = 32  # windows or images on which the teacher, whose states take long to encode, is measured
+TAUGHT_ROWS = 32  # windows or images that the teacher, which encodes its states slowly, is measured on
 BATCH_ROWS = 64
 
 
 class CorpusSubject:
-    """The text or images of a comparison's `dataset`. Runs differ in the share of it that they train on, a variant.
+    """The text or images of a comparison's `dataset`. Its variants are the shares of it that runs train on.
 
-    Losses are in nats a byte of text or a pixel, of held-out windows or images that the student reads from its initial
-    memory, on its own states: those of `smt-hf evaluate`.
+    Losses are in nats per byte of text or per pixel, on held-out windows or images that the student reads from its initial
+    memory, on its own states, as in `smt-hf evaluate`.
 
     Args:
         comparison: the recipe.
@@ -42,14 +42,14 @@ class CorpusSubject:
 
     @property
     def variants(self) -> list[float]:
-        """Shares of the corpus."""
+        """The shares of the corpus."""
         return self.comparison.data_shares
 
     def check(self, stages: list[Stage]) -> None:
         """Checks what can be known before anything is read.
 
         Raises:
-            InputError: for what a corpus does not have, and if there is nothing held out.
+            InputError: for a field that a corpus does not have, or if there are no held-out data.
         """
         comparison = self.comparison
         if comparison.eval_dataset is None and comparison.eval_split is None:
@@ -63,10 +63,10 @@ class CorpusSubject:
                 )
 
     def open(self) -> None:
-        """Reads the data, and checks that they are enough for every stage.
+        """Reads the data, and checks that there are enough for every stage.
 
         Raises:
-            InputError: if they cannot be read or are too few, or a model cannot be made for them.
+            InputError: if the data cannot be read or are too few, or if no model can be made for them.
         """
         comparison = self.comparison
         if self.is_image:
@@ -96,7 +96,7 @@ class CorpusSubject:
 
     @cached_property
     def processing(self):
-        """The tokenizer, or what makes ids of images."""
+        """The tokenizer, or the image processor."""
         return self.comparison.new_processing(self.comparison.images)
 
     @property
@@ -106,7 +106,7 @@ class CorpusSubject:
 
     @cached_property
     def held_out(self) -> TokenCache:
-        """What students are measured on."""
+        """The data that students are measured on."""
         cache = self.comparison.eval_tokens(self.processing)
         if cache is None:
             raise InputError(
@@ -124,20 +124,20 @@ class CorpusSubject:
         return share_of(self.whole, share, self.comparison.cache_dir)
 
     def token_ids(self, share: float) -> dict:
-        """Fields of a model's configuration: how many ids there are, and which of them are special."""
+        """Fields of a model's configuration: the number of ids, and the special ones."""
         special = {name: getattr(self.processing, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
         return {"vocab_size": len(self.processing), **special}
 
     def lengths(self, stage: Stage, share: float, chosen: dict) -> dict:
-        """Arguments of a stage that follow from the data: none, a recipe says how long its windows are."""
+        """Arguments of a stage that follow from the data: none, since a recipe says how long its windows are."""
         return {}
 
     def limits(self, stage: Stage, share: float, chosen: dict) -> dict:
-        """Arguments that not all data hold: none, a recipe says how long its windows are."""
+        """Arguments that must be lowered for some data: none, since a recipe says how long its windows are."""
         return {}
 
     def fixed(self, stage: Stage, seed: int) -> dict:
-        """Further arguments of a stage: an order of the data of its own, and whole batches alone, so that tokens count right."""
+        """Further arguments of a stage: its own order of the data, and whole batches only, so that tokens are counted correctly."""
         return {"data_seed": order_seed(seed, stage), "dataloader_drop_last": True}
 
     def folder(self, stage: Stage, share: float) -> str:
@@ -145,7 +145,7 @@ class CorpusSubject:
         return f"data-{share:g}"
 
     def settings(self, stage: Stage, share: float) -> dict:
-        """What a stage depends on besides models and arguments; data by their digests, wherever they lie."""
+        """What a stage depends on besides models and arguments; data are identified by their digests, not their location."""
         comparison = self.comparison
         return {
             "corpus": {"train": self.training_data(share).digest, "held_out": self.held_out.digest},
@@ -163,22 +163,22 @@ class CorpusSubject:
         return {}
 
     def data(self, stage: Stage, share: float, seed: int, arguments) -> dict:
-        """What a trainer takes of a stage's data."""
+        """The trainer's arguments for a stage's data."""
         rows = training_rows(self.training_data(share), self.processing, arguments)
         return {"train_dataset": rows, "processing_class": self.processing}
 
     def untrained(self, stage: Stage, student) -> dict:
-        """What is measured before the first step: nothing."""
+        """The measurements before the first step: none."""
         return {}
 
     def measure(self, student, stage: Stage, share: float) -> dict:
-        """A student on its way, or a language model: `loss` and its `standard_error`."""
+        """Measures a student or a language model during its training: `loss` and its `standard_error`."""
         if stage.trainer == "lm":
             return self._language_model(student, self.comparison.eval_rows)
         return self._cold_start(student, self.comparison.num_eval_windows)
 
     def measured(self, student, teacher, stage: Stage, share: float) -> dict:
-        """A trained student; and its teacher, after the stage that has trained both."""
+        """Measures a trained student, and its teacher after a stage that has trained both."""
         result = {"student": self._cold_start(student, self.comparison.eval_rows)}
         result |= {"corpus_tokens": self.training_data(share).num_tokens}
         if stage.trainer == "smt":
@@ -209,7 +209,7 @@ class CorpusSubject:
         return {"loss": means.mean().item(), "standard_error": error, "rows": num_rows}
 
     def _report(self, student, num_rows: int, teacher=None) -> dict:
-        """Of so many windows or images, with the teacher's where there is one."""
+        """The evaluation on `num_rows` windows or images, including the teacher if there is one."""
         comparison = self.comparison
         if self.is_image:
             rows = ImageRows(self.held_out)
@@ -218,7 +218,7 @@ class CorpusSubject:
         return evaluate_models(student, self.held_out, teacher, *lengths, num_rows, BATCH_ROWS)
 
     def _loss(self, scores: dict, report: dict) -> dict:
-        """Nats a byte or pixel of one part of a report."""
+        """The loss of one part of a report, in nats per byte or pixel."""
         if self.is_image:
             found, rows = {"loss": scores["nats_per_pixel"], "error": scores["standard_error"]}, report["num_images"]
         else:
@@ -234,5 +234,5 @@ class CorpusSubject:
 
 
 def order_seed(seed: int, stage: Stage) -> int:
-    """The seed of the order in which a stage reads the corpus, another one for every stage of a run."""
+    """The seed of the order in which a stage reads the corpus; every stage of a run has a different one."""
     return zlib.crc32(f"{seed} {stage.name}".encode())

@@ -1,4 +1,4 @@
-"""The curves of a comparison in one file, from which its pictures can be drawn when its folder is gone."""
+"""The curves of a comparison in one file, so that its pictures can be drawn even when its folder is gone."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ SCALARS = ("cell", "length", "seed", "method", "accuracy")
 
 
 def write_curves(results: list[dict], file: Path) -> None:
-    """Writes the curves of results, as `read_results` returns them, with four significant digits."""
+    """Writes the curves of results from `read_results`, with four significant digits."""
     kept = [{name: result[name] for name in (*SCALARS, *CURVES, "path") if name in result} for result in results]
     for row, result in zip(kept, results, strict=True):
         row["last_stage"] = len(result["trace"])
@@ -25,7 +25,7 @@ def read_curves(file: Path) -> list[dict]:
 
 
 def short(value):
-    """Any JSON value with its numbers cut to four significant digits."""
+    """Any JSON value with its numbers rounded to four significant digits."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a training step costs: all its floating-point operations, and those that must follow one another."""
+"""The cost of a training step: all its floating-point operations, and those that must follow one another."""
 
 from contextlib import contextmanager
 
@@ -14,27 +14,27 @@ NUM_DRAWS = 8  # a step's cost depends on what it draws
 
 
 def step_flops(trainer, batches: list[dict]) -> tuple[float, float]:
-    """FLOPs of one optimiser step, all of them and the sequential ones, as `torch.utils.flop_counter` counts them.
+    """FLOPs of one optimiser step, in all and sequential, as counted by `torch.utils.flop_counter`.
 
-    All: forward and backward pass on the batch, the mean of a few draws of what a step looks at; a multiplication and an
-    addition are two. Attention counts in full, masked or not; but not that over a handful of positions, which CPUs compute
-    without a matrix product (at most 64 pairs, such as a memory of a few tokens), nor what is done number by number. All
+    In all: forward and backward pass on the batch, averaged over a few draws of what a step looks at; a multiplication and an
+    addition count as two. Attention counts in full, masked or not. Not counted are attention over a handful of positions, which
+    CPUs compute without a matrix product (at most 64 pairs, such as a memory of a few tokens), and elementwise operations. All
     batches of an accumulated gradient count.
 
     Sequential: the longest chain of work in which each part needs the result of the one before, where rows of a batch and
     time steps that do not depend on each other count once. With c, e and r the forward FLOPs of one row for a step of the
     student, for one position of the teacher's encoder (its memory registers) and for one readout, b those of one position of
-    a language model, and a backward pass twice as dear as its forward pass:
+    a language model, and a backward pass twice as expensive as its forward pass:
 
-    - BPTT over T steps, gradient over H: `T c + 2 H c + 3 r`, and `b` more where it learns from a language model;
-    - SMT with segments of J steps: `3 (e + J c + r)`, and `b` more with a frozen backbone, `3 b` with one that is trained;
+    - BPTT over T steps, gradient over H: `T c + 2 H c + 3 r`, and `b` more if it learns from a language model;
+    - SMT with segments of J steps: `3 (e + J c + r)`, and `b` more with a frozen backbone, `3 b` with a trained one;
     - DMT with n sweeps (n = T / J - 1 if sequential, 0 if carried): `b + e + n J c + 3 (J c + r)`;
     - a language model: `3 b`.
 
     Args:
         trainer: an [`SmtTrainer`], [`DmtTrainer`], [`BpttTrainer`] or [`LmTrainer`].
-        batches: one, as its data collator gives it; or those of consecutive steps, of which the first is not counted, where
-            what a step costs depends on the one before.
+        batches: one batch from its data collator, or those of consecutive steps if the cost of a step depends on the step before;
+            the first of these is then not counted.
 
     Returns:
         Both numbers.
@@ -60,17 +60,17 @@ def step_flops(trainer, batches: list[dict]) -> tuple[float, float]:
 
 
 def draws_cost(trainer) -> bool:
-    """Whether what a step draws decides what it costs: not where the whole rollout is gone through, nor where nothing is drawn."""
+    """Whether a step's cost depends on what it draws. It does not if the step runs the whole rollout, or draws nothing."""
     return hasattr(trainer, "teacher_model") and getattr(trainer.args, "rollout", None) != "sequential"
 
 
 def tokens_read(trainer, step) -> int:
-    """Tokens of a row that a step reads; what follows them are targets only."""
+    """Tokens of a row that a step reads; those after them are only targets."""
     return step.plan.length if isinstance(step.plan, BpttPlan) else trainer.args.context_length
 
 
 def sequential_flops(trainer, input_ids: torch.Tensor) -> float:
-    """The second number of [`step_flops`] for the tokens `(B, T)` that a batch's step reads."""
+    """The sequential FLOPs of [`step_flops`], for the tokens `(B, T)` that a batch's step reads."""
     if isinstance(trainer, LmTrainer):
         return 3 * position_flops(trainer.model, input_ids)
     args, student, length = trainer.args, trainer.student(), input_ids.shape[1]
@@ -98,9 +98,9 @@ def sequential_flops(trainer, input_ids: torch.Tensor) -> float:
 
 
 def register_flops(teacher, input_ids: torch.Tensor) -> float:
-    """The forward FLOPs of one position of a teacher's encoder, that is of its registers; its backbone left out."""
+    """The forward FLOPs of one position of a teacher's encoder, that is of its registers, without its backbone."""
     num_registers, length = teacher.config.num_memory_tokens, input_ids.shape[1]
-    dense = teacher.config.encoder_attention == "causal"  # one pass for all positions, or a pass for each
+    dense = teacher.config.encoder_attention == "causal"  # one pass for all positions instead of one for each
     positions = torch.arange(length) if dense else torch.tensor([length - 1])
     total = forward_flops(lambda: teacher.encode(input_ids[:1], positions))
     if teacher.backbone is not None:
@@ -116,7 +116,7 @@ def position_flops(model, input_ids: torch.Tensor, head: bool = True) -> float:
 
 @contextmanager
 def counted_flops():
-    """Counts what runs inside; attention unfused, since the fused one of CPUs is not counted."""
+    """Counts the FLOPs of what runs inside. Attention runs unfused, since fused attention on CPUs is not counted."""
     with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):
         yield counted
 

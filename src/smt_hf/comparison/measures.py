@@ -1,4 +1,4 @@
-"""What a comparison says of a trained student, besides its accuracy on the way."""
+"""What a comparison measures on a trained student, besides the accuracy during its training."""
 
 import torch
 
@@ -18,7 +18,7 @@ GRADIENT_ROWS = 8
 
 
 def measured(comparison, student, teacher, length: int, is_smt: bool) -> dict:
-    """All that is said of a trained student."""
+    """All measurements of a trained student."""
     rows = comparison.eval_rows
     lengths = [length * factor for factor in comparison.eval_factors]
     result = {"student": {str(n): evaluate_on_task(student, comparison.load_task(n), rows) for n in lengths}}

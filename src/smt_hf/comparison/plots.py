@@ -12,9 +12,9 @@ CURVES = ("budgets", "gradients", "drift", "memory_space")
 
 
 def write_plots(output_dir: str, chance: float) -> list[Path]:
-    """Draws every picture for which there are results into a comparison's folder.
+    """Draws every picture for which there are results, in a comparison's folder.
 
-    `accuracy.png`: accuracy against length. The others are of one length, see [`shown_length`]. `budgets.png`: loss against each
+    `accuracy.png`: accuracy against length. The others show one length, see [`shown_length`]. `budgets.png`: loss against each
     budget. `gradients.png`: the gradient norm at the memories against the distance to the loss. `drift.png`: drift against the
     step of a rollout. `memory_space.png`: memories in two dimensions, coloured by the label of their step.
 
@@ -34,7 +34,7 @@ def write_plots(output_dir: str, chance: float) -> list[Path]:
 
 
 def plot_accuracy(results: list[dict], chance: float, file: Path) -> Path:
-    """Draws accuracy against length: means over the seeds, and their lowest and highest as bars.
+    """Draws accuracy against length: means over the seeds, with the lowest and highest as bars.
 
     Args:
         results: `cell`, `method`, `length` and `accuracy` of every run.
@@ -46,7 +46,7 @@ def plot_accuracy(results: list[dict], chance: float, file: Path) -> Path:
 
 
 def plot_spending(results: list[dict], file: Path) -> Path:
-    """Draws the accuracy that was reached against each budget that was spent, at the length of [`shown_length`].
+    """Draws the final accuracy against each budget spent, at the length of [`shown_length`].
 
     Args:
         results: `cell`, `method`, `length`, `accuracy` and the budgets of every run.
@@ -58,13 +58,13 @@ def plot_spending(results: list[dict], file: Path) -> Path:
 
 
 def plot_curves(results: list[dict], folder: Path, names: Sequence[str] = CURVES, prefix: str = "") -> list[Path]:
-    """Draws what runs leave besides their scores, at the length of [`shown_length`], into `{prefix}{name}.png`.
+    """Draws what runs record besides their scores, at the length of [`shown_length`], into `{prefix}{name}.png`.
 
     Args:
-        results: as `read_results` or `read_curves` returns them.
+        results: the results of `read_results` or `read_curves`.
         folder: where the pictures go.
         names: which pictures.
-        prefix: in front of their names.
+        prefix: prefix of their names.
     """
     shown = chosen(results, length=shown_length(results))
     seed = min(result["seed"] for result in shown)
@@ -80,14 +80,14 @@ def plot_curves(results: list[dict], folder: Path, names: Sequence[str] = CURVES
 
 
 def shown_length(results: list[dict]) -> int:
-    """The longest of the lengths with most methods: where others were stopped or left out, it shows them beside one another."""
+    """The longest of the lengths with the most methods, so that methods can be compared even if some lack other lengths."""
     return max(
         {r["length"] for r in results}, key=lambda length: (len(methods(chosen(results, length=length))), length)
     )
 
 
 def accuracy(axis, results, lines, chance) -> None:
-    """Methods side by side at every length: where they are equally good, each can still be seen."""
+    """Draws methods side by side at every length, so that each can be seen even if they are equally good."""
     lengths = sorted({result["length"] for result in results})
     gap = min((log2(b / a) for a, b in zip(lengths, lengths[1:], strict=False)), default=1)
     for number, (cell, method) in enumerate(methods(results)):
@@ -115,7 +115,7 @@ def accuracy(axis, results, lines, chance) -> None:
 
 
 def spending(axes, results, lines) -> None:
-    """A point a method, the mean over its seeds, with their lowest and highest accuracy."""
+    """Draws one point per method, the mean over its seeds, with their lowest and highest accuracy."""
     for axis, (name, label) in zip(axes, BUDGETS.items(), strict=True):
         for cell, method in methods(results):
             runs = chosen(results, cell=cell, method=method)
@@ -132,7 +132,7 @@ def spending(axes, results, lines) -> None:
 def budgets(axes, results, lines) -> None:
     for axis, (name, label) in zip(axes, BUDGETS.items(), strict=True):
         for result in results:
-            path = result["path"][-len(result["trace"]) - 1 :]  # its last stage, from where the one before ended
+            path = result["path"][-len(result["trace"]) - 1 :]  # its last stage, from where the stage before ended
             line = {**lines[result["cell"], result["method"]], "markersize": 3}
             axis.plot([p[name] for p in path], [p["loss"] for p in path], **line)
         axis.set(xlabel=label, xlim=(0, None))

@@ -22,7 +22,7 @@ from .corpus_subject import CorpusSubject
 from .stages import TRAINERS, Stage, ancestry, read_stages, trains_cell
 from .task_subject import TaskSubject
 
-# Fields that a comparison decides itself, and where to say it instead.
+# Fields that a comparison sets itself, and what to use instead.
 DECIDED = {
     "output_dir": "give --output_dir to the command",
     "seed": "list the comparison's seeds",
@@ -32,7 +32,7 @@ DECIDED = {
     "eval_strategy": "trace_points says how often a student is measured",
 }
 OF_DATA = {"vocab_size": "it is the data's", "backbone_config": "give a stage's backbone, or an lm stage before it"}
-# Fields that are of comparisons on tasks, and on corpora.
+# Fields for comparisons on tasks only, and on corpora only.
 OF_TASKS = ("task_options", "lengths", "eval_factors", "gradient_length")
 OF_CORPORA = (
     *(each.name for each in dataclasses.fields(DataOptions)),
@@ -43,84 +43,90 @@ OF_CORPORA = (
 
 @dataclass
 class Comparison(DataOptions, ProcessingOptions):
-    """The fields of a comparison's recipe: on a `task`, or on a `dataset` of text or images."""
+    """The recipe of a comparison on a `task`, or on a `dataset` of text or images."""
 
     _argument_group_name = "comparison"
 
     task: str | None = field(default=None, metadata={"help": "Synthetic task, such as retrieval or string_copy."})
-    # `None` is here for flags: HfArgumentParser reads JSON of `dict | str | None` alone as text.
+    # `None` is for flags: only for `dict | str | None` does HfArgumentParser read JSON as text.
     task_options: dict | str | None = field(
-        default_factory=dict, metadata={"help": "Options of the task, length left out."}
+        default_factory=dict, metadata={"help": "Options of the task, except its length."}
     )
-    lengths: list[int] = field(default_factory=lambda: [32], metadata={"help": "Tokens a row; every one is a run."})
+    lengths: list[int] = field(default_factory=lambda: [32], metadata={"help": "Tokens per row; one run for each."})
     data_shares: list[float] = field(
         default_factory=lambda: [1.0],
-        metadata={"help": "Shares of the dataset to train on, as many epochs as the time allows; every one is a run."},
+        metadata={
+            "help": "Shares of the dataset to train on, for as many epochs as the time allows; one run for each."
+        },
     )
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Seeds; every one is a run."})
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Seeds; one run for each."})
     cells: list[str] = field(
-        default_factory=lambda: ["transformer"], metadata={"help": "Updaters of the student; every one is a run."}
+        default_factory=lambda: ["transformer"], metadata={"help": "Updaters of the student; one run for each."}
     )
     stages: dict | str | None = field(
         default_factory=dict,
         metadata={
-            "help": "Trainings in order, by name: 'trainer' (smt, dmt, bptt or lm), 'after' (the stage to go on from), 'share' of "
-            "the budget, 'label', 'cells' and 'model' (fields of SmtTeacherConfig) where they are its own, 'length' and "
-            "'task_options' of a task, and fields of the trainer's arguments."
+            "help": "Trainings in order, by name: 'trainer' (smt, dmt, bptt or lm), 'after' (the stage to continue from), 'share' of "
+            "the budget, 'label', its own 'cells' and 'model' (fields of SmtTeacherConfig), its own 'length' and 'task_options' on a "
+            "task, and fields of the trainer's arguments."
         },
     )
     only: list[str] | None = field(
-        default=None, metadata={"help": "Stages to train, with those that they go on from; all by default."}
+        default=None,
+        metadata={"help": "Stages to train, together with those that they continue from; all by default."},
     )
     cpu_seconds: list[float] = field(
         default_factory=lambda: [60.0],
         metadata={
-            "help": "Budget: CPU seconds of share 1, for each of lengths or data_shares, or one number for all."
+            "help": "Budget: CPU seconds of share 1, one number for each of lengths or data_shares, or one for all."
         },
     )
     model: dict | str | None = field(
-        default_factory=dict, metadata={"help": "Fields of SmtTeacherConfig, vocabulary left out."}
+        default_factory=dict, metadata={"help": "Fields of SmtTeacherConfig, except the vocabulary."}
     )
     student: dict | str | None = field(
-        default_factory=dict, metadata={"help": "Fields of the student's own, for every cell."}
+        default_factory=dict, metadata={"help": "Fields of the student's own configuration, for every cell."}
     )
     cell_options: dict | str | None = field(
-        default_factory=dict, metadata={"help": "By cell: fields of the student's own that this cell has otherwise."}
+        default_factory=dict,
+        metadata={"help": "By cell: fields of the student's own configuration that differ for this cell."},
     )
     training: dict | str | None = field(
         default_factory=dict, metadata={"help": "Training arguments that all stages share."}
     )
     eval_rows: int = field(
         default=256,
-        metadata={"help": "Rows, windows or images, never trained on, that a trained student is measured on."},
+        metadata={"help": "Held-out rows, windows or images that a trained student is measured on."},
     )
     eval_factors: list[int] = field(
-        default_factory=lambda: [1, 2, 4], metadata={"help": "Lengths of evaluation, in training lengths."}
+        default_factory=lambda: [1, 2, 4],
+        metadata={"help": "Evaluation lengths, as multiples of the training length."},
     )
     context_length: int = field(
-        default=128, metadata={"help": "Tokens before those that a held-out window is scored on, as in evaluate."}
+        default=128, metadata={"help": "Tokens of a held-out window before the scored ones, as in evaluate."}
     )
     rollout_steps: int = field(
-        default=256, metadata={"help": "Tokens that a held-out window is scored on, the student on its own states."}
+        default=256,
+        metadata={"help": "Tokens of a held-out window that are scored, with the student on its own states."},
     )
     reference: str = field(
-        default="BPTT", metadata={"help": "The method that others' budgets are divided by, as tables call it."}
+        default="BPTT", metadata={"help": "The method by whose budgets the others' are divided, as named in tables."}
     )
     target_losses: list[float] | None = field(
         default=None,
         metadata={
-            "help": "Losses whose budgets are told, in nats a byte or pixel; the reference's own at its end, and 10 and 25 % "
-            "above it by default."
+            "help": "Losses to report budgets for, in nats per byte or pixel; by default the reference's final loss, and 10 and 25 % "
+            "above it."
         },
     )
     trace_points: int = field(
         default=6,
         metadata={
-            "help": "Times that a stage is measured on its way: on a task at even distances, on a dataset at logarithmic ones."
+            "help": "How often a stage is measured during its training: at even distances on a task, at logarithmic ones on a dataset."
         },
     )
     gradient_length: int = field(
-        default=512, metadata={"help": "Tokens of the row over which the gradient norms of the memories are measured."}
+        default=512, metadata={"help": "Tokens of the rows on which the gradient norms of the memories are measured."}
     )
 
     def __post_init__(self):
@@ -151,7 +157,7 @@ class Comparison(DataOptions, ProcessingOptions):
         self._check()
 
     def _check_kind(self) -> None:
-        """Checks that the comparison is on a task or on a dataset, and that no field is of the other."""
+        """Checks that the comparison is on either a task or a dataset, and that no field belongs to the other."""
         if self.task is None and self.dataset is None:
             raise InputError(
                 "task is missing: give --task, such as retrieval, or --dataset, a text or images, or --config a recipe"
@@ -173,7 +179,7 @@ class Comparison(DataOptions, ProcessingOptions):
         return TaskSubject(self) if self.dataset is None else CorpusSubject(self)
 
     def _check(self) -> None:
-        """Makes everything that a run will make, so that what cannot work is said before anything is trained."""
+        """Makes everything that a run will make, so that anything that cannot work is reported before training."""
         check_fields("model", self.model, SmtTeacherConfig, elsewhere=OF_DATA)
         students = {"student": self.student}
         for cell in self.cell_options:
@@ -197,13 +203,13 @@ class Comparison(DataOptions, ProcessingOptions):
         for variant in self.subject.variants:
             for stage in stages:
                 self._check_distillation(stage, self.arguments(stage, variant, self.seeds[0], "unused"))
-            if self.task is not None:  # for data, the ids are known when they are read
+            if self.task is not None:  # for data, the ids are only known once the data are read
                 for cell in self.cells:
                     for stage in self.stages_of(cell):
                         self.model_config(cell, variant, stage)
 
     def _check_distillation(self, stage: Stage, arguments) -> None:
-        """Checks that what learns from a language model has one, and that BPTT learns from the one that it has."""
+        """Checks that a stage that learns from a language model has one, and that BPTT learns from the one that it has."""
         chain, weight = ancestry(self.all_stages(), stage.name), getattr(arguments, "kd_weight", 0.0)
         if chain[0].trainer != "lm" and chain[0].backbone is None:
             for name, use in (("kd_weight", "to learn from"), ("backbone_learning_rate", "in its teacher")):
@@ -225,11 +231,11 @@ class Comparison(DataOptions, ProcessingOptions):
             raise InputError(f"{where}: {error}") from error
 
     def all_stages(self) -> list[Stage]:
-        """The stages, in order; raises as [`read_stages`] does."""
+        """The stages, in order. Raises the errors of [`read_stages`]."""
         return read_stages(self.stages)
 
     def chosen_stages(self) -> list[Stage]:
-        """The stages to train: all, or those of `only` and what they go on from."""
+        """The stages to train: all, or those in `only` and the stages that they continue from."""
         stages = self.all_stages()
         if self.only is None:
             return stages
@@ -247,7 +253,7 @@ class Comparison(DataOptions, ProcessingOptions):
         return [stage for stage in self.chosen_stages() if trains_cell(ancestry(every, stage.name), cell)]
 
     def is_shared(self, stage: Stage) -> bool:
-        """Whether a stage is the same for all of `lengths`: it and those before it have rows and a budget of their own."""
+        """Whether a stage is the same for all `lengths`: it and the stages before it have their own rows and budget."""
 
         def is_own(earlier: Stage) -> bool:
             chosen = self.training | earlier.arguments
@@ -258,16 +264,16 @@ class Comparison(DataOptions, ProcessingOptions):
         return self.task is not None and all(map(is_own, ancestry(self.all_stages(), stage.name)))
 
     def load_task(self, length: int) -> Task:
-        """The task with rows of this length; raises as [`smt_hf.tasks.load_task`] does."""
+        """The task with rows of this length. Raises the errors of [`smt_hf.tasks.load_task`]."""
         if "length" in self.task_options:
             raise InputError("task_options: length cannot be set here: list it in lengths")
         return load_task(self.task, **self.task_options, length=length)
 
     def stage_task(self, stage: Stage, length: int) -> Task:
-        """The task as a stage trains on it.
+        """The task that a stage trains on.
 
         Raises:
-            InputError: naming the stage, if the task cannot be so, or has more ids than the comparison's.
+            InputError: naming the stage, if its task cannot work or has more ids than the comparison's.
         """
         if "length" in stage.task_options:
             raise InputError(f"{stage}: length cannot be set in task_options: set the stage's `length`")
@@ -285,7 +291,7 @@ class Comparison(DataOptions, ProcessingOptions):
         return task
 
     def _import_cell(self, cell: str) -> None:
-        """Imports a cell of the user's own, which configurations then find; a process of its own must do so again."""
+        """Imports a user's own cell, so that configurations find it. Every process must do so again."""
         if ":" in cell:
             load_object(cell)
 
@@ -294,8 +300,8 @@ class Comparison(DataOptions, ProcessingOptions):
 
         Args:
             cell: the student's updater.
-            variant: tokens a row of a task, or the share of a dataset.
-            stage: the stage that they are trained in, for what its chain has otherwise.
+            variant: tokens per row of a task, or the share of a dataset.
+            stage: the stage that they are trained in, for the fields that differ in its chain.
 
         Raises:
             InputError: if the sizes cannot work.
@@ -323,11 +329,11 @@ class Comparison(DataOptions, ProcessingOptions):
     def arguments(self, stage: Stage, variant: float, seed: int, output_dir: str):
         """The training arguments of a stage.
 
-        Its budget is its share of `cpu_seconds`, or its own `max_train_seconds`, or its `max_steps`; the schedule of the learning
-        rate follows the budget.
+        Its budget is its share of `cpu_seconds`, its own `max_train_seconds`, or its `max_steps`; the learning rate schedule follows
+        the budget.
 
         Raises:
-            InputError: naming the stage, if it has a field that its trainer does not know, or one that cannot work.
+            InputError: naming the stage, if it has a field that its trainer does not know, or a value that cannot work.
         """
         kind, elsewhere = TRAINERS[stage.trainer], DECIDED | self.subject.decided
         check_fields("training", self.training, *TRAINERS.values(), elsewhere=elsewhere)

@@ -1,4 +1,4 @@
-"""The results of a comparison on a task as tables (a CSV file with a row a stage, and Markdown), and its curves in one file."""
+"""The results of a comparison on a task: tables (a CSV file with one row per stage, and Markdown), and its curves in one file."""
 
 from pathlib import Path
 from statistics import mean, median, median_low
@@ -45,7 +45,7 @@ def write_report(output_dir: str, chance: float) -> str:
 
 
 def csv_row(result: dict) -> dict:
-    """One stage in numbers."""
+    """The CSV row of one stage."""
     row = {name: result[name] for name in ("cell", "length", "seed", "method")}
     for length, scores in result["student"].items():
         row |= {f"{name}_at_{int(length) // result['length']}x": round(value, 5) for name, value in scores.items()}
@@ -60,7 +60,7 @@ def csv_row(result: dict) -> dict:
 
 
 def spread(values: list[float]) -> str:
-    """Mean and range of shares in %, and of how many, where there are several."""
+    """The mean of shares in %, and their range and number if there are several."""
     if not values:
         return "–"
     text = f"{100 * mean(values):.1f}"
@@ -68,7 +68,7 @@ def spread(values: list[float]) -> str:
 
 
 def accuracy_table(results: list[dict]) -> str:
-    """A row a method, a column a length."""
+    """One row per method, one column per length."""
     lengths = sorted({result["length"] for result in results})
     rows = []
     for cell, method in methods(results):
@@ -89,7 +89,7 @@ def accuracy_table(results: list[dict]) -> str:
 
 
 def generalisation_table(results: list[dict]) -> str:
-    """A row a method, a column a training length and factor."""
+    """One row per method, one column per training length and factor."""
     lengths = sorted({result["length"] for result in results})
     factors = sorted({int(n) // result["length"] for result in results for n in result["student"]})
     rows = []
@@ -110,7 +110,7 @@ def generalisation_table(results: list[dict]) -> str:
 
 
 def rank_table(results: list[dict]) -> str:
-    """A row a method, a column a length: how many directions the memories take, the student's and the teacher's."""
+    """One row per method, one column per length: how many directions the student's and the teacher's memories use."""
     lengths = sorted({result["length"] for result in results})
     rows = []
     for cell, method in methods(results):
@@ -125,13 +125,13 @@ def rank_table(results: list[dict]) -> str:
 
 
 def at_budget(path: list[dict], name: str, budget: float) -> float:
-    """The accuracy at the last measurement that spent no more than a budget; not a number if there is none."""
+    """The accuracy at the last measurement within a budget; NaN if there is none."""
     within = [point["accuracy"] for point in path if point[name] <= budget * (1 + 1e-9)]
     return within[-1] if within else float("nan")
 
 
 def matched_table(results: list[dict]) -> str:
-    """A row a length and method, a column a kind of budget, its size above it."""
+    """One row per length and method, one column per kind of budget, with the size of the budget at the top."""
     rows = []
     for length in sorted({result["length"] for result in results}):
         here = [result for result in results if result["length"] == length]
@@ -148,7 +148,7 @@ def matched_table(results: list[dict]) -> str:
 
 
 def spending_table(results: list[dict]) -> str:
-    """A row a length and method, a column a kind of budget."""
+    """One row per length and method, one column per kind of budget."""
     rows = []
     for length in sorted({result["length"] for result in results}):
         for cell, method in methods(results):

@@ -11,7 +11,7 @@ RESULT = "result.json"
 
 
 def read_result(folder: Path, settings: dict) -> dict | None:
-    """The result of a finished stage, or `None`.
+    """The result of a finished stage; `None` if there is none.
 
     Raises:
         InputError: if it is damaged, or was made with other settings.
@@ -31,7 +31,7 @@ def read_result(folder: Path, settings: dict) -> dict | None:
 
 
 def load_result(file: Path) -> dict:
-    """What a result file holds.
+    """Loads a result file.
 
     Raises:
         InputError: if it is damaged.
@@ -45,7 +45,7 @@ def load_result(file: Path) -> dict:
 
 
 def write_result(folder: Path, result: dict) -> dict:
-    """Writes a result, whole or not at all, and returns it as it is read."""
+    """Writes a result, completely or not at all, and returns it as it will be read."""
     text = json.dumps(result) + "\n"
     unfinished = folder / f"{RESULT}.part"
     unfinished.write_text(text, encoding="utf-8")

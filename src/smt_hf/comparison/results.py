@@ -1,4 +1,4 @@
-"""The results in a comparison's folder: read, chosen, and what was spent on the way to them."""
+"""Reads and selects the results in a comparison's folder, with the budgets spent on them."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ BUDGETS = {
 
 
 def read_results(output_dir: str) -> list[dict]:
-    """All results in a comparison's folder, with what was spent on the way.
+    """All results in a comparison's folder, with the budgets spent on the way.
 
-    Left out are the steps of curricula, and results that lack that of an earlier stage, whose spending is unknown.
+    Steps of curricula are left out, as are results without that of an earlier stage, whose spending is unknown.
 
     Raises:
-        InputError: if there is none, one is damaged, or they are of several tasks.
+        InputError: if there is no result, one is damaged, or they belong to several tasks.
     """
     files = sorted(Path(output_dir).glob(f"*/*/seed-*/*/{RESULT}"))
     results = [load_result(file) for file in files]
@@ -44,7 +44,7 @@ def read_results(output_dir: str) -> list[dict]:
     for result in results:
         if not result["shown"]:
             continue
-        cell, variant, seed = run_of(result)  # no length: a stage that runs of every length share
+        cell, variant, seed = run_of(result)  # no length: a stage shared by the runs of every length
         chain = [
             by_run.get((cell, variant, seed, name)) or by_run.get((cell, None, seed, name))
             for name in result["stages"]
@@ -61,7 +61,7 @@ def read_results(output_dir: str) -> list[dict]:
 
 
 def subject_of(settings: dict) -> str:
-    """What a result's student was measured on, in words."""
+    """Describes what a result's student was measured on."""
     if "task" in settings:
         return f"{settings['task']} {settings['task_options']}"
     return f"held-out {settings['unit']}s {settings['corpus']['held_out']}"
@@ -73,9 +73,9 @@ def run_of(result: dict) -> tuple:
 
 
 def whole_path(chain: list[dict]) -> list[dict]:
-    """The measurements of a chain of stages, with all that was spent up to each of them.
+    """The measurements of a chain of stages, each with everything spent up to it.
 
-    Steps of a curriculum are spent, but their measurements left out: they are of other rows.
+    Steps of a curriculum count as spent, but their measurements are left out, since they are on other rows.
     """
     spent, path = dict.fromkeys(("steps", *BUDGETS), 0), []
     for result in chain:
@@ -86,11 +86,11 @@ def whole_path(chain: list[dict]) -> list[dict]:
 
 
 def methods(results: list[dict]) -> list[tuple[str, str]]:
-    """Cells and methods: SMT and what went on from it first, the shorter chains before the longer."""
+    """Cells and methods: SMT and the methods that continue from it first, shorter chains before longer ones."""
     found = {(result["cell"], result["method"]) for result in results}
     return sorted(found, key=lambda pair: (pair[0], "SMT" not in pair[1], pair[1].count("→"), pair[1]))
 
 
 def chosen(results: list[dict], **values) -> list[dict]:
-    """The results with these values, such as one method's at one length: a seed each."""
+    """The results with these values, such as those of one method at one length: one per seed."""
     return [result for result in results if values.items() <= result.items()]

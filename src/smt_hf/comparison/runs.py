@@ -24,24 +24,24 @@ def run_student(comparison: Comparison, cell: str, variant: float, seed: int, ou
     Args:
         comparison: the recipe.
         cell: the student's updater.
-        variant: tokens a row of a task, or the share of a dataset that is trained on.
-        seed: of the weights, the data and what the steps draw.
-        output_dir: the comparison's folder; a stage's is `<cell>/length-<length>/seed-<seed>/<stage>` in it, or
+        variant: tokens per row of a task, or the share of a dataset to train on.
+        seed: the seed of the weights, the data and what the steps draw.
+        output_dir: the comparison's folder. A stage's folder in it is `<cell>/length-<length>/seed-<seed>/<stage>`, or
             `<cell>/every-length/seed-<seed>/<stage>` if all lengths share the stage; `<cell>/data-<share>/...` on a dataset.
 
     Returns:
-        The results, as their files `result.json` hold them; stages that have one are not trained again.
+        The results, as stored in their `result.json`. Stages that have one are not trained again.
 
     Raises:
         InputError: if a result was made with other settings.
-        FloatingPointError: naming the stage whose loss is no finite number.
+        FloatingPointError: if a stage's loss is not finite; names the stage.
     """
     run = Run(comparison, cell, variant, seed, output_dir)
     return [finished(run, stage) for stage in comparison.stages_of(cell)]
 
 
 def run_shared_stages(comparison: Comparison, cell: str, seed: int, output_dir: str) -> list[dict]:
-    """Trains the stages that all lengths share, so that runs side by side find them; as [`run_student`] otherwise."""
+    """Trains the stages that all lengths share, so that parallel runs find them finished. See [`run_student`]."""
     run = Run(comparison, cell, comparison.subject.variants[0], seed, output_dir)
     return [finished(run, stage) for stage in comparison.stages_of(cell) if comparison.is_shared(stage)]
 
@@ -57,11 +57,11 @@ class Run:
     output_dir: str
 
     def chain(self, stage: Stage) -> list[Stage]:
-        """The stages that a stage's student went through, itself the last."""
+        """The stages that a stage's student went through, ending with this one."""
         return ancestry(self.comparison.all_stages(), stage.name)
 
     def folder(self, stage: Stage) -> Path:
-        """Where a stage leaves its model and its result."""
+        """The folder of a stage's model and result."""
         rows = self.comparison.subject.folder(stage, self.variant)
         return Path(self.output_dir) / self.cell.replace(":", ".") / rows / f"seed-{self.seed}" / stage.name
 
@@ -84,7 +84,7 @@ class Run:
 
 
 def finished(run: Run, stage: Stage) -> dict:
-    """The result of a stage, trained unless it has been."""
+    """The result of a stage, which is trained first if it has none."""
     folder, settings = run.folder(stage), run.settings(stage)
     result = read_result(folder, settings)
     if result is not None:
@@ -101,7 +101,7 @@ def finished(run: Run, stage: Stage) -> dict:
 
 
 def run_stage(run: Run, stage: Stage) -> dict:
-    """Trains one stage, saves its model, and measures it: a step of a curriculum once, on rows of its own."""
+    """Trains one stage, saves its model and measures it. A step of a curriculum is measured only once, on its own rows."""
     comparison, subject, variant = run.comparison, run.comparison.subject, run.variant
     set_seed(run.seed)
     before = run.chain(stage)[-2] if stage.after else None
@@ -139,8 +139,8 @@ def run_stage(run: Run, stage: Stage) -> dict:
 
 
 def sample_batches(trainer) -> list[dict]:
-    """The batches on which a step's cost is counted: one; where rows read a window over several steps, those of a window and
-    the one before, in which all rows begin."""
+    """The batches on which a step's cost is counted. That is one batch; or, if rows read a window over several steps, the batches
+    of a window and the one before them, in which all rows begin."""
     size, data = trainer.args.per_device_train_batch_size, trainer.train_dataset
     number = 1 + data.num_segments if isinstance(data, RowWindows) else 1
     return [
@@ -150,7 +150,7 @@ def sample_batches(trainer) -> list[dict]:
 
 
 def tokens_of(batch: dict, segment_length: int) -> int:
-    """The tokens that a batch goes through: of a stream's or a window's segment those that it goes on by."""
+    """The number of tokens that a batch reads; for a segment of a stream or window, the tokens that it advances by."""
     rows, length = batch["input_ids"].shape
     if "places" in batch:
         return rows * segment_length
@@ -158,7 +158,7 @@ def tokens_of(batch: dict, segment_length: int) -> int:
 
 
 def new_trainer(run: Run, stage: Stage, before: Stage | None, **options):
-    """The trainer of a stage, with the model that the stage before it left, or a new one."""
+    """The trainer of a stage, with the model from the stage before it, or a new one."""
     config = run.comparison.model_config(run.cell, run.variant, stage)
     if stage.trainer == "lm":
         return LmTrainer(model=make_backbone(config.teacher_config.backbone_config), **options)
@@ -175,9 +175,9 @@ def new_trainer(run: Run, stage: Stage, before: Stage | None, **options):
 
 
 def joint_model(run: Run, stage: Stage, before: Stage | None, config) -> SmtForPreTraining:
-    """Teacher and student of the SMT stage before this one, or new ones, on the backbone that there is.
+    """Teacher and student of the SMT stage before this one, or new ones, on the backbone if there is one.
 
-    New students are so the same, whatever trains them.
+    This way, new students are the same for all trainers.
     """
     if before is not None and before.trainer == "smt":
         return load_joint(str(run.folder(before)))
@@ -189,20 +189,20 @@ def joint_model(run: Run, stage: Stage, before: Stage | None, config) -> SmtForP
 
 
 def language_model(run: Run, stage: Stage):
-    """The language model that a chain of stages begins with, `None` without one."""
+    """The language model that a chain of stages begins with; `None` without one."""
     first = run.chain(stage)[0]
     place = str(run.folder(first)) if first.trainer == "lm" else first.backbone
     return None if place is None else load_backbone(place)
 
 
 def trained_teacher(run: Run, stage: Stage):
-    """The teacher of the last SMT stage before this one, `None` without one."""
+    """The teacher of the last SMT stage before this one; `None` without one."""
     trained_with = [earlier for earlier in run.chain(stage)[:-1] if earlier.trainer == "smt"]
     return load_joint(str(run.folder(trained_with[-1]))).teacher if trained_with else None
 
 
 def evaluated_model(trainer):
-    """The student as a rollout finds it: SMT's starts from the teacher's empty context as it is now; or the language model."""
+    """The model to evaluate: the language model, or the student; in SMT its initial memory is first set to the teacher's."""
     if isinstance(trainer, LmTrainer):
         return trainer.model
     if isinstance(trainer, SmtTrainer):

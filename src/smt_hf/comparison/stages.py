@@ -1,4 +1,4 @@
-"""The stages of a comparison: what is trained after what, and what each is called."""
+"""The stages of a comparison: their order and their names."""
 
 import math
 import re
@@ -25,20 +25,20 @@ class Stage:
     """One training of one student.
 
     Args:
-        name: the folder of its results.
-        trainer: 'smt', 'dmt' or 'bptt'; 'lm' for a language model, on which the SMT stage after it builds its teacher, and from
-            which a BPTT stage after it learns (`kd_weight`).
-        after: the stage whose student it goes on with; a new student when `None`, or after a language model.
-        share: its part of the budget; `max_train_seconds` or `max_steps` among its arguments is one of its own.
-        label: what tables call it; its name when empty.
-        shown: whether it stands in tables; otherwise it is on the way to the stages after it, as a language model is.
-        cells: the cells whose students it trains, among the comparison's; all of those that `after` trains when `None`.
-        model: fields of the teacher's that the models of this stage and of those after it have otherwise; of a language model,
+        name: its name, and the folder of its results.
+        trainer: 'smt', 'dmt' or 'bptt'; 'lm' for a language model. An SMT stage after it builds its teacher on that model, and a
+            BPTT stage after it learns from it (`kd_weight`).
+        after: the stage whose student it continues training; a new student when `None`, or after a language model.
+        share: its share of the budget; `max_train_seconds` or `max_steps` among its arguments replaces it.
+        label: its name in tables; `name` when empty.
+        shown: whether tables show it; otherwise it only prepares for the stages after it, as a language model does.
+        cells: which of the comparison's cells it trains; when `None`, all those that `after` trains.
+        model: fields of the teacher's configuration that differ in this stage and those after it; for a language model,
             `model_type` and fields of its configuration.
-        backbone: folder or Hub id of a language model that its teacher is built on, or from which BPTT learns.
-        length: tokens a row it trains on; the comparison's own length when `None`.
-        task_options: options of the task that it has otherwise. With rows of its own, by these or by the length, it is a step
-            of a curriculum, on the way to the stages after it, and stands in no table. With a budget of its own besides, it is
+        backbone: folder or Hub id of a language model that its teacher is built on, or that BPTT learns from.
+        length: tokens per row that it trains on; the comparison's length when `None`.
+        task_options: options of the task that differ in this stage. With its own rows, through these or `length`, it is a step
+            of a curriculum: it prepares for the stages after it, and tables do not show it. If it also has its own budget, it is
             trained once for all lengths.
         arguments: fields of the trainer's arguments.
 
@@ -84,7 +84,7 @@ class Stage:
 
     @property
     def shown_label(self) -> str | None:
-        """The label in tables; `None` for a step of a curriculum, and for others that are only on the way."""
+        """The label in tables; `None` for a step of a curriculum, and for any other stage that tables do not show."""
         if not self.shown or self.trainer == "lm" or self.length is not None or self.task_options:
             return None
         return self.label or self.name
@@ -94,11 +94,11 @@ class Stage:
 
 
 def read_stages(values: dict) -> list[Stage]:
-    """The stages that a recipe's mapping names, in order.
+    """The stages in a recipe's mapping, in order.
 
     Args:
-        values: by name, the fields of [`Stage`] and of the trainer's arguments together; the trainer is the one that the
-            stage is named after when it is left out.
+        values: by name, the fields of [`Stage`] and of the trainer's arguments together. Without a trainer, the stage's name
+            is taken as its trainer.
 
     Raises:
         InputError: naming the first stage that cannot work.
@@ -140,7 +140,7 @@ def read_stages(values: dict) -> list[Stage]:
 
 
 def ancestry(stages: list[Stage], name: str) -> list[Stage]:
-    """The stages that a stage's student went through, itself the last."""
+    """The stages that a stage's student went through, ending with this one."""
     by_name = {stage.name: stage for stage in stages}
     chain = [by_name[name]]
     while chain[0].after is not None:
@@ -154,5 +154,5 @@ def trains_cell(chain: list[Stage], cell: str) -> bool:
 
 
 def method_of(chain: list[Stage]) -> str:
-    """What tables call the student of a chain of stages."""
+    """The name of a chain's student in tables."""
     return " → ".join(stage.shown_label for stage in chain if stage.shown_label is not None)

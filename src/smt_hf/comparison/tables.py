@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def write_csv(file: Path, rows: list[dict]) -> None:
-    """Writes rows, some of which may lack columns of others."""
+    """Writes rows, which need not all have the same columns."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     with open(file, "w", newline="", encoding="utf-8") as lines:
         writer = csv.DictWriter(lines, names)

@@ -1,4 +1,4 @@
-"""A synthetic task as what a comparison trains on: its rows, of several lengths."""
+"""A comparison's synthetic task: its rows, of several lengths."""
 
 import zlib
 
@@ -10,13 +10,13 @@ from .measures import gradient_norms, measured
 from .stages import Stage
 from .trace import even_shares
 
-EPOCH_ROWS = 1 << 15  # rows of a task before others are drawn
+EPOCH_ROWS = 1 << 15  # rows of a task before new ones are drawn
 TRACE_ROWS = 128
 DECIDED = {"carry_memory": "the rows of a task are no running text"}
 
 
 class TaskSubject:
-    """The rows of a comparison's task. Runs differ in their length, which is called a variant here.
+    """The rows of a comparison's task. Its variants are the lengths of the rows.
 
     Args:
         comparison: the recipe.
@@ -31,11 +31,11 @@ class TaskSubject:
 
     @property
     def variants(self) -> list[int]:
-        """Tokens a row."""
+        """The numbers of tokens per row."""
         return self.comparison.lengths
 
     def check(self, stages: list[Stage]) -> None:
-        """Checks that the task can be made for every stage, length and evaluation; raises an [`InputError`] if not."""
+        """Checks that the task can be made for every stage, length and evaluation. Raises an [`InputError`] if not."""
         comparison = self.comparison
         for stage in stages:
             if stage.trainer == "lm" or stage.backbone is not None:
@@ -50,21 +50,21 @@ class TaskSubject:
                 comparison.stage_task(stage, length)
 
     def _check_length(self, where: str, length: int) -> None:
-        """The words of an error begin with where the length comes from."""
+        """Checks a length. An error's message begins with `where` the length comes from."""
         try:
             self.comparison.load_task(length)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
 
     def open(self) -> None:
-        """Checks what can be known only when the data are read: nothing, they are drawn."""
+        """Checks what is only known once the data are read: nothing, since they are drawn."""
 
     def token_ids(self, length: int) -> dict:
-        """Fields of a model's configuration: how many ids there are, and which of them are special."""
+        """Fields of a model's configuration: the number of ids, and the special ones."""
         return {"vocab_size": self.comparison.load_task(length).vocab_size}
 
     def lengths(self, stage: Stage, length: int, chosen: dict) -> dict:
-        """Arguments of a stage that follow from the length of its rows, unless the recipe has chosen them."""
+        """Arguments of a stage that follow from the length of its rows, unless the recipe sets them."""
         rows = stage.length or length
         lengths = {"context_length": rows}
         if stage.trainer == "smt":
@@ -76,8 +76,8 @@ class TaskSubject:
         return lengths
 
     def limits(self, stage: Stage, length: int, chosen: dict) -> dict:
-        """Arguments that the recipe gives to all lengths, where rows of this length hold less: `num_transitions`, unless the stage has
-        its own."""
+        """Arguments that the recipe gives for all lengths, lowered to what rows of this length hold: `num_transitions`, unless the
+        stage has its own."""
         segment, rows = chosen.get("segment_length", 1), chosen.get("context_length", stage.length or length)
         transitions = chosen.get("num_transitions")
         counts = all(is_number(number, int) and number > 0 for number in (segment, rows, transitions))
@@ -94,7 +94,7 @@ class TaskSubject:
         return "every-length" if self.comparison.is_shared(stage) else f"length-{length}"
 
     def settings(self, stage: Stage, length: int) -> dict:
-        """What a stage depends on besides models and arguments; no length and no budget if all lengths share it."""
+        """What a stage depends on besides models and arguments; without length and budget if all lengths share it."""
         comparison, shared = self.comparison, self.comparison.is_shared(stage)
         return {
             "task": comparison.task,
@@ -111,22 +111,22 @@ class TaskSubject:
         return {"length": stage.length or length, "task_options": stage.task_options}
 
     def data(self, stage: Stage, length: int, seed: int, arguments) -> dict:
-        """What a trainer takes of a stage's data."""
+        """The trainer's arguments for a stage's data."""
         task = self.comparison.stage_task(stage, length)
         return {"train_dataset": TaskDataset(task, EPOCH_ROWS, seed=row_seed(seed, stage))}
 
     def untrained(self, stage: Stage, student) -> dict:
-        """What is measured before the first step of a student of new weights."""
+        """The measurements of a new student before its first step."""
         if stage.trainer != "bptt" or stage.shown_label is None:
             return {}
         return {"initial_gradient_norms": gradient_norms(self.comparison, student)}
 
     def measure(self, student, stage: Stage, length: int) -> dict:
-        """A student on its way, `loss` among others."""
+        """Measures a student during its training: `loss` and others."""
         return evaluate_on_task(student, self.comparison.stage_task(stage, length), TRACE_ROWS)
 
     def measured(self, student, teacher, stage: Stage, length: int) -> dict:
-        """A trained student, and the teacher that it has."""
+        """Measures a trained student, and its teacher if it has one."""
         return measured(self.comparison, student, teacher, length, stage.trainer == "smt")
 
     def words(self, result: dict) -> str:
@@ -137,7 +137,7 @@ class TaskSubject:
 def row_seed(seed: int, stage: Stage) -> int:
     """The seed of the rows that a stage trains on.
 
-    Another one for every stage of a run, whatever else the recipe names. Above 2 ** 32, so that no block of these rows has the
-    generator of the rows for evaluation, which numpy takes to be that of (EVALUATION_SEED, 0, 0).
+    Every stage of a run has a different one, whatever else is in the recipe. It is above 2 ** 32, so that no block of these rows
+    has the generator of the evaluation rows, which is the same to numpy as that of (EVALUATION_SEED, 0, 0).
     """
     return (seed + 1 << 32) + zlib.crc32(stage.name.encode())

@@ -1,4 +1,4 @@
-"""Measuring a student on the way through its training."""
+"""Measures a student during its training."""
 
 import time
 from bisect import bisect_right
@@ -10,17 +10,17 @@ FIRST_SHARE = 1 / 64  # where logarithmic distances begin
 
 
 def even_shares(num_points: int) -> list[float]:
-    """Shares of a training at even distances, the last of them its end."""
+    """Shares of a training at even distances; the last is its end."""
     return [point / num_points for point in range(1, num_points + 1)]
 
 
 def logarithmic_shares(num_points: int) -> list[float]:
-    """Shares of a training, each the same number of times the one before, from `FIRST_SHARE` to its end."""
+    """Shares of a training from `FIRST_SHARE` to its end, each the same multiple of the one before."""
     return [FIRST_SHARE ** (point / max(num_points - 1, 1)) for point in reversed(range(num_points))]
 
 
 class Trace(TrainerCallback):
-    """Measures the student at shares of a training's time, which does not count the measuring.
+    """Measures the student at shares of a training's time, which does not include the measuring.
 
     A training without a time limit is measured at these shares of its steps.
 

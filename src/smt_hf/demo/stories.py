@@ -21,7 +21,7 @@ from .templates import Draws, Template, compile_template
 __all__ = ["STORY_SEPARATOR", "Story", "generate_stories", "generate_story", "tell_story", "write_stories"]
 
 STORY_SEPARATOR = "<|endoftext|>"
-"""The line after each story in a file of stories, as in the TinyStories text files."""
+"""The line that follows each story in a file of stories, as in the TinyStories text files."""
 
 
 class Story(NamedTuple):
@@ -43,7 +43,7 @@ class Story(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """What happens: the nouns of things that it may be about, and its paragraphs."""
+    """A plot: the nouns of the things that it may be about, and its paragraphs."""
 
     name: str
     nouns: list[str]

@@ -11,8 +11,8 @@ class Draws:
     """What a template reads and draws from.
 
     Args:
-        random: a function that draws from [0, 1), as `random.Random.random` does. It alone is called, because every Python
-            version draws it alike.
+        random: a function that draws from [0, 1), like `random.Random.random`. Nothing else is called, because only this draws
+            the same numbers in every Python version.
     """
 
     def __init__(self, random: Callable[[], float]) -> None:
@@ -32,15 +32,14 @@ _CASE = re.compile(r"([\w, ]+) = (.*)", re.DOTALL)
 
 
 def compile_template(text: str, phrases: dict[str, Template]) -> Template:
-    """Compiles a template, so that it need not be read again for every story.
+    """Compiles a template, so that it is not parsed again for every story.
 
     Args:
         text: the template.
         phrases: the templates that it may name, looked up when it is told.
 
     Returns:
-        A function that tells the template: in the order of the text, and every alternative is told before one of them is
-        picked.
+        A function that tells the template in the order of the text. Every alternative is told before one of them is picked.
 
     Raises:
         ValueError: if a bracket or brace is not closed.
@@ -50,7 +49,7 @@ def compile_template(text: str, phrases: dict[str, Template]) -> Template:
 
 
 def _sequence(tokens: list[str], phrases: dict[str, Template], end: str) -> Template:
-    """Reads up to a token in `end`, which stays; the tokens are in reverse, the next one last."""
+    """Reads up to a token in `end`, which is left in place. The tokens are in reverse order, with the next one last."""
     parts: list[str | Template] = []
     while tokens and tokens[-1] not in (*end,):
         token = tokens.pop()

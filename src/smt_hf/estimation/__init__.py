@@ -1,4 +1,4 @@
-"""What a training takes, before it is begun: a step is run on tensors without data, and what it did is counted."""
+"""Estimates the cost of a training before it starts: runs a step on tensors without data, and counts what it does."""
 
 from .estimates import Estimate, estimate
 from .hardware import HARDWARE, Hardware, measure_cpu

@@ -1,4 +1,4 @@
-"""From a traced step to memory, time, cost, and what more processes would bring."""
+"""Turns a traced step into memory, time, cost, and the use of more processes."""
 
 import copy
 from dataclasses import asdict, dataclass, fields, replace
@@ -7,12 +7,12 @@ from .hardware import Hardware
 from .parallel import limits
 from .trace import StepTrace, carries_windows, tokens_read, trace_step
 
-LONG_WINDOW = 64  # steps of BPTT past which shorter windows are traced
+LONG_WINDOW = 64  # steps of BPTT; for longer windows, shorter ones are traced
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one batch of one process costs; all numbers are linear in sweeps, in windows that begin, and of BPTT in the window's length."""
+    """The cost of one batch of one process. All numbers are linear in sweeps, in windows that begin and, for BPTT, in window length."""
 
     flops: float
     sequential_flops: float
@@ -34,22 +34,22 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a training takes.
+    """The resources that a training needs.
 
     Attributes:
         method: "smt", "dmt" or "bptt".
-        hardware: the device's name; `processes` of them.
-        parameters: of the model and, where a teacher is frozen, of that.
+        hardware: name of the device; there are `processes` of them.
+        parameters: parameters of the model, and of a frozen teacher if there is one.
         memory: bytes of one process by part.
-        capacity: bytes that a device has.
-        tokens: of all processes in a step.
-        flops: of all processes in a step.
-        sequential_flops: of the longest chain of a step.
-        kernels, bytes_moved: of one process in a step.
-        seconds: of a step by part.
-        steps: of the training; `None` if a clock ends it.
-        hours, cost: of the training; `cost` with a price alone.
-        parallel: what keeps more processes from being of use, by kind of parallelism, the nearest limit first.
+        capacity: bytes of memory of a device.
+        tokens: tokens of all processes in a step.
+        flops: FLOPs of all processes in a step.
+        sequential_flops: FLOPs of the longest chain in a step.
+        kernels, bytes_moved: those of one process in a step.
+        seconds: seconds of a step by part.
+        steps: steps of the training; `None` if a clock ends it.
+        hours, cost: those of the training; `cost` only with a price.
+        parallel: what limits the use of more processes, by kind of parallelism, nearest limit first.
     """
 
     method: str
@@ -79,7 +79,7 @@ class Estimate:
         return sum(self.memory.values()) <= self.capacity
 
     def as_dict(self) -> dict:
-        """All of it, JSON-ready."""
+        """All values, JSON-ready."""
         more = {
             "seconds_per_step": self.seconds_per_step,
             "memory_total": sum(self.memory.values()),
@@ -95,15 +95,15 @@ def estimate(
 
     Args:
         config: an `SmtConfig`, or an `SmtRnnConfig` for BPTT.
-        arguments: the trainer's.
-        hardware: from `HARDWARE`, or [`measure_cpu`].
-        processes: devices; each takes `per_device_train_batch_size` rows.
-        processes_per_node: devices that share a node.
-        price: of one device for an hour.
+        arguments: the trainer's arguments.
+        hardware: an entry of `HARDWARE`, or the result of [`measure_cpu`].
+        processes: number of devices; each takes `per_device_train_batch_size` rows.
+        processes_per_node: number of devices that share a node.
+        price: price of one device for an hour.
     """
     trace, cost = batch_cost(config, arguments, hardware)
     trained, batches = trace.num_parameters, arguments.gradient_accumulation_steps
-    states = 8 * trained - 4 * trace.num_matrices  # AdamW has two numbers a weight, Muon one
+    states = 8 * trained - 4 * trace.num_matrices  # AdamW keeps two numbers per weight, Muon one
     memory = {
         "weights": 4.0 * (trained + trace.num_frozen),
         "gradients": cost.gradient_bytes,
@@ -150,10 +150,10 @@ def estimate(
 
 
 def batch_cost(config, arguments, hardware: Hardware) -> tuple[StepTrace, Cost]:
-    """What one batch of one process costs, the mean over what a step draws; and a trace of such a step.
+    """The cost of one batch of one process, averaged over what a step draws; and a trace of such a step.
 
-    Sweeps are traced for the fewest and the most, windows of BPTT that are longer than `LONG_WINDOW` for two lengths, and
-    rows that go through windows for the fewest and the most that begin one in a step.
+    Sweeps are traced for the fewest and the most. BPTT windows longer than `LONG_WINDOW` are traced at two shorter lengths. Rows
+    that read windows over several steps are traced with the fewest and the most that begin a window in a step.
     """
     if carries_windows(arguments):
         begin = arguments.per_device_train_batch_size * arguments.segment_length / arguments.context_length
@@ -180,7 +180,7 @@ def batch_cost(config, arguments, hardware: Hardware) -> tuple[StepTrace, Cost]:
 
 
 def window_unit(arguments) -> int | None:
-    """Steps that a window of BPTT consists of alike; `None` for other trainings."""
+    """The number of steps in the unit that a BPTT window repeats; `None` for other trainings."""
     if not hasattr(arguments, "bptt_horizon") or arguments.carry_memory:
         return None
     sizes = [size for size in (arguments.bptt_horizon, arguments.checkpoint_steps) if size]
@@ -204,7 +204,7 @@ def traced_cost(config, arguments, hardware: Hardware, new_windows: int = 0) -> 
 
 
 def changed(arguments, **values):
-    """A copy of a trainer's arguments with other values, which are not checked again."""
+    """A copy of a trainer's arguments with changed values, which are not checked again."""
     arguments = copy.copy(arguments)
     for name, value in values.items():
         setattr(arguments, name, value)

@@ -1,4 +1,4 @@
-"""What a machine can do: the numbers of a roofline."""
+"""What a machine can do: the numbers of a roofline model."""
 
 import os
 import time
@@ -9,17 +9,17 @@ import torch
 
 @dataclass(frozen=True)
 class Hardware:
-    """One device, and what connects it to others.
+    """One device, and its connections to others.
 
     Attributes:
-        name: as shown.
-        wide_flops, narrow_flops: FLOPs a second of matrix products in float32 and in 16 bit.
-        bandwidth: bytes a second to and from its memory.
-        memory: bytes.
-        kernel_seconds: what starting one kernel takes the host.
+        name: the name to show.
+        wide_flops, narrow_flops: FLOPs per second of matrix products in float32 and in 16 bits.
+        bandwidth: bytes per second to and from its memory.
+        memory: bytes of memory.
+        kernel_seconds: seconds that the host needs to start one kernel.
         overlaps: whether kernels run while the host starts the next ones.
-        graph_bytes: of the same memory that the graph of one kernel takes, until its backward pass.
-        link, network: bytes a second that a device sends to others of its node, and to other nodes.
+        graph_bytes: bytes of the same memory that the graph of one kernel takes until its backward pass.
+        link, network: bytes per second that a device can send to others in its node, and to other nodes.
     """
 
     name: str
@@ -34,22 +34,22 @@ class Hardware:
     network: float = 1e10
 
     def kernel_time(self, flops: int, moved: int, narrow: bool) -> float:
-        """Seconds of one kernel: what its products or its memory take, whichever is longer; overheads apart."""
+        """Seconds of one kernel: the time for its products or its memory, whichever is longer, without overheads."""
         return max(flops / (self.narrow_flops if narrow else self.wide_flops), moved / self.bandwidth)
 
     def step_time(self, kernels: dict[tuple[int, int, bool], int]) -> tuple[float, float]:
-        """Seconds that the device and the host are busy with kernels, by (FLOPs, bytes, whether in 16 bit)."""
+        """Seconds that the device and the host are busy with `kernels`, which are counted by (FLOPs, bytes, whether in 16 bits)."""
         device = sum(self.kernel_time(*kernel) * number for kernel, number in kernels.items())
         return device, self.kernel_seconds * sum(kernels.values())
 
 
-# Shares of the data sheets' dense rates that large kernels reach, and what eager PyTorch takes to start one, forward and backward.
-# The first was measured on an H200, the last follows from one row of that table in docs/gpu.md; the second is assumed.
+# Shares of the data sheets' dense rates that large kernels reach, and the time that eager PyTorch takes to start one, forward and
+# backward. The first was measured on an H200, the last follows from one row of that table in docs/gpu.md; the second is assumed.
 PRODUCTS, MEMORY, KERNEL_SECONDS = 0.79, 0.85, 1.9e-5
 
 
 def _gpu(name: str, narrow: float, wide: float, bandwidth: float, memory: float, link: float) -> Hardware:
-    """Of TFLOP/s, TB/s, GB and GB/s of a data sheet; nodes are connected by 400 Gbit/s a device."""
+    """A GPU from the TFLOP/s, TB/s, GB and GB/s of its data sheet; nodes are connected by 400 Gbit/s per device."""
     return Hardware(
         name,
         wide_flops=wide * 1e12 * PRODUCTS,
@@ -72,7 +72,7 @@ HARDWARE = {
 
 
 def measure_cpu() -> Hardware:
-    """This machine's CPU with torch's present number of threads, measured in about two seconds."""
+    """This machine's CPU with torch's current number of threads, measured in about two seconds."""
     matrix, table, small = torch.randn(768, 768), torch.randn(1 << 24), torch.randn(4, 32)
     product = fastest(lambda: matrix @ matrix, 8)
     copied = fastest(lambda: table + 1.0, 5)
@@ -90,15 +90,15 @@ def measure_cpu() -> Hardware:
     )
 
 
-BACKWARD = 3.0  # starting a kernel of a layer takes Python so many times as long as of a bare addition: modules, and the graph
+# Starting a kernel in a layer takes Python this many times as long as a bare addition: modules, and the graph.
+BACKWARD = 3.0
 
-GRAPH_BYTES = (
-    700  # roughly, as measured over the grid of scripts/check_estimate.py; on a GPU they lie in the host's memory
-)
+# Approximate, measured over the grid of scripts/check_estimate.py; with a GPU they are in the host's memory.
+GRAPH_BYTES = 700
 
 
 def fastest(run, repetitions: int) -> float:
-    """CPU seconds of a call over the threads that it uses, at best."""
+    """The least CPU seconds of a call, divided by the threads that it uses."""
     seconds = []
     for _ in range(repetitions):
         begun = time.process_time()

@@ -1,4 +1,4 @@
-"""What runs on tensors without data: operations, numbers moved, and how much is held at the same time."""
+"""Counts what runs on tensors without data: operations, bytes moved, and the memory held at the same time."""
 
 import weakref
 from collections import Counter
@@ -21,18 +21,18 @@ NO_KERNEL = {
     "_unsafe_view",
     "lift_fresh",
 }
-GATHERS = {"embedding", "index", "index_select", "gather"}  # read as much as they write, whatever they read from
+GATHERS = {"embedding", "index", "index_select", "gather"}  # read as much as they write, however large their source is
 
 
 @dataclass
 class Meter:
-    """Counts.
+    """The counts.
 
     Attributes:
-        kernels: by (FLOPs, bytes, whether in 16 bit), how many ran.
-        held: bytes that are held now.
-        gradients: those of them that are gradients of parameters.
-        peak: the most that was held, and the gradients among it then.
+        kernels: number of kernels that ran, by (FLOPs, bytes, whether in 16 bits).
+        held: bytes currently held.
+        gradients: bytes of these that are gradients of parameters.
+        peak: the most bytes held at once, and the gradients among them.
     """
 
     kernels: Counter = field(default_factory=Counter)
@@ -56,7 +56,7 @@ class Meter:
         self.kernels[int(flops), int(moved), narrow] += 1
 
     def hold(self, storage) -> None:
-        """Counts a storage until it is freed."""
+        """Counts a storage as held until it is freed."""
         size = storage.nbytes()
         self.held += size
         if self.held > self.peak[0]:
@@ -68,7 +68,7 @@ class Meter:
 
 
 class Metered(TorchDispatchMode):
-    """Counts what runs on the meta device into a [`Meter`]; what a plan computes on the CPU is left out."""
+    """Counts what runs on the meta device in a [`Meter`]. What a plan computes on the CPU is not counted."""
 
     def __init__(self, meter: Meter):
         super().__init__()
@@ -83,7 +83,7 @@ class Metered(TorchDispatchMode):
         if not made and not read:
             return output
         for tensor in read:
-            self._known.add(tensor.untyped_storage())  # was there before
+            self._known.add(tensor.untyped_storage())  # existed before
         for tensor in made:
             storage = tensor.untyped_storage()
             if storage not in self._known:
@@ -102,12 +102,12 @@ class Metered(TorchDispatchMode):
 
 
 def _size(tensor: torch.Tensor) -> int:
-    """Bytes that a kernel reads or writes of a tensor; what is expanded is read once."""
+    """Bytes that a kernel reads or writes of a tensor; expanded dimensions are read once."""
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
 
 
 class FusedAttention(torch.autograd.Function):
-    """Attention as fused kernels do it: the weights are never held. `(B, heads, L, head_size)` each."""
+    """Attention like that of fused kernels, which never hold the weights. Inputs are `(B, heads, L, head_size)` each."""
 
     @staticmethod
     def forward(ctx, meter, query, key, value, mask):
@@ -126,14 +126,14 @@ class FusedAttention(torch.autograd.Function):
 
     @staticmethod
     def count(meter: Meter, products: int, tensors) -> None:
-        """So many products of queries with keys or of weights with values; recomputed ones are not counted, as everywhere."""
+        """Counts products of queries with keys or of weights with values; recomputed ones are not counted, as everywhere."""
         query, key = tensors[:2]
         flops = products * 2 * query.numel() * key.shape[-2]
         moved = sum(_size(tensor) for tensor in tensors if tensor is not None)
         meter.ran(flops, moved, query.element_size() == 2)
 
 
-# What autocast runs in 16 bit and in 32; the rest takes what it gets.
+# What autocast runs in 16 bits and in 32; everything else runs in the dtype of its inputs.
 NARROW = {
     F.linear, torch.matmul, torch.bmm, torch.mm, torch.addmm, torch.einsum, torch.Tensor.matmul, torch.Tensor.__matmul__,
     torch.Tensor.__rmatmul__, torch.gru_cell, torch.lstm_cell, torch.rnn_tanh_cell,
@@ -145,12 +145,12 @@ WIDE = {
 
 
 class Kernels(TorchFunctionMode):
-    """Attention in fused kernels and, if asked for, autocast to bfloat16, neither of which the meta device has."""
+    """Fused attention and, if requested, autocast to bfloat16, neither of which the meta device has."""
 
     def __init__(self, meter: Meter, autocast: bool):
         super().__init__()
         self.meter, self.autocast = meter, autocast
-        self._cast = {}  # weights are cast once a step
+        self._cast = {}  # weights are cast once per step
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -170,7 +170,7 @@ class Kernels(TorchFunctionMode):
         return FusedAttention.apply(self.meter, query, key, value, attn_mask)
 
     def narrow(self, each):
-        """A float32 tensor in bfloat16."""
+        """Casts a float32 tensor to bfloat16."""
         if not (isinstance(each, torch.Tensor) and each.is_meta and each.dtype == torch.float32):
             return each
         if not (each.is_leaf and each.requires_grad):

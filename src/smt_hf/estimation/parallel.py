@@ -1,4 +1,4 @@
-"""What more processes would bring: where data, tensor and pipeline parallelism stop to help."""
+"""What more processes would bring: the points at which data, tensor and pipeline parallelism stop helping."""
 
 from .hardware import Hardware
 
@@ -9,18 +9,18 @@ WAYS = 8  # devices that a model would be divided among
 def limits(
     config, arguments, hardware: Hardware, processes: int, work: tuple[float, float], gradient_bytes: int
 ) -> dict:
-    """What keeps each kind of parallelism from helping, the one that helps most last.
+    """What limits each kind of parallelism, with the most helpful kind last.
 
     Args:
-        config: of the models.
-        arguments: the trainer's.
-        hardware: of every process.
-        processes: of the training.
+        config: the models' configuration.
+        arguments: the trainer's arguments.
+        hardware: the device of every process.
+        processes: number of processes in the training.
         work: seconds that device and host are busy with one batch of a process.
-        gradient_bytes: that data parallelism exchanges in a step.
+        gradient_bytes: bytes that data parallelism exchanges in a step.
 
     Returns:
-        By kind a sentence, ordered by the share of the time that would be useful, the least first.
+        A sentence for each kind, ordered by the share of the time that would be useful, lowest first.
     """
     device, host = work
     found = [_data(arguments, hardware, processes, device, host, gradient_bytes)]
@@ -30,7 +30,7 @@ def limits(
 
 
 def _data(arguments, hardware: Hardware, processes: int, device: float, host: float, gradient_bytes: int):
-    """More processes with the same rows a step in all: each has fewer, until it waits."""
+    """More processes with the same total rows per step: each has fewer rows, until it has to wait."""
     rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
     exchange = 2 * gradient_bytes / hardware.link
     ends = {
@@ -63,7 +63,7 @@ def _tensor(config, arguments, hardware: Hardware, device: float, host: float):
 
 
 def _pipeline(config, arguments):
-    """Layers on different devices: all but one wait while the first batch goes through."""
+    """Layers on different devices: all but one wait while the first batch passes through."""
     batches = arguments.gradient_accumulation_steps
     useful = batches / (batches + WAYS - 1)
     return (
@@ -77,7 +77,7 @@ def _pipeline(config, arguments):
 
 
 def _chain(arguments) -> int:
-    """Steps of the student that follow one another."""
+    """The number of student steps that must follow one another."""
     if hasattr(arguments, "bptt_horizon"):
         return arguments.bptt_horizon if arguments.carry_memory else arguments.context_length
     if getattr(arguments, "rollout", None) == "sequential":

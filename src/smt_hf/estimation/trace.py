@@ -1,4 +1,4 @@
-"""One training step on the meta device: the very code of the trainers, on tensors that have shapes and no numbers."""
+"""One training step on the meta device: the trainers' own code, on tensors with shapes but no data."""
 
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -28,15 +28,16 @@ class StepTrace:
     """What one optimiser step of one process does and holds.
 
     Attributes:
-        num_parameters: trained ones.
-        num_frozen: those of a frozen teacher.
-        num_matrices: those of the trained ones that Muon trains.
-        flops: of all accumulated batches, forward and backward; products of matrices alone, one multiplication and addition two.
-        sequential_flops: of the longest chain in which each part needs the one before, see `step_flops`.
-        kernels: by (FLOPs, bytes read and written, whether in 16 bit), how many are started in one batch, forward and backward.
-        gradient_bytes, activation_bytes: held when most is held.
-        tokens: that the batches of the step have in their contexts.
-        num_batches: accumulated.
+        num_parameters: trained parameters.
+        num_frozen: parameters of a frozen teacher.
+        num_matrices: trained parameters that Muon trains.
+        flops: FLOPs of all accumulated batches, forward and backward. Only matrix products count; a multiplication and an addition
+            are two.
+        sequential_flops: FLOPs of the longest chain in which each part needs the one before, see `step_flops`.
+        kernels: number of kernels in one batch, forward and backward, by (FLOPs, bytes read and written, whether in 16 bits).
+        gradient_bytes, activation_bytes: bytes held at the peak.
+        tokens: tokens in the contexts of the step's batches.
+        num_batches: accumulated batches.
     """
 
     num_parameters: int
@@ -52,7 +53,7 @@ class StepTrace:
 
     @property
     def num_kernels(self) -> int:
-        """Kernels of one batch."""
+        """The number of kernels in one batch."""
         return sum(self.kernels.values())
 
     @property
@@ -68,11 +69,11 @@ def trace_step(
 
     Args:
         config: an `SmtConfig`, or an `SmtRnnConfig` for a student alone.
-        arguments: a trainer's; the method is theirs.
-        on_cpu: whether kernels are those of a CPU, which differ for attention over a handful of positions.
+        arguments: a trainer's arguments; their type decides the method.
+        on_cpu: whether to use a CPU's kernels, which differ for attention over a handful of positions.
         draw: the seed and the step that the plan is drawn from.
-        new_windows: of DMT with the memory carried on, rows that begin a window in this step, which the teacher encodes; most is
-            held in the first step of a training, in which all do.
+        new_windows: for DMT with carried memory, the rows that begin a window in this step, which the teacher encodes. Memory
+            peaks in the first step of a training, in which all rows do.
     """
     torch.manual_seed(0)
     with kernels_of_cpu(on_cpu):
@@ -112,7 +113,7 @@ def trace_step(
 
 
 def recompute_with_kernels(model: torch.nn.Module, meter: Meter, autocast: bool) -> None:
-    """Lets what a backward pass recomputes run in the same kernels; a mode of torch does not reach it by itself."""
+    """Lets a backward pass recompute in the same kernels, which torch's modes do not reach by themselves."""
     again = partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), Kernels(meter, autocast)))
     for module in model.modules():
         if hasattr(module, "_gradient_checkpointing_func"):
@@ -120,7 +121,7 @@ def recompute_with_kernels(model: torch.nn.Module, meter: Meter, autocast: bool)
 
 
 def tokens_read(arguments) -> int:
-    """Tokens of a window, or of a segment where the memory is carried on."""
+    """The tokens of a window, or of a segment if the memory is carried."""
     if carries_windows(arguments):
         return arguments.segment_length
     return arguments.bptt_horizon if carries(arguments) else arguments.context_length
@@ -137,7 +138,7 @@ def carries_windows(arguments) -> bool:
 
 
 def meta_batch(arguments) -> Batch:
-    """A micro-batch of one process, as the data of text are."""
+    """A micro-batch of one process, in the form of text data."""
     rows, carried = arguments.per_device_train_batch_size, carries(arguments)
     length = arguments.bptt_horizon + 1 if carried else arguments.window_length
     if carries_windows(arguments):
@@ -149,7 +150,7 @@ def meta_batch(arguments) -> Batch:
 
 
 def meta_plan(trainer, batch: Batch, draw: tuple[int, int]):
-    """What a step looks at; where the memory is carried on, the first segment of every row."""
+    """The plan of a step; if the memory is carried, it covers the first segment of every row."""
     if not carries_windows(trainer.args):
         return trainer.draw_plan(batch, step_generator(*draw))
     rows = len(batch.input_ids)
@@ -159,7 +160,7 @@ def meta_plan(trainer, batch: Batch, draw: tuple[int, int]):
 
 
 def meta_trainer(config, arguments):
-    """The trainer of some arguments with models that have no numbers."""
+    """The trainer for these arguments, with models that have no data."""
     kind = TRAINERS[type(arguments)]
     with torch.device("meta"):
         whole = SmtForPreTraining(config) if hasattr(config, "teacher_config") else None
@@ -182,7 +183,7 @@ def meta_trainer(config, arguments):
 
 
 class _OnMeta:
-    """A trainer whose models and batches stay where they are."""
+    """A trainer that leaves models and batches on their device."""
 
     def _move_model_to_device(self, model, device):
         pass
@@ -196,7 +197,7 @@ class _OnMeta:
 
 
 class _Carried:
-    """The carried memory of a step that has none before it."""
+    """The carried memory for a step that has no step before it."""
 
     def rewind(self):
         pass
@@ -214,7 +215,7 @@ def _note_gradient(meter: Meter, parameter: torch.Tensor) -> None:
 
 @contextmanager
 def kernels_of_cpu(on_cpu: bool):
-    """Lets attention over a handful of positions run on the meta device as on a CPU."""
+    """Makes attention over a handful of positions run on the meta device as on a CPU."""
     before = layers_smt.SHORT_ATTENTION
     if on_cpu:
         layers_smt.SHORT_ATTENTION = {*before, "meta"}

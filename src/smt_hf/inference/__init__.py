@@ -1,4 +1,4 @@
-"""One engine for everything that writes: rows of memories stepped together. Pure Python and torch; no server in it."""
+"""The engine behind everything that writes: it steps rows of memories together, in pure Python and torch, without a server."""
 
 from .backends import Backend, CudaGraphBackend, TorchBackend, backend_for
 from .engine import Engine

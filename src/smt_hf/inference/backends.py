@@ -1,4 +1,4 @@
-"""What computes the steps of the engine."""
+"""Backends, which compute the engine's steps."""
 
 from typing import Protocol
 
@@ -8,10 +8,10 @@ from ..models.lean_smt_rnn import LeanStep, is_lean
 
 
 class Backend(Protocol):
-    """A student as the engine sees it: memories in, memories and logits out. It is used by one thread.
+    """A student as the engine sees it: memories in, memories and logits out. Only one thread uses it.
 
     Attributes:
-        initial_memory: `(K, D)`, the memory before any token, on the device and in the dtype of all memories.
+        initial_memory: `(K, D)`, the memory before any token, with the device and dtype that all memories have.
         vocab_size: V.
     """
 
@@ -19,20 +19,20 @@ class Backend(Protocol):
     vocab_size: int
 
     def update(self, memory: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
-        """The memories `(B, K, D)` after one more token each, `(B,)` int64; B is any number from 1."""
+        """The memories `(B, K, D)` after each has read one more token, `(B,)` int64; B is at least 1."""
         ...
 
     def readout(self, memory: torch.Tensor) -> torch.Tensor:
-        """Logits of the next token, float32 `(B, V)` on the CPU, from the memories `(B, K, D)` alone."""
+        """The logits of the next token, float32 `(B, V)` on the CPU, from the memories `(B, K, D)` alone."""
         ...
 
 
-# From so many rows on, arithmetic takes the time on a CPU and not calls; folded matrices are larger than those of the modules.
+# With this many rows or more, a CPU spends its time on arithmetic instead of calls, and folded matrices are larger than the modules'.
 PLAIN_ROWS = 96
 
 
 class TorchBackend:
-    """The student itself, as [`LeanStep`] where that gives the same, from its weights as they are now.
+    """The student itself, as a [`LeanStep`] where that gives the same result. Uses the weights as they are now.
 
     Args:
         student: an [`SmtRnnForCausalLM`] in evaluation mode on its device.
@@ -59,10 +59,10 @@ class TorchBackend:
 
 
 class CudaGraphBackend(TorchBackend):
-    """The student on a GPU, each step replayed from a CUDA graph: one launch instead of hundreds.
+    """The student on a GPU. Each step is replayed from a CUDA graph: one launch instead of hundreds.
 
-    A graph is captured for each bucket of rows when it is first needed; fewer rows are filled up. More rows than the largest
-    bucket take plain steps.
+    The graph of a bucket of rows is captured when it is first needed; fewer rows are padded to the bucket. More rows than the
+    largest bucket take plain steps.
 
     Args:
         student: an [`SmtRnnForCausalLM`] in evaluation mode on a GPU.
@@ -101,7 +101,7 @@ class CudaGraphBackend(TorchBackend):
         places = tuple(value.new_zeros(bucket, *value.shape[1:]) for value in inputs)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # libraries set themselves up in the first calls
+        with torch.cuda.stream(stream):  # the first calls initialize the libraries
             for _ in range(3):
                 step(*places)
         torch.cuda.current_stream().wait_stream(stream)
@@ -112,5 +112,5 @@ class CudaGraphBackend(TorchBackend):
 
 
 def backend_for(student) -> Backend:
-    """The backend that suits a student where it is: CUDA graphs on a GPU of that make, plain torch elsewhere."""
+    """The backend for a student on its device: CUDA graphs on a CUDA device, plain torch elsewhere."""
     return CudaGraphBackend(student) if student.device.type == "cuda" else TorchBackend(student)

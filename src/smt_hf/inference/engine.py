@@ -1,7 +1,7 @@
 """The engine: many requests, one tensor of memories, one step for all.
 
-A memory has a fixed size, so a row may join and leave at any step, wait aside in between, and be copied for the price of a few
-kilobytes. That is all the scheduling there is to do.
+A memory has a fixed size, so a row may join or leave at any step, wait aside in between, and be copied at the cost of a few
+kilobytes. There is no more scheduling to do than that.
 """
 
 import logging
@@ -22,33 +22,33 @@ from .teachers import MOST_TOKENS, TeacherReader
 
 logger = logging.getLogger(__name__)
 
-READ_AHEAD = 8  # tokens that waiting prompts are read by between two steps of those that write
-READERS = 8  # rows that are read ahead, those with the least left first
+READ_AHEAD = 8  # tokens of a prompt that are read between two steps of the rows that write
+READERS = 8  # rows that are read ahead, shortest remaining prompts first
 QUANTUM = 512  # steps that a row takes before it may have to wait for others
-FEW_STREAMS = 32  # answers that are given out as often as asked for; more of them take turns as much longer
+FEW_STREAMS = 32  # up to this many streams are sent as often as requested; more are sent proportionally less often
 IDLE_SECONDS = 0.5
 
 
 class Engine:
     """Answers requests with one student.
 
-    In every step each row reads one token: the next of its prompt, or the one that it wrote last. Rows that have read their
-    prompt then write. While some write and others read, those with the shortest prompts left are read ahead a little; nobody
-    waits for the end of a long one. Where there are more requests than rows, rows that have had their turn wait aside.
+    In every step each row reads one token: the next one of its prompt, or the one that it wrote last. Rows that have read their
+    prompt then write. While some rows write and others read, the shortest remaining prompts are read ahead a little, and no row
+    waits for a long prompt to end. With more requests than rows, rows that have had their turn wait aside.
 
-    Use it from one thread with [`generate`], or start its own thread with [`start`] and [`submit`] from any.
+    Use it from one thread with [`generate`], or start its own thread with [`start`] and call [`submit`] from any thread.
 
     Args:
-        backend: what computes the steps, or a student for [`backend_for`].
+        backend: the backend that computes the steps, or a student for [`backend_for`].
         tokenizer: a fast tokenizer for text and stop strings; `None` for tokens only.
         end_ids: tokens that end an answer.
         max_rows: rows that are stepped together.
-        max_waiting: requests that may wait besides; then [`submit`] refuses.
-        prefixes: what was read before; `None` reads every prompt from its beginning.
+        max_waiting: requests that may wait for a row; [`submit`] refuses any more.
+        prefixes: memories of prefixes read before; with `None`, every prompt is read from its beginning.
         teacher: reads the beginning of long prompts, for requests that ask for it.
-        piece_seconds: pieces of an answer are given out together after so many seconds, the first and the last at once; more
-            seldom where many are given out, which costs more than to write them.
-        deliver: takes the list of `(ticket, piece)` that a step gives out, on the engine's thread; calls `ticket.on_piece` by
+        piece_seconds: seconds between the pieces of an answer, except that the first and the last are sent at once; longer when
+            there are many streams, since sending pieces costs more than writing them.
+        deliver: called on the engine's thread with the list of `(ticket, piece)` that a step sends; calls `ticket.on_piece` by
             default.
     """
 
@@ -76,7 +76,7 @@ class Engine:
         self.waiting: deque[Row] = deque()
         self._lock = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._stops_at = np.inf  # then what runs is cancelled
+        self._stops_at = np.inf  # when running requests are cancelled
         self._closed = False
         self._sampler: tuple[list[Row], Sampler] = ([], None)
         self._out: list[tuple[Ticket, Piece]] = []
@@ -84,12 +84,12 @@ class Engine:
 
     @classmethod
     def of(cls, student, tokenizer=None, backend: Backend | None = None, **options) -> "Engine":
-        """The engine of a student, which ends answers where `generate()` would and keeps what it has read.
+        """Builds the engine of a student. It ends answers where `generate()` would and keeps the memories of what it has read.
 
         Args:
             student: an [`SmtRnnForCausalLM`] in evaluation mode.
-            tokenizer: its tokenizer, a fast one.
-            backend: what computes the steps of this student; the student itself when `None`.
+            tokenizer: its fast tokenizer.
+            backend: the backend that computes this student's steps; the student itself when `None`.
             options: further arguments of [`Engine`].
         """
         ends = student.generation_config.eos_token_id
@@ -105,14 +105,14 @@ class Engine:
         """Puts a request into the queue.
 
         Args:
-            request: what to do.
-            on_piece: called with every [`Piece`], on the engine's thread.
-            stream: give out pieces while an answer is written, not only its end.
+            request: the request.
+            on_piece: called with the ticket and every [`Piece`], on the engine's thread.
+            stream: send pieces while an answer is written, not only at its end.
 
         Raises:
             InputError: for a request that cannot be answered.
-            EngineFull: if too many wait.
-            EngineStopped: if the engine stops.
+            EngineFull: if too many requests are waiting.
+            EngineStopped: if the engine is stopping.
         """
         shape = tuple(self.backend.initial_memory.shape)
         check_request(request, self.backend.vocab_size, shape, self.max_rows, self.teacher is not None)
@@ -129,7 +129,7 @@ class Engine:
         return ticket
 
     def generate(self, requests: Sequence[Request]) -> list[list[Answer]]:
-        """The answers to each request, all written together; with or without a thread of the engine's own.
+        """Returns the answers to each request, all written together. Works whether or not the engine has its own thread.
 
         Raises:
             InputError: for a request that cannot be answered.
@@ -140,7 +140,7 @@ class Engine:
         return [ticket.wait() for ticket in tickets]
 
     def run(self) -> None:
-        """Works on the calling thread until nothing is left to do; not while the engine has a thread of its own."""
+        """Works on the calling thread until nothing is left to do. Not for an engine that has its own thread."""
         while self.waiting or self.rows:
             self._turn()
 
@@ -151,7 +151,7 @@ class Engine:
         return self
 
     def stop(self, drain_seconds: float = 0.0) -> None:
-        """Takes no more requests, gives those at hand so many seconds, cancels the rest, and ends the thread."""
+        """Refuses new requests, gives the current ones `drain_seconds` to finish, cancels the rest, and ends the thread."""
         with self._lock:
             self._closed = True
             self._stops_at = time.monotonic() + drain_seconds
@@ -161,7 +161,7 @@ class Engine:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs and takes requests."""
+        """Whether the engine's thread is running and accepts requests."""
         return self._thread is not None and self._thread.is_alive() and not self._closed
 
     # ---- the engine's thread ----
@@ -177,7 +177,7 @@ class Engine:
 
     @torch.inference_mode()
     def _turn(self) -> None:
-        """One step of every row; whatever fails ends the requests that are in it and none after them."""
+        """Takes one step of every row. An error ends the requests in that step, but no later ones."""
         try:
             self._leave()
             self._join()
@@ -191,7 +191,7 @@ class Engine:
             self._give_out()
 
     def _leave(self) -> None:
-        """Ends what nobody waits for any more, and what has taken too long."""
+        """Ends requests that nobody is waiting for any more, and those past their deadline."""
         now = time.monotonic()
         gone = {}
         with self._lock:
@@ -208,7 +208,7 @@ class Engine:
             self.waiting = deque(row for row in self.waiting if id(row) not in gone)
         for row in self.rows:
             if id(row) in gone and row.keeps_memory and row.last is not None and row.ending is None:
-                row.ending = gone[id(row)]  # once its last token is read
+                row.ending = gone[id(row)]  # ends once its last token is read
             elif id(row) in gone and row.ending is None:
                 leaving.append(row)
         for row in leaving:
@@ -216,7 +216,7 @@ class Engine:
         self._keep_rows([number for number, row in enumerate(self.rows) if not row.ended])
 
     def _join(self) -> None:
-        """Gives rows to those who wait. Who has had a turn then waits aside, if there are more than fit."""
+        """Gives rows to waiting requests. If there are more than fit, rows that have had their turn wait aside."""
         if not self.waiting:
             return
         with self._lock:
@@ -247,7 +247,7 @@ class Engine:
             self._write([row for row in joined if not row.is_reading and row.last is None])  # nothing to read
 
     def _teach(self, rows: list[Row], memories: list[torch.Tensor]) -> None:
-        """Lets the teacher read where it is asked for and more is left to read than the student would read after it."""
+        """Lets the teacher read, for requests that ask for it and have more left than the student's own last tokens."""
         asks = [number for number, row in enumerate(rows) if row.may_use_teacher]
         asks = [number for number in asks if rows[number].num_left > self.teacher.last_tokens]
         if not asks:
@@ -258,7 +258,7 @@ class Engine:
             self.counts["tokens_taught"] += rows[number].take_over(self.teacher.last_tokens)
 
     def _stand_aside(self, count: int) -> list[Row]:
-        """Takes up to so many rows out, those that have been at it longest."""
+        """Takes out up to `count` rows, those that have run longest."""
         served = [number for number, row in enumerate(self.rows) if row.num_steps >= QUANTUM]
         served = sorted(served, key=lambda number: -self.rows[number].num_steps)[:count]
         aside = [self.rows[number] for number in served]
@@ -279,7 +279,7 @@ class Engine:
             self._advance(readers[:READERS], READ_AHEAD)
 
     def _advance(self, rows: list[Row], steps: int) -> None:
-        """Lets some rows read so many tokens, or as many as the shortest of their prompts has left; then those at the end write."""
+        """Lets rows read `steps` tokens, or what the shortest of their prompts has left. Those with nothing left to read then write."""
         steps = min([steps, *(row.num_left for row in rows if row.is_reading)])
         ids, places = _next_ids(rows, steps), self._places(rows)
         memory = self.memory if places is None else self.memory[places]
@@ -304,12 +304,12 @@ class Engine:
         self._write([row for row in rows if not row.is_reading])
 
     def _score(self, rows: list[Row], numbers: list[int], logits: torch.Tensor, ids: torch.Tensor) -> list:
-        """Log-probabilities of the tokens that some rows read next, or have written."""
+        """Log-probabilities of the tokens that the numbered rows read next or have written."""
         most = max(rows[number].params.logprobs or 0 for number in numbers)
         return token_logprobs(logits, ids[numbers].tolist(), most)
 
     def _write(self, rows: list[Row]) -> None:
-        """The next token of each row, which have all read what there was to read."""
+        """Writes the next token of each row. All of them have read what there was to read."""
         writers = []
         for row in rows:
             if row.ending is not None or row.params.max_new_tokens == 0:
@@ -356,7 +356,7 @@ class Engine:
         for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
             reason = row.write(token, logprob, self.end_ids)
             if reason is not None and row.keeps_memory:
-                row.ending = reason  # its last token is read in the next step
+                row.ending = reason  # the next step reads its last token
             elif reason is not None:
                 self._end(row, reason)
 
@@ -372,31 +372,31 @@ class Engine:
                 answers[row.index].memory = self._copy(row)
                 generator = row.draws.generator
                 answers[row.index].random_state = None if generator is None else generator.get_state()
-        for index in range(row.index, row.index + row.num_rows):  # all of them, if they have not parted yet
+        for index in range(row.index, row.index + row.num_rows):  # all answers, if the row has not been forked yet
             piece = row.piece(reason, error)
             piece.index, piece.memory = index, answers[index].memory
             self._out.append((row.ticket, piece))
 
     def _places(self, rows: list[Row]) -> torch.Tensor | None:
-        """Where the memories of some rows are; `None` if they are all, in this order."""
+        """The indices of the rows' memories; `None` if `rows` are all rows in the engine's order."""
         if rows == self.rows:
             return None
         numbers = {id(row): number for number, row in enumerate(self.rows)}
         return torch.tensor([numbers[id(row)] for row in rows])
 
     def _copy(self, row: Row) -> torch.Tensor:
-        """A row's memory as it is, a tensor like any other."""
+        """A copy of a row's memory, as an ordinary tensor."""
         with torch.inference_mode(False):
             return self.memory[self.rows.index(row)].clone()
 
     def _keep_rows(self, numbers: list[int]) -> None:
-        """Lets the other rows go."""
+        """Drops all other rows."""
         if len(numbers) < len(self.rows):
             self.rows = [self.rows[number] for number in numbers]
             self.memory = self.memory[torch.tensor(numbers, dtype=torch.long)]
 
     def _give_out(self) -> None:
-        """Hands over the pieces that are due: all together, so that whoever takes them is woken once."""
+        """Delivers the pieces that are due, all together, so that the receiver is woken only once."""
         now = time.monotonic()
         streams = [row for row in self.rows if row.ticket.streams]
         due = now - self._gave_out >= self.piece_seconds * max(1.0, len(streams) / FEW_STREAMS)
@@ -418,7 +418,7 @@ class Engine:
 
 
 def _next_ids(rows: list[Row], steps: int) -> torch.Tensor:
-    """The tokens `(steps, n)` that some rows read next."""
+    """The tokens `(steps, n)` that the rows read next."""
     if steps == 1:
         return torch.tensor([[row.prompt[row.position] if row.is_reading else row.last for row in rows]])
     return torch.from_numpy(np.stack([row.prompt[row.position : row.position + steps] for row in rows], axis=1))

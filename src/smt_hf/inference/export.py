@@ -1,4 +1,4 @@
-"""A student as a folder that runs without torch: graphs, initial memory, tokenizer, generation settings."""
+"""Exports a student as a folder that runs without torch: graphs, initial memory, tokenizer and generation settings."""
 
 import json
 import os
@@ -22,9 +22,9 @@ from ..utils.digests import file_digest
 from .graphs import OPSET, WEIGHT_DTYPES, float_copy, step_graphs, store_weights
 from .onnx_backend import EXPORT, FORMAT, INITIAL_MEMORY, READOUT, UPDATE, OnnxBackend
 
-# The largest difference that one step may make in a logit. Trained students of every cell stay below a tenth of it.
+# The largest difference of a logit accepted after one step. Trained students of every cell stay below a tenth of it.
 MAX_DIFFERENCES = {"float32": 1e-3, "float16": 0.1, "int8": 1.0}
-ROWS, LENGTH = 4, 128  # of the text that is read to compare
+ROWS, LENGTH = 4, 128  # shape of the text to compare on
 
 
 @dataclass
@@ -33,10 +33,10 @@ class Verification:
 
     Attributes:
         num_tokens: Tokens read.
-        max_difference: The largest absolute difference of a logit after one step from a state of the student. From its own
-            states the export may go its own way: where a recurrence amplifies rounding, two machines do too.
-        loss: The student's mean loss from the initial memory, nats a token.
-        exported_loss: The export's, on its own states.
+        max_difference: The largest absolute difference of a logit after one step from a state of the student. On its own states
+            the export may diverge, as two machines may: a recurrence can amplify rounding.
+        loss: The student's mean loss from the initial memory, in nats per token.
+        exported_loss: The export's mean loss on its own states.
     """
 
     num_tokens: int
@@ -54,20 +54,20 @@ def export_onnx(
     max_difference: float | None = None,
     overwrite: bool = False,
 ) -> Verification:
-    """Writes a student for ONNX Runtime, and compares what was written with it.
+    """Exports a student for ONNX Runtime, and compares the export with it.
 
     Args:
-        student: an [`SmtRnnForCausalLM`] with any cell, in any precision; it is left as it is.
+        student: an [`SmtRnnForCausalLM`] with any cell, in any precision; it is not changed.
         tokenizer: its tokenizer.
-        output_dir: the folder to write; it appears when everything in it is written and compared.
-        text: what to compare on; its first 512 tokens are read.
-        dtype: what the matrices are stored in, `"float32"`, `"float16"` or `"int8"`. All compute in float32.
-        max_difference: the largest difference of a logit that is accepted; [`MAX_DIFFERENCES`] by default.
+        output_dir: the folder to write; it appears once everything in it is written and compared.
+        text: the text to compare on; its first 512 tokens are read.
+        dtype: how the matrices are stored, `"float32"`, `"float16"` or `"int8"`. All of them compute in float32.
+        max_difference: the largest accepted difference of a logit; [`MAX_DIFFERENCES`] by default.
         overwrite: replace an earlier export in `output_dir`.
 
     Raises:
-        InputError: if the folder holds something, the student does not fit its tokenizer, its graphs are larger than 2 GB, or
-            what was written differs by more than `max_difference`.
+        InputError: if the folder is not empty, the student does not fit its tokenizer, its graphs are larger than 2 GB, or the
+            export differs by more than `max_difference`.
     """
     input_ids = check_export(student, tokenizer, text, dtype)
     with new_folder(output_dir, overwrite) as folder:
@@ -75,10 +75,10 @@ def export_onnx(
 
 
 def check_export(student, tokenizer, text: str, dtype: str) -> torch.Tensor:
-    """The beginning of the text to compare on, as token ids `(B, T)`, when nothing stands against the export.
+    """Checks that a student can be exported, and returns the beginning of the text to compare on as token ids `(B, T)`.
 
     Raises:
-        InputError: for an unknown dtype, a tokenizer that the student does not fit, or a text that is too short.
+        InputError: for an unknown dtype, a tokenizer that does not fit the student, or a text that is too short.
     """
     if dtype not in WEIGHT_DTYPES:
         raise InputError(f"dtype={dtype!r} is not one of {', '.join(WEIGHT_DTYPES)}")
@@ -89,14 +89,13 @@ def check_export(student, tokenizer, text: str, dtype: str) -> torch.Tensor:
 def write_export(
     student, tokenizer, folder: Path, input_ids: torch.Tensor, dtype: str, max_difference: float | None
 ) -> Verification:
-    """Writes an export into an empty folder, and compares it with its student; raises as [`export_onnx`] does."""
+    """Writes an export to an empty folder, and compares it with its student. Raises the errors of [`export_onnx`]."""
     reference = float_copy(student)
     write_graphs(reference, folder, dtype)
     memory = SmtMemory(reference.initial_memory[None], fingerprint(student), _name(student))
     memory.save_pretrained(folder, filename=INITIAL_MEMORY)
-    (folder / INITIAL_MEMORY).chmod(
-        0o644
-    )  # safetensors keeps its files to their owner, and a web server may be another
+    # Only the owner may read what safetensors writes, and a web server may run as another user.
+    (folder / INITIAL_MEMORY).chmod(0o644)
     tokenizer.save_pretrained(folder)
     student.generation_config.save_pretrained(folder)
     write_manifest(student, folder, dtype)
@@ -126,10 +125,10 @@ def rows_of(text: str, tokenizer) -> torch.Tensor:
 
 
 def write_graphs(student, folder: Path, dtype: str) -> None:
-    """Writes both graphs of a student in float32, their matrices stored in `dtype`.
+    """Writes both graphs of a float32 student, with their matrices stored in `dtype`.
 
     Raises:
-        InputError: for a graph that ONNX's file format cannot hold.
+        InputError: for a graph that is too large for ONNX's file format.
     """
     for name, graph in zip((UPDATE, READOUT), step_graphs(student), strict=True):
         store_weights(graph, dtype)
@@ -140,7 +139,7 @@ def write_graphs(student, folder: Path, dtype: str) -> None:
 
 
 def write_manifest(student, folder: Path, dtype: str, verification: Verification | None = None) -> None:
-    """Writes `export.json`: what the folder holds, whose it is, and how it compares."""
+    """Writes `export.json`: the contents of the folder, its student, and how the two compare."""
     config = student.config
     files = {
         file.name: {"bytes": file.stat().st_size, "digest": file_digest(file)}
@@ -167,7 +166,7 @@ def write_manifest(student, folder: Path, dtype: str, verification: Verification
 
 @torch.no_grad()
 def verify(student, backend: OnnxBackend, input_ids: torch.Tensor) -> Verification:
-    """Lets a student and its export read token ids `(B, T)`."""
+    """Compares a student and its export on token ids `(B, T)`."""
     memory = step = student.initial_memory.expand(len(input_ids), -1, -1)
     exported = backend.initial_memory.expand(len(input_ids), -1, -1)
     differences, losses, exported_losses = [], [], []
@@ -178,17 +177,17 @@ def verify(student, backend: OnnxBackend, input_ids: torch.Tensor) -> Verificati
         exported_losses.append(nn.functional.cross_entropy(backend.readout(exported), ids))
         step, exported = backend.update(memory, ids), backend.update(exported, ids)
         memory = student.update(memory, ids)
-    largest = torch.stack(differences).max().item()  # NaN where there is one
+    largest = torch.stack(differences).max().item()  # NaN if any is NaN
     loss, exported_loss = (torch.stack(each).mean().item() for each in (losses, exported_losses))
     return Verification(input_ids.numel(), largest, loss, exported_loss)
 
 
 @contextmanager
 def new_folder(output_dir: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
-    """A folder to write to, which takes the place of `output_dir` when it is whole.
+    """A folder to write to, which replaces `output_dir` once it is complete.
 
     Raises:
-        InputError: if `output_dir` holds something; with `overwrite`, if that is no export.
+        InputError: if `output_dir` is not empty; with `overwrite`, if what it holds is not an export.
     """
     place = Path(output_dir).expanduser()
     if place.exists() and not place.is_dir():
@@ -209,5 +208,5 @@ def new_folder(output_dir: str | os.PathLike, overwrite: bool) -> Iterator[Path]
 
 
 def _name(student) -> str:
-    """What a student is called; of a folder its name, not where it lies."""
+    """The name of a student; for a folder, its name without the path."""
     return os.path.basename(os.path.abspath(student.name_or_path)) if student.name_or_path else ""

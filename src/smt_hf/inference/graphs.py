@@ -1,4 +1,4 @@
-"""A student as two ONNX graphs: the step of its memory, and what it reads from one."""
+"""A student as two ONNX graphs: the step of its memory, and the readout."""
 
 import copy
 import logging
@@ -15,16 +15,16 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..models.layers_smt import eager_attention_forward
 
-OPSET = 23  # the first with RMSNormalization, which takes the place of six operators
+OPSET = 23  # the first with RMSNormalization, which replaces six operators
 WEIGHT_DTYPES = ("float32", "float16", "int8")
-SMALLEST_STORED = 2048  # numbers; what is smaller stays in float32
+SMALLEST_STORED = 2048  # numbers; smaller matrices stay in float32
 
-# Plain matrix products, which ONNX Runtime has fast kernels for, whatever implementation the student runs with.
+# Plain matrix products, for which ONNX Runtime has fast kernels, whichever implementation the student uses.
 ALL_ATTENTION_FUNCTIONS.register("smt_plain", eager_attention_forward)
 
 
 class Step(nn.Module):
-    """One token read: the next memory, and the logits that it predicts the token after with."""
+    """Reads one token: returns the next memory, and the logits for the token after it."""
 
     def __init__(self, student):
         super().__init__()
@@ -36,15 +36,15 @@ class Step(nn.Module):
 
 
 def float_copy(student):
-    """The student as it is exported: a copy in float32 on the CPU, in evaluation mode."""
+    """The student to export: a copy in float32 on the CPU, in evaluation mode."""
     return copy.deepcopy(student).to("cpu", torch.float32).eval().requires_grad_(False)
 
 
 def step_graphs(student) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """The graphs of a student in float32, see [`float_copy`]; the batch size of both is free.
+    """The graphs of a float32 student (see [`float_copy`]), for any batch size.
 
     Args:
-        student: an [`SmtRnnForCausalLM`]; the attention implementation of its configuration is changed.
+        student: an [`SmtRnnForCausalLM`]; the attention implementation in its configuration is changed.
 
     Returns:
         `update`: `memory` `(B, K, D)` float32, `input_ids` `(B,)` int64 -> `next_memory` `(B, K, D)`; and `readout`:
@@ -52,7 +52,7 @@ def step_graphs(student) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """
     config = student.config
     config._attn_implementation = "smt_plain"
-    # Three rows: torch takes a batch of one, and sizes that happen to be equal, for constants.
+    # Three rows: torch treats a batch of one, and sizes that happen to be equal, as constants.
     memory = torch.randn(3, config.num_memory_tokens, config.hidden_size)
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -77,9 +77,9 @@ def step_graphs(student) -> tuple[onnx.ModelProto, onnx.ModelProto]:
 
 
 def scale_by_one(model: onnx.ModelProto) -> None:
-    """Gives every RMS normalization without a learned scale ones of its width.
+    """Replaces the scale of every RMS normalization without a learned one by ones of its width.
 
-    torch writes ones of the whole input's shape, which ONNX does not allow and onnxruntime up to 1.23 refuses.
+    torch writes ones in the shape of the whole input, which ONNX does not allow and onnxruntime up to 1.23 rejects.
     """
     graph = model.graph
     ones = {name for node in graph.node if node.op_type == "ConstantOfShape" for name in node.output}
@@ -96,14 +96,14 @@ def scale_by_one(model: onnx.ModelProto) -> None:
 
 
 def rename_input(model: onnx.ModelProto, old: str, new: str) -> None:
-    """Gives the only input of a graph another name."""
+    """Renames the only input of a graph."""
     model.graph.input[0].name = new
     for node in model.graph.node:
         node.input[:] = [new if name == old else name for name in node.input]
 
 
 def forget_sources(model: onnx.ModelProto) -> None:
-    """Leaves out where in the exporting machine's files each operator came from."""
+    """Removes the operators' source locations, which name files of the exporting machine."""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
     for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
@@ -114,12 +114,12 @@ def forget_sources(model: onnx.ModelProto) -> None:
 def store_weights(model: onnx.ModelProto, dtype: str) -> None:
     """Stores the matrices of a graph in fewer bits, in place.
 
-    ONNX Runtime turns them back into float32 once, when it loads the graph, and computes in float32: each row of a batch
-    gives what it gives alone, whatever its neighbours are. `int8` has a scale for every output of a matrix.
+    ONNX Runtime turns them back into float32 once, when it loads the graph, and computes in float32: each row of a batch gives
+    the same result as alone, whatever its neighbours are. `int8` has one scale for every output of a matrix.
 
     Args:
-        model: one of [`step_graphs`].
-        dtype: `"float32"` (as it is), `"float16"` or `"int8"`.
+        model: one of the [`step_graphs`].
+        dtype: `"float32"` (no change), `"float16"` or `"int8"`.
     """
     if dtype == "float32":
         return
@@ -148,7 +148,7 @@ def store_weights(model: onnx.ModelProto, dtype: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps torch's exporter from speaking of packages that it does not need."""
+    """Keeps torch's exporter from warning about packages that it does not need."""
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Many prompts at once, without a server."""
+"""Continues many prompts at once, without a server."""
 
 from collections.abc import Sequence
 
@@ -23,19 +23,19 @@ def write_many(
 
     Args:
         student: an [`SmtRnnForCausalLM`] in evaluation mode.
-        tokenizer: its tokenizer, a fast one.
-        prompts: the texts; an empty one continues the memory as it is.
-        params: how to write; a prompt's draws begin with `seed`, whatever its place.
-        memory: an [`SmtMemory`] of one row to go on from.
+        tokenizer: its fast tokenizer.
+        prompts: the texts; an empty one continues from the memory as it is.
+        params: the sampling settings; every prompt's draws begin with `seed`, whatever its place.
+        memory: an [`SmtMemory`] of one row to continue from.
         max_rows: answers that are written at once.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Returns:
-        For each prompt, in order, its `params.n` answers.
+        The `params.n` answers to each prompt, in order.
 
     Raises:
         InputError: for prompts or settings that cannot work.
-        ValueError: for a memory of another student.
+        ValueError: for another student's memory.
     """
     params = params or SamplingParams()
     start = None if memory is None else memory.to_cache(student).memory[0]

@@ -1,4 +1,4 @@
-"""Files of packages that npm brings once, checked and kept."""
+"""Files of npm packages, which are downloaded once, checked and kept."""
 
 import base64
 import hashlib
@@ -14,18 +14,18 @@ from pathlib import Path
 from ..data.cache_key import default_cache_dir
 from ..errors import InputError, one_line
 
-SECONDS = 300  # for a download
+SECONDS = 300  # time limit of a download
 
 
 @dataclass(frozen=True)
 class NpmPackage:
-    """One version of a package, by its content.
+    """One version of a package, identified by its content.
 
     Attributes:
-        name: As npm knows it.
-        version: The one that the page was written for.
-        sha512: Of its archive, in base 64, as `npm view NAME@VERSION dist.integrity` gives it.
-        files: What is taken from it.
+        name: The name on npm.
+        version: The version that the page was written for.
+        sha512: The digest of its archive in base 64, as shown by `npm view NAME@VERSION dist.integrity`.
+        files: The files to take from it.
     """
 
     name: str
@@ -40,10 +40,10 @@ class NpmPackage:
 
 
 def package_file(package: NpmPackage) -> Path:
-    """The archive of a package in the folder of caches; npm brings it where it is not there, or damaged.
+    """The archive of a package in the cache folder. npm downloads it if it is missing or damaged.
 
     Raises:
-        InputError: if npm is missing, fails, or brings something else.
+        InputError: if npm is missing, fails, or downloads something else.
     """
     place = default_cache_dir() / "npm" / package.archive
     if place.is_file() and _digest(place) == package.sha512:
@@ -73,7 +73,7 @@ def package_file(package: NpmPackage) -> Path:
 
 
 def package_files(package: NpmPackage) -> dict[str, bytes]:
-    """The files of a package by name; raises as [`package_file`] does."""
+    """The files of a package by name. Raises the errors of [`package_file`]."""
     with tarfile.open(fileobj=io.BytesIO(package_file(package).read_bytes())) as archive:
         return {name: archive.extractfile(f"package/{name}").read() for name in package.files}
 

@@ -12,28 +12,28 @@ from ..models import SmtMemory
 from ..models.fingerprint_smt_rnn import difference, fingerprint
 from ..utils.digests import file_digest
 
-FORMAT = 1  # of the folder
+FORMAT = 1  # version of the folder's format
 EXPORT, UPDATE, READOUT = "export.json", "update.onnx", "readout.onnx"
 INITIAL_MEMORY = "initial_memory.safetensors"
 
 
 class OnnxBackend:
-    """The step and the readout of a student that `smt-hf export` wrote: torch tensors in and out, no torch in between.
+    """The step and the readout of a student exported by `smt-hf export`: torch tensors in and out, ONNX Runtime in between.
 
-    Every row of a batch gives what it gives alone.
+    Every row of a batch gives the same result as alone.
 
     Args:
-        folder: what `smt-hf export` wrote.
-        num_threads: threads of ONNX Runtime; torch's number by default.
+        folder: the folder that `smt-hf export` wrote.
+        num_threads: number of threads for ONNX Runtime; torch's number by default.
 
     Attributes:
         initial_memory: `(K, D)` float32.
         vocab_size: number of token ids V.
-        fingerprint: that of the student.
+        fingerprint: the student's fingerprint.
         manifest: the content of `export.json`.
 
     Raises:
-        InputError: if the folder holds no export, or a damaged one, or one of another version.
+        InputError: if the folder holds no export, a damaged one, or one of another version.
     """
 
     def __init__(self, folder: str | os.PathLike, num_threads: int | None = None):
@@ -48,7 +48,7 @@ class OnnxBackend:
         try:
             self._update = self._session(UPDATE, options)
             self._readout = self._session(READOUT, options)
-        except Exception as error:  # ONNX Runtime's own kinds
+        except Exception as error:  # ONNX Runtime has its own exceptions
             raise InputError(f"{str(folder)!r} cannot be run ({one_line(error)[:300]}): export it again") from error
         self.initial_memory = SmtMemory.from_pretrained(self.folder, filename=INITIAL_MEMORY).states[0]
 
@@ -61,14 +61,14 @@ class OnnxBackend:
         return torch.from_numpy(self._update.run(None, inputs)[0])
 
     def readout(self, memory: torch.Tensor) -> torch.Tensor:
-        """Logits of the next token from the memory alone: `(B, K, D)` float32 -> `(B, V)`."""
+        """The logits of the next token from the memory alone: `(B, K, D)` float32 -> `(B, V)`."""
         return torch.from_numpy(self._readout.run(None, {"memory": memory.detach().contiguous().numpy()})[0])
 
     def check_student(self, student) -> None:
-        """Checks that this is the export of a student.
+        """Checks that this is the export of `student`.
 
         Raises:
-            InputError: if it is another's.
+            InputError: if it is the export of another student.
         """
         relative, tolerance = difference(self.fingerprint, fingerprint(student))
         if not relative <= tolerance:
@@ -79,10 +79,10 @@ class OnnxBackend:
 
 
 def read_manifest(folder: Path) -> dict:
-    """The content of `export.json`, when every file is as it was written.
+    """Checks every file of an export, and returns the content of its `export.json`.
 
     Raises:
-        InputError: naming the file that is missing or damaged.
+        InputError: if a file is missing or damaged; the message names it.
     """
     try:
         manifest = json.loads((folder / EXPORT).read_text(encoding="utf-8"))

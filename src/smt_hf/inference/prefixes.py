@@ -1,4 +1,4 @@
-"""What was read before need not be read again: memories by the tokens that they have read."""
+"""Keeps memories by the tokens that they have read, so that nothing is read twice."""
 
 import hashlib
 import secrets
@@ -8,26 +8,26 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-SMALLEST = 64  # snapshots while a prompt is read: at this position and at every doubling of it
-OVERHEAD = 600  # bytes of an entry besides its memory, about
+SMALLEST = 64  # while a prompt is read, snapshots are taken at this position and at every doubling of it
+OVERHEAD = 600  # approximate bytes of an entry besides its memory
 
 
 class Found(NamedTuple):
-    """A memory `(K, D)` and how many tokens it has read."""
+    """A memory `(K, D)` and the number of tokens that it has read."""
 
     memory: torch.Tensor
     length: int
 
 
 class PrefixCache:
-    """Memories of prefixes, the least recently used of which go first.
+    """A cache of the memories of prefixes; the least recently used are dropped first.
 
-    A memory is found by the hash of its tokens and given out only if their digest is the same. The tokens themselves are not
+    A memory is looked up by the hash of its tokens and returned only if their digest matches. The tokens themselves are not
     kept.
 
     Args:
-        max_bytes: of all memories together, and what it takes to keep them.
-        owner: tells students apart where several share a cache, such as their fingerprint.
+        max_bytes: limit on the size of all memories together, overhead included.
+        owner: distinguishes students that share a cache, for example by their fingerprint.
     """
 
     def __init__(self, max_bytes: int = 256 << 20, owner: str = ""):
@@ -36,14 +36,14 @@ class PrefixCache:
         self.num_bytes = 0
         self.entries: OrderedDict[tuple[int, int], tuple[bytes, torch.Tensor]] = OrderedDict()
         self.lengths: Counter[int] = Counter()
-        self.base = np.uint64(secrets.randbits(63) | 1)  # nobody outside can make two prefixes collide
+        self.base = np.uint64(secrets.randbits(63) | 1)  # so that no outsider can make two prefixes collide
         self.powers = np.ones(1, dtype=np.uint64)
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def find(self, ids: np.ndarray) -> Found | None:
-        """The memory of the longest prefix of the tokens, all of them included, that is known."""
+        """The memory of the longest known prefix of the tokens, which may be all of them."""
         if not self.entries or not len(ids):
             return None
         hashes = self._hashes(ids)
@@ -56,7 +56,7 @@ class PrefixCache:
         return None
 
     def keep(self, ids: np.ndarray, memory: torch.Tensor) -> None:
-        """Keeps a copy of the memory `(K, D)` that has read these tokens and nothing before them."""
+        """Stores a copy of the memory `(K, D)` that has read these tokens and nothing before them."""
         size = memory.numel() * memory.element_size() + OVERHEAD
         if not len(ids) or size > self.max_bytes:
             return
@@ -90,5 +90,5 @@ class PrefixCache:
 
 
 def is_milestone(position: int) -> bool:
-    """Whether a snapshot is taken after so many tokens of a prompt."""
+    """Whether a snapshot is taken after `position` tokens of a prompt."""
     return position >= SMALLEST and position & (position - 1) == 0

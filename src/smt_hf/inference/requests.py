@@ -1,4 +1,4 @@
-"""What goes into the engine and what comes out of it."""
+"""The engine's inputs and outputs."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ FinishReason = Literal["stop", "length", "cancelled", "timeout", "error"]
 
 
 class EngineFull(RuntimeError):
-    """More requests wait than the engine takes: try again later."""
+    """Too many requests are waiting: try again later."""
 
 
 class EngineStopped(RuntimeError):
-    """The engine takes no more requests."""
+    """The engine accepts no more requests."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Request:
     """One prompt and what to do with it.
 
     Args:
-        prompt_ids: The tokens to read; may be empty, and the student then writes from the memory as it is.
-        params: How to write.
-        memory: `(K, D)`, what the student has read before the prompt; the initial memory when `None`.
-        prompt_logprobs: Return the log-probability of every token of the prompt too, the first of them from the memory before
-            it. The whole prompt is then read.
-        keep_memory: Return the memory after the last token of each answer, which is then read as well, and with every piece the
-            memory as it is.
-        use_teacher: Let the engine's teacher read the prompt in one pass, all but its last tokens; see [`TeacherReader`]. The
-            memory is then not quite the student's own, and what is read is not kept for other prompts.
-        random_state: Where the draws of an earlier answer had come to, instead of at the seed's beginning.
-        timeout: Seconds after which the request ends, with what has been written.
+        prompt_ids: The tokens to read. With none, the student writes from the memory as it is.
+        params: The sampling settings.
+        memory: `(K, D)`, the memory to start from; the initial memory when `None`.
+        prompt_logprobs: Also return the log-probability of every token of the prompt; that of the first comes from the memory
+            before it. The whole prompt is then read.
+        keep_memory: Return the memory after the last token of each answer, which is then read as well, and the current memory
+            with every piece.
+        use_teacher: Let the engine's teacher read the prompt in one pass, except for its last tokens; see [`TeacherReader`]. The
+            memory is then not quite the student's own, and is not kept for other prompts.
+        random_state: Random state that an earlier answer ended with; the draws continue from it instead of starting at the seed.
+        timeout: Seconds after which the request ends, with what has been written by then.
     """
 
     prompt_ids: Sequence[int]
@@ -51,17 +51,17 @@ class Request:
 
 @dataclass
 class Piece:
-    """What is new of one answer.
+    """The new part of one answer.
 
     Args:
-        index: which of the `n` answers.
+        index: which of the `n` answers this is.
         ids: the new tokens.
-        text: the new text. It may lag behind the tokens, where a character or a stop string may still be completed.
-        logprobs: of the new tokens, if asked for.
-        finish_reason: why the answer ends with this piece; `None` if it goes on.
+        text: the new text. It may lag behind the tokens while a character or a stop string may still be completed.
+        logprobs: the log-probabilities of the new tokens, if requested.
+        finish_reason: why the answer ends with this piece; `None` if it continues.
         error: what went wrong, with `finish_reason="error"`.
-        memory: `(K, D)`, if it was to be kept.
-        num_read: tokens of prompt and answer that the memory has read: the last one that was written is read in the next step.
+        memory: `(K, D)`, if requested.
+        num_read: tokens of prompt and answer that the memory has read. The last token written is read in the next step.
     """
 
     index: int
@@ -78,8 +78,8 @@ class Piece:
 class Answer:
     """A whole answer, see [`Piece`].
 
-    If it was to be kept, `memory` `(K, D)` has read all of it, or of the prompt what `Ticket.num_read` says, and `random_state`
-    is where the draws have come to.
+    If requested, `memory` `(K, D)` has read all of the answer, or `Ticket.num_read` tokens of the prompt, and `random_state` is
+    the random state after the last draw.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -95,10 +95,10 @@ class Ticket:
     """A request on its way through the engine.
 
     Attributes:
-        answers: one for each of the `n`, growing while they are written.
-        prompt_logprobs: of the prompt's tokens, if asked for.
-        num_cached: tokens of the prompt that were not read again.
-        num_read: tokens of the prompt that have been read, those among them.
+        answers: the `n` answers, which grow while they are written.
+        prompt_logprobs: the log-probabilities of the prompt's tokens, if requested.
+        num_cached: tokens of the prompt that did not have to be read again.
+        num_read: tokens of the prompt that have been read, cached ones included.
     """
 
     def __init__(
@@ -114,14 +114,14 @@ class Ticket:
         self._done = threading.Event()
 
     def cancel(self) -> None:
-        """Ends the request before the next step; from any thread."""
+        """Ends the request before the next step. May be called from any thread."""
         self.cancelled = True
 
     def wait(self, timeout: float | None = None) -> list[Answer]:
-        """The answers, when all are finished.
+        """Waits until all answers are finished, and returns them.
 
         Raises:
-            TimeoutError: if they are not after so many seconds.
+            TimeoutError: if they are not finished after `timeout` seconds.
         """
         if not self._done.wait(timeout):
             raise TimeoutError(f"the answers are not finished after {timeout} seconds")
@@ -133,7 +133,7 @@ class Ticket:
         return self._done.is_set()
 
     def add(self, piece: Piece) -> None:
-        """Adds a piece to its answer; for the engine."""
+        """Adds a piece to its answer. Called by the engine."""
         answer = self.answers[piece.index]
         answer.ids += piece.ids
         answer.text += piece.text
@@ -146,11 +146,11 @@ class Ticket:
 def check_request(
     request: Request, vocab_size: int, memory_shape: tuple[int, ...], max_rows: int, has_teacher: bool = False
 ) -> None:
-    """Checks what only the engine can.
+    """Checks what only the engine can check.
 
     Raises:
-        InputError: for token ids outside the vocabulary, a memory of another shape, more answers than rows, or a teacher that is
-            not there or cannot help.
+        InputError: for token ids outside the vocabulary, a memory of the wrong shape, more answers than rows, or a teacher that
+            is missing or cannot be used.
     """
     for name, ids in (("prompt", request.prompt_ids), ("logit_bias", request.params.logit_bias)):
         if len(ids) and not 0 <= min(ids) <= max(ids) < vocab_size:

@@ -1,4 +1,4 @@
-"""How the next tokens are chosen: row by row as `generate()` would choose alone, for all rows at once."""
+"""Chooses the next tokens of all rows at once, each as `generate()` would choose it alone."""
 
 import math
 import secrets
@@ -9,32 +9,32 @@ import torch
 
 from ..errors import InputError
 
-GREEDY_BELOW = 1e-4  # temperatures below it take the likeliest token: dividing by them overflows
+GREEDY_BELOW = 1e-4  # below this temperature the most likely token is taken: dividing by it would overflow
 MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """What a request asks of its answers. The defaults draw from the student's own distribution.
+    """How the answers to a request are written. The defaults draw from the student's own distribution.
 
     Logits are changed in the order of `generate()`: bias, repetition penalty, frequency and presence penalties, temperature,
     top-k, top-p, min-p.
 
     Args:
-        max_new_tokens: The longest answer; 0 only reads the prompt.
-        temperature: Below 1e-4 the likeliest token is taken.
-        top_k: Draw from so many of the likeliest tokens; from all when 0.
-        top_p: Draw from the likeliest tokens that together have this probability.
-        min_p: Leave out tokens below this share of the likeliest token's probability.
-        repetition_penalty: Divides positive logits, and multiplies negative ones, of tokens in the prompt or the answer.
-        frequency_penalty: Taken off a token's logit each time that the answer has it.
-        presence_penalty: Taken off the logit of every token that the answer has.
+        max_new_tokens: The maximum length of an answer; 0 only reads the prompt.
+        temperature: The sampling temperature; below 1e-4 the most likely token is taken.
+        top_k: Draw from this many of the most likely tokens; from all when 0.
+        top_p: Draw from the most likely tokens that together have this probability.
+        min_p: Leave out tokens below this share of the most likely token's probability.
+        repetition_penalty: Divides the positive logits, and multiplies the negative ones, of tokens in the prompt or the answer.
+        frequency_penalty: Subtracted from a token's logit for each time it occurs in the answer.
+        presence_penalty: Subtracted from the logit of every token that occurs in the answer.
         logit_bias: Added to the logits of these token ids.
-        seed: Of the draws; a fresh one when `None`. Answer i of `n` is drawn with `seed + i`.
+        seed: The seed of the draws; a fresh one when `None`. Answer i of `n` is drawn with `seed + i`.
         stop: The answer ends before the first of these strings.
-        logprobs: Return the log-probability of every token, and of so many of the likeliest, under the logits as they come
-            from the student; `None` returns none.
-        n: Answers to one prompt, which is read once.
+        logprobs: Return the log-probability of every token, and of this many of the most likely ones, under the student's
+            unchanged logits; `None` returns none.
+        n: Number of answers to one prompt, which is read once.
 
     Raises:
         InputError: for a value that cannot work.
@@ -90,12 +90,12 @@ class SamplingParams:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the likeliest token is taken."""
+        """Whether the most likely token is taken."""
         return self.temperature < GREEDY_BELOW
 
     @property
     def penalizes(self) -> bool:
-        """Whether logits depend on the tokens before."""
+        """Whether the logits depend on earlier tokens."""
         return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
 
 
@@ -106,7 +106,7 @@ class Draws:
         params: the settings.
         prompt_ids: the prompt, for the repetition penalty.
         vocab_size: V.
-        index: which of the `n` answers it is.
+        index: which of the `n` answers this is.
     """
 
     def __init__(self, params: SamplingParams, prompt_ids: Sequence[int], vocab_size: int, index: int = 0):
@@ -122,7 +122,7 @@ class Draws:
             self.seen[torch.as_tensor(prompt_ids, dtype=torch.long)] = True
 
     def penalize(self, logits: torch.Tensor) -> torch.Tensor:
-        """The logits `(V,)` with penalties for what was said before."""
+        """The logits `(V,)` with penalties for earlier tokens."""
         penalty = self.params.repetition_penalty
         if penalty != 1:
             penalized = torch.where(logits < 0, logits * penalty, logits / penalty)
@@ -131,14 +131,14 @@ class Draws:
         return logits - self.params.presence_penalty * (self.counts > 0)
 
     def note(self, token: int) -> None:
-        """Remembers a token of the answer."""
+        """Records a token of the answer."""
         if self.counts is not None:
             self.counts[token] += 1
             self.seen[token] = True
 
 
 class Sampler:
-    """Chooses for several rows at once. Build it anew when the rows change.
+    """Chooses the next tokens of several rows at once. Build a new one when the rows change.
 
     Args:
         rows: the rows, in the order of the logits.
@@ -165,7 +165,7 @@ class Sampler:
         self.min_p = _column([row.min_p for row in drawn], 0.0)
 
     def __call__(self, logits: torch.Tensor) -> list[int]:
-        """The next token of each row, from finite float32 logits `(n, V)`, which are left as they are."""
+        """The next token of each row, from finite float32 logits `(n, V)`, which are not changed."""
         if self.bias is not None:
             logits = logits + self.bias
         if self.penalized:
@@ -194,7 +194,7 @@ class Sampler:
             ordered, places = scores.sort(dim=-1)
             out = ordered.softmax(dim=-1).cumsum(dim=-1) <= self.cut_p
             out[:, -1] = False
-            out &= self.cut_p > 0  # rows that take everything: sums of nothing are not above zero
+            out &= self.cut_p > 0  # not for rows with top_p = 1, where a cumulative sum may be exactly 0
             scores = scores.masked_fill(out.scatter(1, places, out), -math.inf)
         if self.min_p is not None:
             shares = scores.softmax(dim=-1)
@@ -202,18 +202,18 @@ class Sampler:
             out = shares < self.min_p * largest.values
             scores = scores.masked_fill(out.scatter(1, largest.indices, False), -math.inf)
         shares = scores.softmax(dim=-1)
-        for noise, number in zip(self.noise, self.drawn, strict=True):  # as torch.multinomial draws one of a row
+        for noise, number in zip(self.noise, self.drawn, strict=True):  # like torch.multinomial's one sample per row
             noise.exponential_(generator=self.rows[number].generator)
         return (shares / self.noise).argmax(dim=-1).tolist()
 
 
 def _column(values: list[float], neutral: float) -> torch.Tensor | None:
-    """The values as `(n, 1)`, or `None` where none of them changes anything."""
+    """The values as `(n, 1)`, or `None` if none of them changes anything."""
     return None if all(value == neutral for value in values) else torch.tensor(values, dtype=torch.float32)[:, None]
 
 
 def token_logprobs(logits: torch.Tensor, tokens: Sequence[int], num_top: int) -> list["TokenLogprob"]:
-    """Log-probabilities of the tokens under the logits `(n, V)`, and of the likeliest ones."""
+    """Log-probabilities of the tokens under the logits `(n, V)`, and of the `num_top` most likely ones."""
     logprobs = logits.log_softmax(dim=-1)
     chosen = logprobs[torch.arange(len(tokens)), torch.as_tensor(tokens)].tolist()
     top = logprobs.topk(min(num_top, logprobs.shape[-1]), dim=-1)
@@ -228,7 +228,7 @@ def token_logprobs(logits: torch.Tensor, tokens: Sequence[int], num_top: int) ->
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token, its log-probability, and those of the likeliest tokens by id."""
+    """A token, its log-probability, and those of the most likely tokens by id."""
 
     token: int
     logprob: float

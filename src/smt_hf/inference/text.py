@@ -1,19 +1,19 @@
-"""Text of tokens as they come: whole characters only, and nothing from a stop string on."""
+"""Decodes tokens as they come: whole characters only, and nothing from a stop string on."""
 
 from collections.abc import Sequence
 
-BROKEN = "\ufffd"  # what bytes that are no character decode to; at the end, a character may still be completed
-MOST_BROKEN = 3  # bytes of a character that is not complete yet
-CONTEXT = 6  # tokens before the new ones that decide about a space in front of them
+BROKEN = "\ufffd"  # what invalid bytes decode to; at the end, they may still become a character
+MOST_BROKEN = 3  # the most bytes of a character that is not complete yet
+CONTEXT = 6  # earlier tokens, which decide whether a space comes before the new ones
 WINDOW = 64
 
 
 class TextStream:
-    """Turns tokens into text piece by piece; the pieces together are the text of all.
+    """Turns tokens into text piece by piece; joined, the pieces are the text of all tokens.
 
     Args:
         tokenizer: a fast tokenizer; special tokens have no text.
-        context: the tokens before the first.
+        context: the tokens before the first one.
         stops: strings that end the text; they are not part of it.
     """
 
@@ -22,12 +22,12 @@ class TextStream:
         self.stops = tuple(stops)
         self.stopped = False
         self.window = [int(token) for token in context[-CONTEXT:]]
-        # Of the window's text, what is no part of the answer or was given out.
+        # Characters of the window's text that are not part of the answer, or were returned already.
         self.num_shown = len(self.decode(self.window).rstrip(BROKEN)) if self.window else 0
-        self.held = ""  # may be the beginning of a stop string
+        self.held = ""  # text that may be the beginning of a stop string
 
     def push(self, ids: Sequence[int]) -> str:
-        """The text that is certain after these tokens; empty once the text has stopped."""
+        """The new text that is certain after these tokens; empty once the text has stopped."""
         if self.stopped:
             return ""
         self.window += ids
@@ -36,7 +36,7 @@ class TextStream:
         return self._let_through(text, len(text) - broken)
 
     def finish(self) -> str:
-        """What was held back."""
+        """The text that was held back."""
         if self.stopped:
             return ""
         text = self.decode(self.window)
@@ -61,13 +61,13 @@ class TextStream:
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
-    """The text before the first stop string in it."""
+    """The text before its first stop string."""
     found = [place for place in (text.find(stop) for stop in stops) if place >= 0]
     return text[: min(found)] if found else text
 
 
 def open_end(text: str, stops: Sequence[str]) -> int:
-    """How many of the last characters may be the beginning of a stop string."""
+    """The number of characters at the end that may be the beginning of a stop string."""
     longest = max(map(len, stops), default=1) - 1
     for length in range(min(longest, len(text)), 0, -1):
         if any(stop.startswith(text[-length:]) for stop in stops):

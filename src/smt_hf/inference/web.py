@@ -1,4 +1,4 @@
-"""A student as a web page: its export, a page that runs it, and the runtime for browsers."""
+"""Exports a student as a web page: the export, a page that runs it, and the runtime for browsers."""
 
 import json
 import os
@@ -24,7 +24,7 @@ TOKENIZERS = NpmPackage(
     "LidMHe1FpcSYH4vcSjXooda34pC0M8m1gmDOv7SQi6Iv+ib1zX7J3sHBCC9/3FPCkn2k1b55FneVqMRxrr99pg==",
     ("dist/tokenizers.min.mjs",),
 )
-# The page encodes these and compares: no student reads other tokens in a browser than it was trained on.
+# The page encodes these and compares, so that no student reads tokens in a browser other than those it was trained on.
 SAMPLES = (
     "Once upon a time, there was a small girl.\n\n\u201cWho\u2019s there?\u201d she asked.",
     "  3.14 caf\u00e9s \U0001f600\n",
@@ -71,23 +71,23 @@ def export_web(
     max_difference: float | None = None,
     overwrite: bool = False,
 ) -> Verification:
-    """Writes a student as a static page: any file server shows it, and nothing is fetched from anywhere else.
+    """Exports a student as a static page: any file server can show it, and it fetches nothing from anywhere else.
 
-    The folder holds what [`export_onnx`] writes, so that an [`OnnxBackend`] runs it too. The runtime for browsers comes from
-    npm the first time, with its digest checked, and is kept in the folder of caches.
+    The folder holds what [`export_onnx`] writes, so an [`OnnxBackend`] can run it too. The runtime for browsers is downloaded
+    from npm the first time, its digest is checked, and it is kept in the cache folder.
 
     Args:
-        student: an [`SmtRnnForCausalLM`]; it is left as it is.
-        tokenizer: its tokenizer, the byte tokenizer or one with a `tokenizer.json`.
+        student: an [`SmtRnnForCausalLM`]; it is not changed.
+        tokenizer: its tokenizer, either the byte tokenizer or one with a `tokenizer.json`.
         output_dir: the folder to write.
-        text: what to compare on, see [`export_onnx`].
-        dtype: what the matrices are stored in, `"float32"`, `"float16"` or `"int8"`.
+        text: the text to compare on, see [`export_onnx`].
+        dtype: how the matrices are stored, `"float32"`, `"float16"` or `"int8"`.
         max_difference: as for [`export_onnx`].
         overwrite: replace an earlier export in `output_dir`.
 
     Raises:
-        InputError: as [`export_onnx`] does; if a page cannot read the tokenizer; or if the runtime is missing and npm cannot
-            bring it.
+        InputError: for the reasons given in [`export_onnx`]; if a page cannot read the tokenizer; or if the runtime is missing
+            and npm cannot download it.
     """
     input_ids = check_export(student, tokenizer, text, dtype)
     packages = [RUNTIME]
@@ -106,7 +106,7 @@ def export_web(
 
 
 def write_page(tokenizer, folder: Path, packages: list[NpmPackage]) -> None:
-    """Writes the page, what its tokenizer must know, and what it imports, beside an export."""
+    """Adds the page, the facts that its tokenizer needs, and the packages that it imports to an export."""
     shutil.copytree(PAGE, folder, dirs_exist_ok=True)
     vendor = folder / VENDOR
     vendor.mkdir()

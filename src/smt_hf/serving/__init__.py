@@ -1,4 +1,4 @@
-"""One student behind an OpenAI-style HTTP interface: a front door of the engine.
+"""One student behind an OpenAI-style HTTP interface, built on the engine.
 
 Needs the extra: `pip install 'smt-hf[serve]'`.
 """

@@ -1,4 +1,4 @@
-"""From the engine's answers to the interface's JSON."""
+"""Turns the engine's answers into the interface's JSON."""
 
 import json
 import time
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 from ..inference import Answer, Piece, Ticket, TokenLogprob
 
-# json.dumps would make an encoder for every event.
+# json.dumps would create an encoder for every event.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Form:
-    """The JSON of one request's answer, whole or piece by piece.
+    """Builds the JSON of the answer to one request, whole or piece by piece.
 
     Args:
-        name: of the model.
-        tokenizer: for the text of single tokens.
-        num_prompts: of the request.
-        n: answers to each.
+        name: the model's name.
+        tokenizer: the tokenizer, for the text of single tokens.
+        num_prompts: number of prompts in the request.
+        n: number of answers to each.
     """
 
     whole_object = piece_object = "text_completion"
@@ -30,7 +30,7 @@ class Form:
         self.offsets = [0] * (num_prompts * n)
 
     def whole(self, tickets: Sequence[Ticket], texts: Sequence[str], memories: Sequence[str | None]) -> dict:
-        """The answer to a request without `stream`; `texts` are the prompts where they are to be echoed."""
+        """The answer to a request without `stream`; `texts` are the prompts, if they are to be echoed."""
         choices = []
         for number, ticket in enumerate(tickets):
             for index, answer in enumerate(ticket.answers):
@@ -53,14 +53,14 @@ class Form:
         }
 
     def first(self, place: int, echoed: str, prompt_logprobs: list[TokenLogprob]) -> dict | None:
-        """What a stream begins with."""
+        """The first event of an answer in a stream; `None` without one."""
         if not echoed:
             return None
         scores = self.logprobs(place, prompt_logprobs) if prompt_logprobs else None
         return self.chunk({"index": place, "text": echoed, "logprobs": scores, "finish_reason": None})
 
     def piece(self, place: int, piece: Piece, memory: str | None = None) -> dict:
-        """What a stream goes on with."""
+        """The event for one piece of an answer."""
         scores = self.logprobs(place, piece.logprobs) if piece.logprobs else None
         choice = {"index": place, "text": piece.text, "logprobs": scores, "finish_reason": piece.finish_reason}
         if memory is not None:
@@ -72,11 +72,11 @@ class Form:
         return {**self.head, "object": self.piece_object, "choices": list(choices)}
 
     def last(self, tickets: Sequence[Ticket]) -> dict:
-        """The event that tells what was used."""
+        """The event that reports the usage."""
         return {**self.chunk(), "usage": usage(tickets)}
 
     def logprobs(self, place: int, scores: Sequence[TokenLogprob]) -> dict:
-        """Log-probabilities in four lists, as completions have them."""
+        """Log-probabilities in four lists, the format of completions."""
         tokens, offsets = [self.token(score.token) for score in scores], []
         for token in tokens:
             offsets.append(self.offsets[place])
@@ -84,7 +84,7 @@ class Form:
         tops = []
         for score, token in zip(scores, tokens, strict=True):
             top: dict[str, float] = {}
-            for token_id, logprob in score.top.items():  # the likeliest first
+            for token_id, logprob in score.top.items():  # most likely first
                 top.setdefault(self.token(token_id), logprob)
             top.setdefault(token, score.logprob)
             tops.append(top)
@@ -96,13 +96,13 @@ class Form:
         }
 
     def token(self, token_id: int) -> str:
-        """The text of one token; its name where it has none of its own, so that different tokens look different."""
+        """The text of one token, or its name if it has no text of its own, so that different tokens look different."""
         text = self.tokenizer.decode([token_id])
         return self.tokenizer.convert_ids_to_tokens(token_id) if "\ufffd" in text or not text else text
 
 
 class ChatForm(Form):
-    """The same for chats."""
+    """A [`Form`] for chats."""
 
     whole_object, piece_object, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl-"
 
@@ -133,7 +133,7 @@ class ChatForm(Form):
         return self.chunk(choice)
 
     def logprobs(self, place, scores):
-        """Log-probabilities as chats have them."""
+        """Log-probabilities in the format of chats."""
         return {"content": [{**self._score(s.token, s.logprob), "top_logprobs": self._tops(s)} for s in scores]}
 
     def _tops(self, score: TokenLogprob) -> list[dict]:
@@ -145,7 +145,7 @@ class ChatForm(Form):
 
 
 def usage(tickets: Sequence[Ticket]) -> dict:
-    """Tokens read and written; prompts are counted whole, with what was known of them beside."""
+    """Tokens read and written. Prompts are counted in full; their cached tokens are listed separately."""
     prompt = sum(len(ticket.request.prompt_ids) for ticket in tickets)
     written = sum(len(answer.ids) for ticket in tickets for answer in ticket.answers)
     return {

@@ -1,4 +1,4 @@
-"""The application: routes, and what they answer."""
+"""The application: its routes and their answers."""
 
 import asyncio
 import secrets
@@ -20,11 +20,11 @@ from .metrics import Metrics
 from .requests import Asked, Limits, parse_chat, parse_completion, parse_json
 from .running import EventStream, Running
 
-LARGE_BODY = 1 << 16  # bytes from which a body is parsed and encoded beside the event loop
+LARGE_BODY = 1 << 16  # larger bodies (in bytes) are parsed and encoded outside the event loop
 
 
 class Api:
-    """The endpoints that write.
+    """The endpoints that generate text.
 
     Args:
         engine, tokenizer, name, limits, memories: see [`build_app`].
@@ -131,14 +131,14 @@ def build_app(
     api_key: str | None = None,
     max_body_bytes: int = 8 << 20,
 ) -> FastAPI:
-    """The application that answers for one student.
+    """Builds the application for one student.
 
     Args:
         engine: a started engine, whose `deliver` is [`smt_hf.serving.running.deliver`].
-        tokenizer: the student's, a fast one.
-        name: what clients call the model.
-        limits: what a request may ask for.
-        memory_key: signs the memories that requests carry, see [`MemoryField`]; one of this process when `None`.
+        tokenizer: the student's fast tokenizer.
+        name: the model's name in requests.
+        limits: limits on requests.
+        memory_key: the key that signs the memories in requests, see [`MemoryField`]; a random one when `None`.
         owner: the fingerprint of the student.
         hosts, cors_origins, api_key, max_body_bytes: see [`Guard`].
     """
@@ -195,7 +195,7 @@ class _Counted:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope, receive, send):
-        """Passes a request on."""
+        """Passes a request on and counts its answer."""
         path = scope.get("path")
 
         async def count(message):

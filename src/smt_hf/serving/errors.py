@@ -1,4 +1,4 @@
-"""Errors as clients of this interface expect them: one JSON form for all."""
+"""Errors in the format that clients of this interface expect: the same JSON for all."""
 
 import json
 
@@ -18,14 +18,14 @@ KINDS = {
 
 
 class ApiError(Exception):
-    """An answer other than 200.
+    """An answer with a status other than 200.
 
     Args:
-        status: of HTTP.
-        message: one line: the value, the reason, the remedy.
-        code: a word for programs.
-        param: the field that is to blame.
-        headers: of the answer.
+        status: the HTTP status.
+        message: one line with the value, the reason and the remedy.
+        code: a short code for programs.
+        param: the field that caused the error.
+        headers: headers of the answer.
     """
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None, headers=None):
@@ -35,7 +35,7 @@ class ApiError(Exception):
 
     @property
     def content(self) -> dict:
-        """What the client gets to read."""
+        """The content that the client receives."""
         kind = KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {
             "error": {"message": self.message, "type": kind, "param": self.param, "code": self.code or self.status}
@@ -43,12 +43,12 @@ class ApiError(Exception):
 
     @property
     def body(self) -> bytes:
-        """The same as JSON."""
+        """The content as JSON."""
         return json.dumps(self.content, ensure_ascii=True).encode()
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What a client is told of an error of the engine or of its own."""
+    """The error that a client receives for an error in the engine or in its request."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, EngineFull):
@@ -61,7 +61,7 @@ def as_api_error(error: Exception) -> ApiError:
 
 
 def ended_early(reason: str | None, error: str | None, stopping: bool) -> ApiError | None:
-    """The error behind a finish reason that this interface has no word for; `None` for an answer that ended as it should."""
+    """The error for a finish reason that this interface does not know; `None` for an answer that ended normally."""
     if reason == "timeout":
         return ApiError(504, "the request took longer than this server allows: ask for fewer tokens", "timeout")
     if reason == "cancelled":

@@ -1,4 +1,4 @@
-"""Who is let in: hosts, origins, keys, kinds and sizes of bodies. Everything else of the server may trust these."""
+"""Decides which requests are let in: hosts, origins, keys, types and sizes of bodies. The rest of the server may rely on it."""
 
 import asyncio
 import hmac
@@ -16,18 +16,19 @@ CORS_SECONDS = "600"
 class Guard:
     """ASGI middleware in front of every route.
 
-    A web page that the user of this machine looks at can reach a server on it. The browser says which page asks (`Origin`): only
-    those that were named may. By a name of its own that leads to this machine it can pass for the same origin (`Host`): only
-    addresses, this machine's names and those that were named are served. Bodies are JSON by their headers, which a page of another
-    origin cannot send without asking first.
+    Any web page that is open in a browser on this machine can reach a server on it. The browser says which page is asking
+    (`Origin`): only the pages listed in `cors_origins` are let in. A page could also pass for the same origin, with a host name
+    of its own that resolves to this machine (`Host`): only addresses, this machine's names and `hosts` are served. The headers
+    of a body must say that it is JSON, which a page of another origin cannot send without asking first.
 
     Args:
         app: the application.
-        hosts: further names that this server is known by.
-        cors_origins: origins of web pages that may use it; `"*"` lets all.
-        api_key: what clients must send as `Authorization: Bearer`; `None` asks for nothing. `/health` is open.
-        max_body_bytes: of a request.
-        body_seconds: in which a body must have come.
+        hosts: further names of this server.
+        cors_origins: origins of web pages that may use it; `"*"` allows all.
+        api_key: the key that clients must send as `Authorization: Bearer`; no key is needed when `None`. `/health` is always
+            open.
+        max_body_bytes: maximum size of a request's body.
+        body_seconds: seconds within which a body must arrive.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Guard:
         self.max_body_bytes, self.body_seconds = max_body_bytes, body_seconds
 
     async def __call__(self, scope, receive, send):
-        """Lets a request through, or answers it."""
+        """Lets a request through, or refuses it."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -70,7 +71,7 @@ class Guard:
                 self._check_body(headers)
                 body = await self._read_body(receive)
                 if body is None:
-                    return  # the client has gone
+                    return  # the client has left
                 receive = _replay(body, receive)
         except ApiError as error:
             return await _answer_error(send_with_cors, error)
@@ -159,7 +160,7 @@ def _preflight(asked: str) -> list[tuple[bytes, bytes]]:
 
 
 def _replay(body: bytes, receive):
-    """The body once more, and then whatever else comes: that the client has gone."""
+    """A `receive` that returns the body again, and then whatever comes next, such as the client's disconnect."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again():

@@ -1,4 +1,4 @@
-"""A memory as a string of an answer, which a later request brings back: to this server, or to another one with the same key."""
+"""A memory as a string in an answer, which a later request can send back to this server or to another one with the same key."""
 
 import base64
 import hashlib
@@ -9,16 +9,16 @@ import torch
 
 from ..errors import InputError
 
-HEADER = struct.Struct("<4s8sQ")  # the version, whose memory it is, tokens read
+HEADER = struct.Struct("<4s8sQ")  # the version, the owner, tokens read
 VERSION = b"smt1"
 SIGNATURE = 32
 
 
 class MemoryField:
-    """Writes and reads such strings. They are signed: a server goes on only from what a server with its key has written.
+    """Writes and reads memories as strings. They are signed: a server only accepts what a server with its key has written.
 
     Args:
-        key: the secret, shared by servers that hand conversations on to each other.
+        key: the secret, shared by servers that pass conversations to each other.
         owner: the fingerprint of the student.
         shape: `(K, D)`.
     """
@@ -34,17 +34,19 @@ class MemoryField:
         return base64.urlsafe_b64encode(content + self._sign(content)).decode()
 
     def read(self, text: str) -> tuple[torch.Tensor, int]:
-        """The memory, and how many tokens it has read.
+        """The memory, and the number of tokens that it has read.
 
         Raises:
-            InputError: for a string that no server with this key wrote for this student.
+            InputError: for a string that was not written by a server with this key for this student.
         """
         try:
             if len(text) > 2 * self.size:
                 raise ValueError
             data = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
         except ValueError as error:
-            raise InputError("memory is no string that this server wrote: give that of an earlier answer") from error
+            raise InputError(
+                "memory is not a string that this server wrote: give that of an earlier answer"
+            ) from error
         content, signature = data[:-SIGNATURE], data[-SIGNATURE:]
         if len(data) != self.size or not hmac.compare_digest(signature, self._sign(content)):
             raise InputError("memory was not written by this server, for this model and with its key, or was changed")

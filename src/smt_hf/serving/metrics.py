@@ -1,4 +1,4 @@
-"""What the server does, in numbers for Prometheus."""
+"""The server's metrics, for Prometheus."""
 
 import os
 import threading
@@ -12,18 +12,18 @@ from ..inference import Engine
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 COUNTS = {
     "tokens_written": "Tokens of answers.",
-    "tokens_read": "Tokens of prompts that were read.",
-    "tokens_taught": "Tokens of prompts that were read by the teacher.",
-    "tokens_cached": "Tokens of prompts that were known and not read again.",
+    "tokens_read": "Prompt tokens that were read.",
+    "tokens_taught": "Prompt tokens that the teacher read.",
+    "tokens_cached": "Prompt tokens that were cached and not read again.",
     "steps": "Steps of the engine.",
 }
-FRESH_SECONDS = 1.0  # after which a worker's numbers are there for the others to tell
+FRESH_SECONDS = 1.0  # how often a worker publishes its numbers for the others to report
 
 
 class Metrics:
     """Counters of requests and times, and the engine's own.
 
-    In a process of several that share `PROMETHEUS_MULTIPROC_DIR`, every one of them tells the sums over all.
+    If several processes share `PROMETHEUS_MULTIPROC_DIR`, each of them reports the sums over all.
 
     Args:
         engine: the engine.
@@ -38,8 +38,8 @@ class Metrics:
             ["path", "status"],
             registry=self.registry,
         )
-        self.first = self._histogram("first_piece_seconds", "Until the first piece of an answer.")
-        self.whole = self._histogram("answer_seconds", "Until the end of an answer.")
+        self.first = self._histogram("first_piece_seconds", "Seconds until the first piece of an answer.")
+        self.whole = self._histogram("answer_seconds", "Seconds until the end of an answer.")
         self._counters = {
             name: Counter(f"smt_hf_{name}", text, registry=self.registry) for name, text in COUNTS.items()
         }
@@ -48,14 +48,14 @@ class Metrics:
         self._waiting = self._gauge("waiting", "Requests that wait for a row.")
         self._cache_bytes = None
         if engine.prefixes is not None:
-            self._cache_bytes = self._gauge("prefix_cache_bytes", "Bytes of memories of known prefixes.")
+            self._cache_bytes = self._gauge("prefix_cache_bytes", "Bytes of the memories of known prefixes.")
         self._lock = threading.Lock()
         self.is_shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         if self.is_shared:
             threading.Thread(target=self._keep_fresh, daemon=True).start()
 
     def text(self) -> bytes:
-        """All of it as Prometheus reads it."""
+        """All metrics in the format of Prometheus."""
         self.refresh()
         if not self.is_shared:
             return generate_latest(self.registry)
@@ -64,7 +64,7 @@ class Metrics:
         return generate_latest(together)
 
     def refresh(self) -> None:
-        """Takes the engine's numbers as they are now."""
+        """Updates the metrics with the engine's current numbers."""
         with self._lock:
             for name, counter in self._counters.items():
                 now = self.engine.counts[name]

@@ -1,4 +1,4 @@
-"""From a body to requests for the engine: every field is obeyed, means nothing here, or is refused by name."""
+"""Turns a body into requests for the engine. Every field is obeyed, has no effect here, or is refused by name."""
 
 import json
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from ..inference import SamplingParams
 from ..utils.text import readable
 from .errors import ApiError
 
-# Fields that describe the client, not the answer.
+# Fields that concern the client, not the answer.
 NO_EFFECT = {
     "user",
     "metadata",
@@ -18,7 +18,7 @@ NO_EFFECT = {
     "prompt_cache_key",
     "prompt_cache_retention",
 }
-# Fields that may only say what happens anyway.
+# Fields that may only ask for what happens anyway.
 NEUTRAL = {
     "suffix": (None, ""),
     "response_format": (None, {"type": "text"}),
@@ -65,20 +65,20 @@ COMMON = {
 }
 COMPLETION = COMMON | {"prompt", "echo", "best_of"}
 CHAT = COMMON | {"messages", "max_completion_tokens", "top_logprobs"}
-DEFAULT_MAX_TOKENS = 16  # of a completion that does not say, as the interface has it
+DEFAULT_MAX_TOKENS = 16  # the interface's default for completions
 MOST_LOGPROBS = 20
 MOST_STOPS = 16
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask for.
+    """Limits on requests.
 
     Args:
-        max_tokens: tokens of an answer.
-        max_prompt_tokens: tokens of a prompt.
-        max_answers: answers to all prompts of a request together.
-        timeout: seconds until a request ends unfinished; `None` for no limit.
+        max_tokens: maximum number of tokens in an answer.
+        max_prompt_tokens: maximum number of tokens in a prompt.
+        max_answers: maximum number of answers to all prompts of a request together.
+        timeout: seconds after which an unfinished request is ended; `None` for no limit.
     """
 
     max_tokens: int = 4096
@@ -89,14 +89,14 @@ class Limits:
 
 @dataclass
 class Asked:
-    """A body that was understood.
+    """A parsed body.
 
     Args:
         prompts: token ids of each prompt.
-        params: how to write.
+        params: the sampling settings.
         texts: the prompts as text, for `echo`.
         stream, include_usage, echo, return_memory, use_teacher: as in the body.
-        memory: the field of that name, not checked yet.
+        memory: the body's `memory`, not checked yet.
     """
 
     prompts: list[list[int]]
@@ -111,10 +111,10 @@ class Asked:
 
 
 def parse_json(body: bytes) -> dict:
-    """The object in a body.
+    """The JSON object in a body.
 
     Raises:
-        InputError: for anything else.
+        InputError: for anything other than an object.
     """
 
     def refuse(word):
@@ -128,7 +128,7 @@ def parse_json(body: bytes) -> dict:
         raise InputError(f"the body is no JSON ({error}): send an object") from error
     except UnicodeDecodeError as error:
         raise InputError(f"the body is not UTF-8 (byte {error.start}): send JSON in UTF-8") from error
-    except ValueError as error:  # of int, whose digits Python limits
+    except ValueError as error:  # from int: Python limits the number of digits
         raise InputError("the body holds a number of thousands of digits: send a shorter one") from error
     except RecursionError as error:
         raise InputError("the body is nested too deeply: send an object as the documentation describes") from error
@@ -138,23 +138,23 @@ def parse_json(body: bytes) -> dict:
 
 
 def parse_completion(body: dict, name: str, tokenizer, limits: Limits) -> Asked:
-    """What a body of `/v1/completions` asks for.
+    """Parses a body of `/v1/completions`.
 
     Raises:
         InputError: for a field that cannot be obeyed.
-        ApiError: for another model.
+        ApiError: if it asks for another model.
     """
     _check_fields(body, COMPLETION, name)
     echo = _flag(body, "echo")
     logprobs = body.get("logprobs")
     if isinstance(logprobs, bool):
         raise InputError(
-            f"logprobs={logprobs} must be a whole number: it says how many of the likeliest tokens to return"
+            f"logprobs={logprobs} must be a whole number: it says how many of the most likely tokens to return"
         )
     params = _params(body, body.get("max_tokens"), DEFAULT_MAX_TOKENS, limits, logprobs, least=0 if echo else 1)
     best_of = body.get("best_of")
     if best_of not in (None, params.n):
-        raise InputError(f"best_of={best_of!r} is not supported beside n={params.n}: leave it out")
+        raise InputError(f"best_of={best_of!r} is not supported with n={params.n}: leave it out")
     prompts = _prompts(body.get("prompt"))
     has_memory = body.get("memory") is not None
     ids = [_encode(prompt, tokenizer, limits, has_memory) for prompt in prompts]
@@ -167,11 +167,11 @@ def parse_completion(body: dict, name: str, tokenizer, limits: Limits) -> Asked:
 
 
 def parse_chat(body: dict, name: str, tokenizer, limits: Limits) -> Asked:
-    """What a body of `/v1/chat/completions` asks for.
+    """Parses a body of `/v1/chat/completions`.
 
     Raises:
-        InputError: for a field that cannot be obeyed, or messages that the chat template cannot write down.
-        ApiError: for another model.
+        InputError: for a field that cannot be obeyed, or messages that the chat template cannot render.
+        ApiError: if it asks for another model.
     """
     _check_fields(body, CHAT, name)
     lengths = [body.get("max_tokens"), body.get("max_completion_tokens")]
@@ -243,7 +243,7 @@ def _params(body: dict, length, default: int, limits: Limits, logprobs, least: i
     given = {name: body[name] for name in NUMBERS if body.get(name) is not None}
     if given.get("top_p") == 0:
         raise InputError("top_p=0 must be above 0: give temperature=0 for the likeliest token")
-    if given.get("top_k") == -1:  # other servers' word for all
+    if given.get("top_k") == -1:  # means "all" on other servers
         given["top_k"] = 0
     return SamplingParams(
         max_new_tokens=length, logprobs=logprobs, stop=tuple(stops), logit_bias=_bias(body.get("logit_bias")), **given
@@ -262,7 +262,7 @@ def _bias(bias) -> dict[int, float]:
 
 
 def _prompts(prompt) -> list:
-    """The prompts in any of the four forms that the interface has: a string, strings, ids, lists of ids."""
+    """The prompts, given in any of the interface's four forms: a string, strings, ids, lists of ids."""
     if isinstance(prompt, str):
         return [prompt]
     if isinstance(prompt, list) and prompt:
@@ -286,7 +286,7 @@ def _encode(prompt, tokenizer, limits: Limits, has_memory: bool) -> list[int]:
     if len(ids) > limits.max_prompt_tokens:
         raise ApiError(
             400,
-            f"the prompt has {len(ids)} tokens, and {limits.max_prompt_tokens} are the most here: send fewer",
+            f"the prompt has {len(ids)} tokens, more than the {limits.max_prompt_tokens} allowed here: send fewer",
             "context_length_exceeded",
             "prompt",
         )
@@ -307,12 +307,12 @@ def _render(messages, tokenizer) -> str:
     plain = [_message(message) for message in messages]
     try:
         return tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # templates raise what they like, and are the model's, not the request's
-        raise InputError(f"the chat template cannot write these messages down ({_shown(str(error))})") from error
+    except Exception as error:  # templates raise any kind of error, and belong to the model, not the request
+        raise InputError(f"the chat template cannot render these messages ({_shown(str(error))})") from error
 
 
 def _message(message) -> dict[str, str]:
-    """A message as a template sees it: texts only, so that no request brings it anything else."""
+    """A message as the template receives it: text only, so that no request can pass it anything else."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise InputError(f"the message {_shown(message)} has no role")
     for key, value in message.items():
@@ -348,7 +348,7 @@ def _check_whole(name: str, value, low: int, high: int) -> None:
 
 
 def _shown(value) -> str:
-    """A value in a message, whatever a client sent."""
+    """Any value that a client sent, in a form that is safe to show in a message."""
     text = readable(value if isinstance(value, str) else repr(value))
     text = repr(text) if isinstance(value, str) else text
     return text if len(text) <= 120 else text[:117] + "..."

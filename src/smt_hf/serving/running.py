@@ -1,4 +1,4 @@
-"""Requests on their way: from the event loop to the engine's thread and back."""
+"""Requests in progress: from the event loop to the engine's thread and back."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -12,12 +12,12 @@ class Running:
     """The tickets of one HTTP request, and their pieces as they come.
 
     Args:
-        engine: with a thread of its own, and [`deliver`] as its `deliver`.
-        requests: one for each prompt.
-        stream: give out pieces while answers are written, not only their ends.
+        engine: an engine with its own thread, and [`deliver`] as its `deliver`.
+        requests: one request for each prompt.
+        stream: send pieces while answers are written, not only at their ends.
 
     Raises:
-        InputError, EngineFull, EngineStopped: as [`Engine.submit`]; none of the requests is then left in the engine.
+        InputError, EngineFull, EngineStopped: see [`Engine.submit`]; none of the requests is then left in the engine.
     """
 
     def __init__(self, engine: Engine, requests: list[Request], stream: bool):
@@ -33,19 +33,19 @@ class Running:
             raise
 
     def take(self, ticket: Ticket, piece: Piece) -> None:
-        """Takes a piece, on the event loop."""
+        """Queues a piece. Runs on the event loop."""
         self.queue.put_nowait((ticket, piece))
 
     def cancel(self) -> None:
-        """Ends what is not finished yet."""
+        """Cancels whatever is not finished yet."""
         for ticket in self.tickets:
             ticket.cancel()
 
     async def pieces(self, receive) -> AsyncIterator[list[tuple[int, Piece]]]:
-        """All pieces with the number of their prompt, those that are there together; ends early when the client leaves.
+        """Yields the pieces with the number of their prompt, all available ones together. Ends early if the client leaves.
 
         Args:
-            receive: of ASGI, after the body.
+            receive: ASGI's `receive`, after the body.
         """
         watch = asyncio.create_task(self._watch(receive))
         left = sum(len(ticket.answers) for ticket in self.tickets)
@@ -72,14 +72,14 @@ class Running:
 
 
 def deliver(pieces: list[tuple[Ticket, Piece]]) -> None:
-    """Hands pieces to the event loops that wait for them, each of which is woken once; for `Engine(deliver=...)`."""
+    """Passes pieces to the event loops that wait for them, waking each loop once. For `Engine(deliver=...)`."""
     by_loop: dict[asyncio.AbstractEventLoop, list] = {}
     for ticket, piece in pieces:
         by_loop.setdefault(ticket.on_piece.__self__.loop, []).append((ticket, piece))  # type: ignore[attr-defined]
     for loop, some in by_loop.items():
         try:
             loop.call_soon_threadsafe(_spread, some)
-        except RuntimeError:  # the loop is closed: nobody waits there any more
+        except RuntimeError:  # the loop is closed: nobody is waiting there any more
             for ticket, _ in some:
                 ticket.cancel()
 
@@ -90,10 +90,10 @@ def _spread(pieces: list[tuple[Ticket, Piece]]) -> None:
 
 
 class EventStream(Response):
-    """Server-sent events as they come.
+    """A response that sends server-sent events as they come.
 
     Args:
-        events: makes the events, given `receive` of ASGI.
+        events: generates the events, given ASGI's `receive`.
     """
 
     media_type = "text/event-stream"
@@ -103,7 +103,7 @@ class EventStream(Response):
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope, receive, send) -> None:
-        """Sends them."""
+        """Sends the events."""
         headers = [header for header in self.raw_headers if header[0] != b"content-length"]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         events = self.events(receive)

@@ -1,4 +1,4 @@
-"""The server's life: it starts on a socket, and at a signal it finishes what runs and lets the process end as usual."""
+"""Runs the server: it starts on a socket, and on a signal it finishes running requests and lets the process end as usual."""
 
 import asyncio
 import gc
@@ -17,12 +17,11 @@ from .app import build_app
 from .requests import Limits
 from .running import deliver
 
-SECONDS_TO_FINISH = 5  # for requests that run when the signal comes; then they are told that the server stops
-SECONDS_TO_STOP = 15  # then the connections are cut
-SECONDS_OF_SILENCE = (
-    75  # of a connection; clients let go of theirs after 5 or 60, and must not meet a server that just does
-)
-SWITCH_SECONDS = 0.0005  # the engine's thread and the event loop hand the interpreter on this often
+SECONDS_TO_FINISH = 5  # for requests that run when the signal comes; then they are told that the server is stopping
+SECONDS_TO_STOP = 15  # after that, connections are closed
+# Idle time of a connection. Clients close theirs after 5 or 60, and must not use one that the server is just closing.
+SECONDS_OF_SILENCE = 75
+SWITCH_SECONDS = 0.0005  # how often the engine's thread and the event loop hand over the interpreter
 
 
 @dataclass
@@ -42,14 +41,14 @@ class ServerOptions:
 
 
 class StudentServer(uvicorn.Server):
-    """A uvicorn server that finishes what the engine has at hand before it cuts connections."""
+    """A uvicorn server that lets the engine finish its requests before it closes connections."""
 
     def __init__(self, config: uvicorn.Config, engine: Engine):
         super().__init__(config)
         self.engine = engine
 
     async def shutdown(self, sockets=None):
-        """Stops the engine while the connections are still there to be answered."""
+        """Stops the engine while the connections are still open for its answers."""
         stops = asyncio.create_task(asyncio.to_thread(self.engine.stop, SECONDS_TO_FINISH))
         await super().shutdown(sockets)
         await stops
@@ -58,7 +57,7 @@ class StudentServer(uvicorn.Server):
 def make_engine(
     student, tokenizer, options: ServerOptions, backend=None, teacher: TeacherReader | None = None
 ) -> Engine:
-    """The engine behind a server."""
+    """Builds the engine behind a server."""
     return Engine.of(
         student,
         tokenizer,
@@ -74,7 +73,7 @@ def make_engine(
 def make_app(
     student, tokenizer, name: str, options: ServerOptions, backend=None, teacher: TeacherReader | None = None
 ) -> FastAPI:
-    """The application for one student on a started engine of its own, for any ASGI server; see [`serve`] for the arguments.
+    """Builds the application for one student, with its own started engine, for any ASGI server. See [`serve`] for the arguments.
 
     `app.state.api.engine.stop()` ends the engine's thread.
     """
@@ -94,7 +93,7 @@ def make_app(
 
 
 def uvicorn_config(app, log_level: str, **more) -> uvicorn.Config:
-    """How uvicorn runs the application."""
+    """The uvicorn configuration that runs the application."""
     return uvicorn.Config(
         app,
         log_level=log_level,
@@ -107,7 +106,7 @@ def uvicorn_config(app, log_level: str, **more) -> uvicorn.Config:
 
 
 def address_of(listener: socket.socket) -> str:
-    """Where clients find what listens on a bound socket."""
+    """The URL at which clients reach a bound socket."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
@@ -126,24 +125,24 @@ def serve(
 
     Args:
         student: an [`SmtRnnForCausalLM`] in evaluation mode on its device.
-        tokenizer: its tokenizer, a fast one.
-        name: what clients call the model.
+        tokenizer: its fast tokenizer.
+        name: the model's name in requests.
         listener: a bound socket.
-        options: how.
-        backend: what computes the steps; the student itself when `None`.
-        teacher: reads the beginning of prompts for requests that ask for it.
-        ready: called when clients may connect; says where by default.
+        options: the server's options.
+        backend: the backend that computes the steps; the student itself when `None`.
+        teacher: reads the beginning of prompts, for requests that ask for it.
+        ready: called once clients may connect; by default, prints the address.
     """
     app = make_app(student, tokenizer, name, options, backend, teacher)
     engine = app.state.api.engine
     config = uvicorn_config(app, options.log_level)
-    gc.freeze()  # what is loaded stays: no collection looks at it again, nor does the end of the process, for seconds
-    listener.listen(1024)  # who reads the next line may connect at once
+    gc.freeze()  # what is loaded stays: neither later collections nor the end of the process spend seconds on it
+    listener.listen(1024)  # whoever reads the next line may connect at once
     if ready is None:
         print(f"{name} answers at {address_of(listener)}", flush=True)
     else:
         ready()
-    # uvicorn stops at a signal and then raises it again: this handler takes it, so that the process ends as usual.
+    # uvicorn stops on a signal and then raises it again: this handler catches it, so that the process ends as usual.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         StudentServer(config, engine).run(sockets=[listener])

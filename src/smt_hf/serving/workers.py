@@ -1,4 +1,4 @@
-"""Several processes behind one port: each has an engine of its own, and the kernel gives each connection to one of them."""
+"""Several processes behind one port: each has its own engine, and the kernel assigns each connection to one of them."""
 
 import logging
 import multiprocessing
@@ -17,17 +17,16 @@ from .server import SECONDS_TO_FINISH, SECONDS_TO_STOP
 
 logger = logging.getLogger(__name__)
 
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client's processes meet
-LOOK_SECONDS = 0.25  # between looks at what has become of the workers
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client's processes share their numbers
+LOOK_SECONDS = 0.25  # between two checks of the workers
 
 
 class Worker:
-    """A process that does `work(report)`; see [`run_workers`]."""
+    """A process that runs `work(report)`; see [`run_workers`]."""
 
     def __init__(self, work: Callable[[Callable[[], None]], None]):
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # a forked process would share torch's threads, which are not there
+        # A forked process would count on torch's threads, which do not exist in it.
+        context = multiprocessing.get_context("spawn")
         self.told, tells = context.Pipe(duplex=False)
         self.process = context.Process(target=_run, args=(work, tells))
         self.process.start()
@@ -35,10 +34,10 @@ class Worker:
         self.is_ready = False
 
     def has_ended(self) -> bool:
-        """Takes what the worker has to tell.
+        """Reads the worker's report, and returns whether it has ended.
 
         Raises:
-            InputError: if it could not begin.
+            InputError: if it could not start.
         """
         try:
             said = self.told.recv()
@@ -54,15 +53,15 @@ class Worker:
 
 
 def run_workers(work: Callable[[Callable[[], None]], None], count: int, ready: Callable[[], None]) -> None:
-    """Keeps processes at work until SIGTERM or SIGINT, which they all get; one that dies is replaced.
+    """Keeps processes running until SIGTERM or SIGINT, which all of them receive. A process that dies is replaced.
 
     Args:
-        work: what each process does, to be pickled; it is given a function to call when the process is ready.
-        count: how many processes.
-        ready: called when all are ready for the first time.
+        work: the function that each process runs; must be picklable. It is given a function to call when the process is ready.
+        count: number of processes.
+        ready: called when all processes are ready for the first time.
 
     Raises:
-        InputError: with what a worker says that cannot start.
+        InputError: if a worker cannot start; carries its message.
     """
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -110,7 +109,7 @@ def _end(workers: list[Worker]) -> None:
 
 
 def _run(work, tells) -> None:
-    """A worker's life. Ctrl-C reaches it too, and is for the parent to act on until the server does."""
+    """Runs a worker. Ctrl-C reaches it too, but only the parent acts on it until the server has its own handler."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

@@ -1,4 +1,4 @@
-"""Synthetic tasks that show what a recurrent network can learn (named as by Kumar & Isola), and how to score them."""
+"""Synthetic tasks that show what a recurrent network can learn (with the names of Kumar & Isola), and their scores."""
 
 import dataclasses
 
@@ -26,14 +26,14 @@ TASKS = {
 
 
 def load_task(name: str, **options) -> Task:
-    """Return the task of that name with these options.
+    """Returns the task of this name with these options.
 
     Args:
-        name: a name in `TASKS`, or `"module:Class"` for a [`Task`] of one's own.
+        name: a name in `TASKS`, or `"module:Class"` for your own [`Task`].
         **options: the fields of the task.
 
     Raises:
-        InputError: an unknown task or option, or options that cannot work.
+        InputError: for an unknown task or option, or options that cannot work.
     """
     kind = load_object(name) if ":" in name else TASKS.get(name)
     if kind is None:

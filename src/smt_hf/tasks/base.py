@@ -12,13 +12,13 @@ from ..losses import IGNORED
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A synthetic task: `length` input tokens a row, and at some of the steps a label.
+    """A synthetic task: `length` input tokens per row, with a label at some of the steps.
 
-    The label of column t is to be known after token t was read; the other columns have the label -100. A subclass adds
-    its options as fields and defines `validate`, `vocab_size`, `chance` and `draw`.
+    The label of column t must be predicted after reading token t; columns without a label have -100. A subclass adds its options
+    as fields and defines `validate`, `vocab_size`, `chance` and `draw`.
 
     Raises:
-        InputError: for options that cannot work, named.
+        InputError: for an option that cannot work; the message names it.
     """
 
     length: int = 128
@@ -30,13 +30,13 @@ class Task:
         """Checks the options.
 
         Raises:
-            InputError: naming the first that cannot work.
+            InputError: naming the first option that cannot work.
         """
         raise NotImplementedError
 
     @property
     def vocab_size(self) -> int:
-        """Ids of inputs and labels together; all are below it. The same for rows of every length."""
+        """The number of ids of inputs and labels together; all ids are below it. The same for rows of every length."""
         raise NotImplementedError
 
     @property
@@ -56,11 +56,11 @@ class Task:
             seed: a number of at least 0, or several.
 
         Returns:
-            `{"input_ids": (N, length) int64, "shift_labels": (N, length) int64}`; the trainers' name for targets that are
-            aligned already.
+            `{"input_ids": (N, length) int64, "shift_labels": (N, length) int64}`; `shift_labels` is the trainers' name for targets
+            that are already aligned.
 
         Raises:
-            InputError: a number of rows or a seed out of range.
+            InputError: for a number of rows or a seed out of range.
         """
         check_integer("num_rows", num_rows, 1)
         for number in seed if isinstance(seed, Sequence) else (seed,):
@@ -75,7 +75,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class SymbolTask(Task):
-    """A task whose labels are symbols 1..`num_symbols`, all equally likely, and whose other id is 0."""
+    """A task whose labels are symbols 1..`num_symbols`, all equally likely, with 0 as its other id."""
 
     num_symbols: int = 8
 
@@ -92,7 +92,7 @@ def check_integer(name: str, value: int, low: int, high: int | None = None, why:
     """Checks that an option is a whole number from `low` to `high`.
 
     Raises:
-        InputError: naming the option, its value and the bounds; `why` is added to it.
+        InputError: naming the option, its value and the bounds, followed by `why`.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InputError(f"{name} is {value!r}: give a whole number")

@@ -1,4 +1,4 @@
-"""Parity and Modular Counter: running sums. They test the tracking of a state that every token changes."""
+"""Parity and Modular Counter: running sums. They test whether a model can track a state that every token changes."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from .base import Task, check_integer
 
 @dataclass(frozen=True, kw_only=True)
 class Parity(Task):
-    """Bits; after each the parity of all so far. Ids: 0 and 1. Every column has a label. Chance is 1 / 2.
+    """Bits; the label of each is the parity of all bits so far. Ids: 0 and 1. Every column has a label. Chance is 1 / 2.
 
     Args:
-        length: T, 1 or more, which is the difficulty too; [`ModularCounter`] is harder at the same length.
+        length: T, 1 or more; also the difficulty. [`ModularCounter`] is harder at the same length.
     """
 
     def validate(self):
@@ -33,15 +33,15 @@ class Parity(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class ModularCounter(Task):
-    """Every token adds an amount to one of several counters; the new value of that counter is to be named.
+    """Every token adds an amount to one of several counters; the label is the new value of that counter.
 
     Ids: `counter * modulus + amount` adds 0 <= amount < modulus to the counter; labels are values below the modulus.
-    All counters start at 0. Every column has a label. Amounts are uniform, so are the values, and chance is
+    All counters start at 0. Every column has a label. Amounts are uniform, hence so are the values, and chance is
     1 / modulus. One counter with modulus 2 is [`Parity`].
 
     Args:
         length: T, 1 or more.
-        num_counters: the difficulty: how many values to keep, 1 or more.
+        num_counters: the difficulty: the number of values to keep, 1 or more.
         modulus: m, 2 or more.
     """
 

@@ -1,4 +1,4 @@
-"""The rows of a task as data sets."""
+"""The rows of a task as datasets."""
 
 import dataclasses
 
@@ -9,26 +9,26 @@ import torch
 from ..utils.epochs import EpochDataset
 from .base import Task, check_integer
 
-BLOCK_ROWS = 256  # rows generated together; what row i is depends on it
+BLOCK_ROWS = 256  # rows generated together; changing it changes the rows
 
 
 class TaskDataset(EpochDataset):
-    """`num_rows` rows of a task, and others of the kind in every epoch.
+    """`num_rows` rows of a task, with new ones in every epoch.
 
-    Row i is one of the rows of block `i // 256`, which depends only on the task, the seed, the epoch and its number: so
-    it is the same whatever the order, the process or `num_rows`. An item is `{"input_ids": (T,) int64, "shift_labels":
-    (T,) int64}`. Blocks are generated when they are first asked for and kept, at 4 bytes a token, until the epoch changes.
+    Row i belongs to block `i // 256`, which depends only on the task, the seed, the epoch and the block's number: the row is the
+    same whatever the order, the process or `num_rows`. An item is `{"input_ids": (T,) int64, "shift_labels": (T,) int64}`. Blocks
+    are generated when first needed and kept, at 4 bytes per token, until the epoch changes.
 
-    For validation take another seed: a data set whose epoch is not set stays in epoch 0, which is also the first epoch of
-    the training.
+    Use another seed for validation: a dataset whose epoch is not set stays in epoch 0, which is also the first epoch of the
+    training.
 
     Args:
         task: the task.
-        num_rows: rows of an epoch, 1 or more.
+        num_rows: rows per epoch, 1 or more.
         seed: 0 or more.
 
     Raises:
-        InputError: a number of rows or a seed out of range.
+        InputError: for a number of rows or a seed out of range.
     """
 
     def __init__(self, task: Task, num_rows: int, seed: int = 0):
@@ -41,7 +41,7 @@ class TaskDataset(EpochDataset):
         self._blocks, self._blocks_epoch = {}, 0
 
     def identity(self) -> dict:
-        """What tells these rows from others, for a resumed training to compare."""
+        """What distinguishes these rows from others, for a resumed training to compare."""
         task = {"name": type(self.task).__name__, **dataclasses.asdict(self.task)}
         return {"kind": "TaskDataset", "task": task, "num_rows": self.num_rows, "seed": self.seed}
 
@@ -67,10 +67,10 @@ class TaskDataset(EpochDataset):
 
 
 def to_datasets(task: Task, num_rows: int, seed: int = 0) -> datasets.Dataset:
-    """The rows of `TaskDataset(task, num_rows, seed)` in its epoch 0, with the columns `input_ids` and `shift_labels`.
+    """The rows of `TaskDataset(task, num_rows, seed)` in epoch 0, with the columns `input_ids` and `shift_labels`.
 
     Raises:
-        InputError: a number of rows or a seed out of range.
+        InputError: for a number of rows or a seed out of range.
     """
     check_integer("num_rows", num_rows, 1)
     check_integer("seed", seed, 0)

@@ -13,20 +13,20 @@ BLANK = 0
 
 @dataclass(frozen=True, kw_only=True)
 class KeysValues(Task):
-    """Pairs of a key and a value, blanks for as long as they must be kept, and at the end one of the keys again, or several.
+    """Pairs of a key and a value, then blanks for as long as they must be kept, and at the end one or more of the keys again.
 
-    Ids: 0 the blank, then num_values ids for values and num_keys ids for keys: with fewer keys the other ids mean the
-    same, so that a model may begin with few. Keys and values are key_length tokens each; no key comes twice among the
-    pairs, values may. A query is followed by key_length - 1 blanks; from its last token on key_length columns have
-    labels, the value of the queried key. Values are uniform, so chance is 1 / num_values. The paper asks for one key a
-    row; more queries are more labels a row to learn from (Arora et al., Zoology, arXiv 2312.04927).
+    Ids: 0 the blank, then num_values ids for values and num_keys ids for keys. With fewer keys the other ids keep their meaning,
+    so a model may begin with few. Keys and values are key_length tokens each. All keys in the pairs differ; values may repeat. A
+    query is followed by key_length - 1 blanks; from its last token on, key_length columns have labels, the value of the queried
+    key. Values are uniform, so chance is 1 / num_values. The paper asks for one key per row; more queries give more labels per
+    row to learn from (Arora et al., Zoology, arXiv 2312.04927).
 
     Args:
-        length: T, at least `2 * key_length * (num_pairs + num_queries) - num_queries`; what is above that is waiting.
+        length: T, at least `2 * key_length * (num_pairs + num_queries) - num_queries`; any more is waiting time.
         num_pairs: the difficulty: pairs to keep, 1 or more.
-        num_keys: ids of keys; `num_keys ** key_length` must be at least num_pairs, for all keys to differ.
+        num_keys: ids of keys; `num_keys ** key_length` must be at least num_pairs, so that all keys can differ.
         num_values: ids of values, 2 or more.
-        key_length: tokens of every key and every value, 1 or more.
+        key_length: tokens per key and per value, 1 or more.
         num_queries: keys asked for at the end, 1 or more, each any of the pairs' keys: one may be asked for twice.
     """
 
@@ -80,10 +80,10 @@ class KeysValues(Task):
 
 
 def distinct(rng: np.random.Generator, num_values: int, shape: tuple[int, int]) -> np.ndarray:
-    """Rows `(N, n)` of n different numbers below num_values, every ordered choice equally likely.
+    """Rows `(N, n)` of n different numbers below num_values, with every ordered choice equally likely.
 
-    Bentley & Floyd, A sample of brilliance, 1987, for all rows at once: the n-th number depends on those before it, so
-    there is one step for each; `num_values` may be any number, as nothing of its size is made.
+    Bentley & Floyd, A sample of brilliance, 1987, for all rows at once. The n-th number depends on those before it, so there is
+    one step for each. `num_values` may be any number, since nothing of its size is allocated.
     """
     num_rows, count = shape
     chosen = np.empty(shape, dtype=np.int64)

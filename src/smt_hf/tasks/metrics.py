@@ -1,4 +1,4 @@
-"""How many labelled steps of a task are right."""
+"""The accuracy on the labelled steps of a task."""
 
 import torch
 
@@ -10,11 +10,11 @@ def task_accuracy(predictions: torch.Tensor, labels: torch.Tensor) -> float:
     """The exact share of the labelled steps that are right.
 
     Args:
-        predictions: ids `(N, T)`, or logits `(N, T, V)`, whose largest counts.
-        labels: `(N, T)`; -100 is no label.
+        predictions: ids `(N, T)`, or logits `(N, T, V)`, of which the largest counts.
+        labels: `(N, T)`; -100 means no label.
 
     Raises:
-        InputError: shapes that do not belong together, or no label at all.
+        InputError: for shapes that do not match, or if there is no label.
     """
     right, labelled = _right(predictions, labels)
     return int(right.sum()) / int(labelled.sum())
@@ -24,11 +24,11 @@ def row_accuracy(predictions: torch.Tensor, labels: torch.Tensor) -> float:
     """The exact share of the rows whose labelled steps are all right; rows without a label do not count.
 
     Args:
-        predictions: ids `(N, T)`, or logits `(N, T, V)`, whose largest counts.
-        labels: `(N, T)`; -100 is no label.
+        predictions: ids `(N, T)`, or logits `(N, T, V)`, of which the largest counts.
+        labels: `(N, T)`; -100 means no label.
 
     Raises:
-        InputError: shapes that do not belong together, or no label at all.
+        InputError: for shapes that do not match, or if there is no label.
     """
     right, labelled = _right(predictions, labels)
     counted = labelled.any(dim=-1)
@@ -36,7 +36,7 @@ def row_accuracy(predictions: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def _right(predictions, labels) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where a label is met and where there is one, each `(N, T)` bool."""
+    """Where a prediction matches its label, and where there is a label, each `(N, T)` bool."""
     predictions, labels = torch.as_tensor(predictions), torch.as_tensor(labels)
     if predictions.ndim == labels.ndim + 1 and predictions.shape[:-1] == labels.shape:
         predictions = predictions.argmax(dim=-1)

@@ -11,14 +11,14 @@ from .base import Task, check_integer
 class ModularArithmetic(Task):
     """Every row has its own map `y = (slope * x + offset) mod modulus`; its columns are x, y, x, y, ...
 
-    At every x the y that follows is to be named, so that the columns before are the examples to learn the map from.
-    Ids: 0..modulus - 1, for x and y alike. x is uniform; slope and offset are uniform below num_coefficients. y has
-    no label. The first answers cannot be known, so no solver is always right.
+    The label of every x is the y that follows, so the columns before it are the examples to learn the map from. Ids:
+    0..modulus - 1, for x and y alike. x is uniform; slope and offset are uniform below num_coefficients. y has no label. The first
+    answers cannot be known, so no solver is always right.
 
     Args:
-        length: T, at least `2 * num_examples + 1`; more examples come before the last answers.
+        length: T, at least `2 * num_examples + 1`; a longer row gives the last answers more examples.
         modulus: m, 2 or more.
-        num_coefficients: the difficulty: how many slopes and how many offsets there are, 2 to modulus.
+        num_coefficients: the difficulty: the number of slopes and of offsets, 2 to modulus.
         num_examples: pairs at the beginning that are only shown: their x has no label.
     """
 
@@ -38,10 +38,10 @@ class ModularArithmetic(Task):
 
     @property
     def chance(self) -> float:
-        """That of the constant answer 0, the likeliest y.
+        """The accuracy of the constant answer 0, the most likely y.
 
-        With slope w, `w * x` is uniform over the multiples of `g = gcd(w, modulus)`, and y is the r of 0..modulus - 1
-        as often as there are offsets equal to r mod g; no remainder has more of those than 0.
+        With slope w, `w * x` is uniform over the multiples of `g = gcd(w, modulus)`, so the probability that y is r is
+        proportional to the number of offsets equal to r mod g; no remainder has more of them than 0.
         """
         step = np.gcd(np.arange(self.num_coefficients), self.modulus)
         offsets = -(-self.num_coefficients // step)

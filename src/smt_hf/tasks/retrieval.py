@@ -11,15 +11,14 @@ MARKER = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval(SymbolTask):
-    """Among noise symbols stands a 0, and after it the needle; a 0 at the end asks for the needle.
+    """A 0 among noise symbols marks the needle, which follows it; a 0 at the end asks for the needle.
 
-    Ids: 0 the marker and the question, 1..num_symbols the symbols, needle and noise alike. The needle stands in any
-    column from 1 to the last below length / 2, all equally likely. Only the last column has a label. Chance is
-    1 / num_symbols.
+    Ids: 0 the marker and the question, 1..num_symbols the symbols, needle and noise alike. The needle is in any column from 1 to
+    the last below length / 2, all equally likely. Only the last column has a label. Chance is 1 / num_symbols.
 
     Args:
         length: T, 3 or more; the needle is carried over at least half of it.
-        num_symbols: the difficulty: among how many symbols to tell the needle, 2 or more.
+        num_symbols: the difficulty: the number of symbols that the needle is one of, 2 or more.
     """
 
     def validate(self):

@@ -1,4 +1,4 @@
-"""Stack: follow pushes and pops. Tests the tracking of a state that grows and shrinks."""
+"""Stack: follow pushes and pops. Tests whether a model can track a state that grows and shrinks."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ POP = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Stack(SymbolTask):
-    """Every token pushes a symbol or pops one; at a pop the popped symbol is to be named.
+    """Every token pushes a symbol or pops one; the label of a pop is the popped symbol.
 
     Ids: 0 a pop, 1..num_symbols a push of that symbol. A fair coin decides between push and pop; an empty stack is
     always pushed, a full one always popped. Only pops have labels, the first column never. Symbols are uniform, so
@@ -19,8 +19,8 @@ class Stack(SymbolTask):
 
     Args:
         length: T, 2 or more.
-        num_symbols: among how many symbols a push draws, 2 or more.
-        depth: the difficulty: how many symbols the stack holds at most, 1 or more.
+        num_symbols: number of symbols that pushes draw from, 2 or more.
+        depth: the difficulty: the most symbols that the stack holds, 1 or more.
     """
 
     num_symbols: int = 4
@@ -37,7 +37,7 @@ class Stack(SymbolTask):
         rows, labels = np.arange(num_rows), self.unlabelled(num_rows)
         stack = np.zeros((num_rows, min(self.depth, self.length)), dtype=np.int64)
         height = np.zeros(num_rows, dtype=np.int64)
-        for t in range(self.length):  # whether a pop is possible, and of what, depends on all steps before
+        for t in range(self.length):  # whether a pop is possible, and of which symbol, depends on all steps before
             pops = (height == self.depth) | (heads[:, t] & (height > 0))
             height -= pops
             popped = rows[pops]

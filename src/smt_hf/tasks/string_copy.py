@@ -14,16 +14,16 @@ class StringCopy(SymbolTask):
     """A string, blanks for as long as it must be kept, a marker, and blanks while it is written.
 
     Ids: 0 the marker, 1..num_symbols the symbols, num_symbols + 1 the blank. The last string_length columns have
-    labels, the string or its reverse; the first of them is the marker's. Symbols are uniform, so chance is
+    labels, the string or its reverse; the first of them is the marker's column. Symbols are uniform, so chance is
     1 / num_symbols.
 
     Args:
-        length: T, at least twice string_length; what is above that is waiting.
-        string_length: the difficulty: symbols of the string, 1 or more.
-        num_symbols: among how many symbols each is drawn, 2 or more.
+        length: T, at least twice string_length; any more is waiting time.
+        string_length: the difficulty: symbols in the string, 1 or more.
+        num_symbols: number of symbols that each is drawn from, 2 or more.
         reverse: write the last symbol first.
-        feed_back: while the string is written, the input is the symbol that was due one step before instead of a
-            blank, as in the published task.
+        feed_back: while the string is written, the input is the symbol due one step earlier instead of a blank, as
+            in the published task.
     """
 
     string_length: int = 16

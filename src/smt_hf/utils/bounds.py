@@ -1,4 +1,4 @@
-"""Which numbers the options take: the one list for flags, recipes, `--help` and the argument classes."""
+"""The bounds of numeric options: one list for flags, recipes, `--help` and the argument classes."""
 
 import math
 from dataclasses import dataclass, fields, is_dataclass
@@ -13,8 +13,8 @@ class Bounds:
 
     Args:
         low, high: the ends; infinity itself is never inside.
-        open_low, open_high: whether an end is left out.
-        besides: numbers outside the range that have a meaning of their own.
+        open_low, open_high: whether an end is excluded.
+        besides: numbers outside the range that have their own meaning.
     """
 
     low: float = -math.inf
@@ -178,7 +178,7 @@ BOUNDS = {
     "num_stories": SIZE,
 }
 
-# Texts that name something.
+# Options whose values are names.
 NAMES = set(
     "output_dir cache_dir dataset dataset_config eval_dataset eval_split split text_column separator tokenizer model "
     "teacher memory save_memory text_file prompts revision host cell_type task".split()
@@ -186,10 +186,10 @@ NAMES = set(
 
 
 def check_bounds(options) -> None:
-    """Checks every number of an options dataclass, or of a mapping of names to values, that has bounds, and every name.
+    """Checks every bounded number, and every name, in an options dataclass or a mapping of names to values.
 
     Raises:
-        InputError: naming the first number that lies outside, and its bounds; or a name that is empty.
+        InputError: naming the first number out of bounds, with its bounds; or a name that is empty.
     """
     values = options
     if is_dataclass(options):
@@ -202,7 +202,7 @@ def check_bounds(options) -> None:
 
 
 def check_number(name: str, value, bounds: Bounds) -> None:
-    """Checks a number, or each of a list; other values are left to the checks of types.
+    """Checks a number, or each number in a list; other values are left to the type checks.
 
     Raises:
         InputError: naming the value and the bounds.
@@ -216,7 +216,7 @@ def check_number(name: str, value, bounds: Bounds) -> None:
 
 
 def bounds_of(name: str) -> str | None:
-    """The bounds of an option as `--help` shows them; `None` where it has none."""
+    """The bounds of an option as `--help` shows them; `None` if it has none."""
     return str(BOUNDS[name]) if name in BOUNDS else None
 
 

@@ -1,4 +1,4 @@
-"""Docstrings of options classes from what `--help` says of their fields."""
+"""Builds the docstrings of options classes from the `help` texts of their fields."""
 
 import inspect
 import textwrap
@@ -8,9 +8,9 @@ from transformers import TrainingArguments
 
 
 def described(kind: type) -> type:
-    """Gives a dataclass of training arguments an Args section: every field that it adds to `TrainingArguments`, or changes.
+    """Adds an Args section to a dataclass of training arguments: every field that it adds to `TrainingArguments` or changes.
 
-    A class decorator, outside of `dataclass`. The texts are the fields' own `help`, which is thus the only place to write them.
+    A class decorator, to be applied outside of `dataclass`. The texts are the fields' own `help`, so they are written only once.
 
     Raises:
         TypeError: if a field has no `help`.

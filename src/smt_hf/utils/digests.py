@@ -1,4 +1,4 @@
-"""Digests of files and values, to detect damage and to identify contents; they do not resist forgery."""
+"""Digests of files and values, to detect damage and identify contents. They do not resist forgery."""
 
 import hashlib
 import json
@@ -23,5 +23,5 @@ def file_digest(path: Path) -> str:
 
 
 def value_digest(value: object) -> str:
-    """A digest of JSON-ready values, whatever the order of a mapping's names."""
+    """A digest of JSON-ready values, independent of the order of a mapping's names."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -15,5 +15,5 @@ class EpochDataset(torch.utils.data.Dataset):
         return self._epoch.item()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the items of this epoch (0 or more), also in data loader workers that are already running."""
+        """Selects the items of this epoch (0 or more), also in data loader workers that are already running."""
         self._epoch.fill_(epoch)

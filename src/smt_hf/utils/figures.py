@@ -1,7 +1,7 @@
-"""How the pictures look: one colour a method and one marker a cell, in every picture, and a legend that fits.
+"""The style of the pictures: one colour per method and one marker per cell in every picture, and a legend that fits.
 
-The colours are those of Okabe and Ito, and two of Tol's, which readers with any kind of colour vision can tell apart; markers and dashes
-say the same a second time.
+The colours are those of Okabe and Ito and two of Tol's, which readers with any kind of colour vision can tell apart. Markers and dashes
+repeat the distinction.
 """
 
 import re
@@ -41,9 +41,13 @@ CELL_LINES = {
 START_LINES = {
     "teacher": {"label": "teacher", "color": "#000000"},
     "student_cold": {"label": "student, cold start", "color": "#0072B2"},
-    "student_warm": {"label": "student, warm start", "color": "#E69F00", "linestyle": "--"},  # often on the cold one
+    "student_warm": {
+        "label": "student, warm start",
+        "color": "#E69F00",
+        "linestyle": "--",
+    },  # often on top of the cold one
 }
-PAGE_WIDTH = 8.0  # inches: what a page of the docs gives a picture, so that 10 points are 10 points there
+PAGE_WIDTH = 8.0  # inches: the width of a picture on a page of the docs, so that 10 points are 10 points there
 RC = {
     "font.size": 10,
     "axes.titlesize": 10,
@@ -60,9 +64,9 @@ RC = {
 
 
 def line_styles(pairs: list[tuple[str, str]]) -> dict[tuple[str, str], dict]:
-    """By cell and method the label, colour, marker and dashes of its lines, the same in every picture.
+    """The label, colour, marker and dashes of lines by cell and method, the same in every picture.
 
-    Methods that `COLOURS` does not know take spare colours in the order in which they come.
+    Methods that are not in `COLOURS` get spare colours in the order in which they come.
     """
     one_cell = len({cell for cell, _ in pairs}) == 1
     kinds = [re.sub(r"\d+( to \d+)?", "n", method) for _, method in pairs]
@@ -79,7 +83,7 @@ def line_styles(pairs: list[tuple[str, str]]) -> dict[tuple[str, str], dict]:
 
 
 def new_figure(panels: int, columns: int, height: float):
-    """A figure as wide as a page, its panels in rows of `columns`; each row is `height` inches high.
+    """A figure as wide as a page, with panels in rows of `columns`; each row is `height` inches high.
 
     Returns:
         The figure and the axes of its panels.
@@ -97,7 +101,7 @@ def new_figure(panels: int, columns: int, height: float):
 
 
 def legend(figure, axes) -> None:
-    """One for all panels, below them, in as many columns as fit into the figure."""
+    """Adds one legend for all panels, below them, in as many columns as fit into the figure."""
     handles = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -121,7 +125,7 @@ def save(figure, axes, file) -> None:
 
 
 def draw(file: Path, grid: tuple[int, int, float], drawing: Callable) -> Path:
-    """Draws one picture: `drawing(axes)` fills the panels of a figure of so many panels, columns, and inches a row."""
+    """Draws one picture: `drawing(axes)` fills the panels of a figure. `grid` holds its panels, columns, and inches per row."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""One run in one folder at a time."""
+"""Lets only one run at a time use a folder."""
 
 import contextlib
 from pathlib import Path
@@ -12,7 +12,7 @@ _held: dict[str, FileLock] = {}
 
 
 def hold_folder(folder: str | Path) -> None:
-    """Creates a folder and locks other processes out of it until [`release_folders`] or the end of this process.
+    """Creates a folder and keeps other processes out of it until [`release_folders`] or the end of this process.
 
     Raises:
         InputError: if another process holds it.

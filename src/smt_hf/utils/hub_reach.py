@@ -1,4 +1,4 @@
-"""What keeps something from being found on the Hub: noticed early, and told in one line."""
+"""Detects early why something cannot be found on the Hub, and explains it in one line."""
 
 import functools
 from collections.abc import Iterator
@@ -12,20 +12,20 @@ from ..errors import one_line
 
 @functools.cache
 def go_offline_if_unreachable() -> None:
-    """Puts `huggingface_hub` in its offline mode if the Hub does not answer, once a process.
+    """Puts `huggingface_hub` into offline mode if the Hub does not answer. Runs once per process.
 
-    Else it tries every file six times, 24 seconds each, before a name that is misspelt is told, or a cached file used.
+    Otherwise it would try every file six times, 24 seconds each, before reporting a misspelt name or using a cached file.
     """
     if is_offline_mode():
         return
     try:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    except Exception:  # whatever keeps a request from its answer
+    except Exception:  # anything that keeps a request from being answered
         constants.HF_HUB_OFFLINE = True
 
 
 def nowhere(name: str, error: Exception) -> str:
-    """That there is no folder of a name, and, where it may be one of the Hub, why the Hub did not help."""
+    """Says that there is no folder of this name and, if it may be a name on the Hub, why the Hub did not help."""
     missing = f"there is no folder {name[:300]!r} here"
     try:
         validate_repo_id(name)

@@ -1,4 +1,4 @@
-"""Classes of the caller's own, named in a recipe or a flag."""
+"""Imports users' own classes, named in a recipe or a flag."""
 
 import importlib
 import os
@@ -6,13 +6,13 @@ import sys
 
 from ..errors import InputError, one_line
 
-asked_for: list[str] = []  # modules that were imported this way, for processes of one's own to import too
+asked_for: list[str] = []  # modules imported this way, for child processes to import too
 
 
 def load_module(name: str):
     """Imports a module, which may be in the working directory, as with `python -m`.
 
-    Only for names that the user has written: a name that came with a download must not decide what is imported.
+    Only for names that the user has written: a name from a download must not decide what is imported.
 
     Raises:
         InputError: if there is no such module, or it fails.
@@ -30,7 +30,7 @@ def load_module(name: str):
 
 
 def load_object(name: str):
-    """What `"module:Name"` names; raises as [`load_module`] does."""
+    """The object named by `"module:Name"`. Raises the errors of [`load_module`]."""
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise InputError(f"{name!r} is not a class: write 'module:Class'")

@@ -1,4 +1,4 @@
-"""Files that come with the package but are at the top of a checkout: recipes and templates of cards."""
+"""Files that come with the package but are at the top of a checkout: recipes and card templates."""
 
 from pathlib import Path
 

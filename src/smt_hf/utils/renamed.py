@@ -1,4 +1,4 @@
-"""Names of fields that an earlier version had, and what they are called now."""
+"""Field names of earlier versions, and their current names."""
 
 from collections.abc import Iterable
 
@@ -17,12 +17,12 @@ RENAMED = {
 
 
 def hint_for(name: str, known: Iterable[str], prefix: str = "") -> str | None:
-    """What an unknown name should probably have been: its new name, or the nearest known one; `None` if none is near.
+    """A hint at what an unknown name was meant to be: its new name, or the nearest known one; `None` if none is near.
 
     Args:
         name: the unknown name.
-        known: the names that would do.
-        prefix: what stands before names, `--` for flags.
+        known: the valid names.
+        prefix: prefix of the names, such as `--` for flags.
     """
     known = list(known)
     new = RENAMED.get(name)

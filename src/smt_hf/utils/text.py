@@ -1,8 +1,8 @@
-"""Text that is not valid Unicode."""
+"""Handles text that is not valid Unicode."""
 
 
 def readable(text: str) -> str:
-    """A text with U+FFFD for every half of a surrogate pair, which UTF-8 has no bytes for.
+    """Replaces every half of a surrogate pair, which UTF-8 cannot encode, by U+FFFD.
 
     Command lines produce such halves for bytes that are not UTF-8, JavaScript for half of an emoji.
     """

@@ -1,4 +1,4 @@
-"""Values from recipes, checked against the types of the dataclass fields that they are meant for."""
+"""Checks values from recipes against the types of the dataclass fields that they are meant for."""
 
 import difflib
 import json
@@ -22,24 +22,24 @@ WORDS = {
 
 
 def check_types(kind: type, values: dict) -> dict:
-    """The values of a recipe in the types of a dataclass's fields.
+    """Converts a recipe's values to the types of a dataclass's fields.
 
-    A whole number serves as a `float`, a number written as text (YAML takes `1e-3` for text) too, and JSON text of an object
-    as a `dict`. Nothing else is converted.
+    A `float` may be given as a whole number, or as a number in text (YAML reads `1e-3` as text), and a `dict` as the JSON text of
+    an object. Nothing else is converted.
 
     Args:
         kind: the dataclass.
-        values: by field name; names that are not fields are left alone.
+        values: the values by field name; names that are not fields are not changed.
 
     Raises:
-        InputError: naming the first value of another type.
+        InputError: naming the first value of the wrong type.
     """
     hints = typing.get_type_hints(kind)
     return {name: as_type(name, value, hints[name]) if name in hints else value for name, value in values.items()}
 
 
 def as_type(name: str, value, hint):
-    """One value as the type `hint` has it; raises as [`check_types`] does."""
+    """Converts one value to the type `hint`. Raises the errors of [`check_types`]."""
     choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     mapping = dict in map(_plain, choices)
     for choice in choices:
@@ -75,7 +75,7 @@ def _fit(name: str, value, choice) -> tuple[bool, object]:
         return whole, int(value) if whole else None
     if plain is dict and isinstance(value, str):
         value = _json_object(value)
-    if plain is dict and hasattr(value, "to_dict"):  # a mapping that transformers has turned into an object
+    if plain is dict and hasattr(value, "to_dict"):  # transformers has turned the mapping into an object
         return True, value
     if plain is list and isinstance(value, list | tuple):
         items = typing.get_args(choice)
@@ -108,7 +108,7 @@ def _is_enum(choice) -> bool:
 
 
 def is_number_as_text(value) -> bool:
-    """Whether a value is text that reads as a number, such as the 1e-3 of YAML, which lacks a point."""
+    """Whether a value is text that reads as a number, such as YAML's 1e-3, which lacks a point."""
     try:
         return isinstance(value, str) and math.isfinite(float(value))
     except ValueError:
@@ -116,6 +116,6 @@ def is_number_as_text(value) -> bool:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """`did you mean 'temperature'?` for the known name nearest to a wrong one; `None` if none is near."""
+    """A hint such as `did you mean 'temperature'?`, with the nearest known name; `None` if none is near."""
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f"did you mean {near[0]!r}?" if near else None

@@ -4,7 +4,7 @@ import { draw, fetchJson, Student } from "./student.js";
 import { loadTokenizer } from "./tokenizer.js";
 
 const $ = (id) => document.getElementById(id);
-const FRAME = 12; // milliseconds of work between two pictures
+const FRAME = 12; // milliseconds of work between two frames
 const THREE_DIGITS = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
 let student, tokenizer, endings;
@@ -34,7 +34,7 @@ async function load() {
   say("Ready.");
 }
 
-/** An empty page and the student's initial memory, or another one. */
+/** Starts an empty page with the student's initial memory, or with another one. */
 function begin(states = student.initial, count = 0) {
   [memory, numTokens, unread, ended, decode] = [states, count, null, false, tokenizer.decoder([])];
   $("text").replaceChildren(element("span", "hint", count ? restored(count) : "Type a beginning below, or leave it to the student."));
@@ -96,7 +96,7 @@ async function read(token) {
   unread = null;
 }
 
-/** A function to await between tokens: it shows what is new and lets the browser breathe, once a frame. */
+/** A function to await between tokens: once per frame, it shows what is new and lets the browser work. */
 function makePace(picture) {
   let last = performance.now();
   return async () => {

@@ -6,7 +6,7 @@ ort.env.wasm.numThreads = 1; // more would need headers that a plain file server
 ort.env.wasm.wasmPaths = { wasm: new URL("./vendor/ort-wasm-simd-threaded.wasm", import.meta.url).href };
 
 export class Student {
-  /** Loads the student that lies beside this page; `progress(received, total)` is told of its bytes. */
+  /** Loads the student next to this page; calls `progress(received, total)` with bytes. */
   static async load(progress = () => {}) {
     const student = new Student();
     student.manifest = await fetchJson("export.json");
@@ -57,7 +57,7 @@ export class Student {
     return file;
   }
 
-  /** The states and the number of tokens of such a file; throws an Error that says what is wrong with it. */
+  /** The states and the number of tokens in such a file; throws an Error that says what is wrong with it. */
   readMemory(file) {
     const { header, data } = parseSafetensors(file);
     const { states, num_tokens: counts, __metadata__: metadata } = header;
@@ -87,7 +87,7 @@ function parseSafetensors(file) {
   }
 }
 
-// As smt_hf.models.fingerprint_smt_rnn: the relative difference that rounding explains, by precision.
+// As in smt_hf.models.fingerprint_smt_rnn: the relative difference that rounding explains, by precision.
 const TOLERANCES = { float32: 1e-4, float16: 0.005, bfloat16: 0.03, "8-bit": 0.12, "4-bit": 0.2 };
 
 function sameStudent(one, other) {
@@ -114,7 +114,7 @@ function sameStudent(one, other) {
   }
 }
 
-/** A token drawn from logits: the likeliest at temperature 0, else from the most probable ones that make up `topP`. */
+/** Draws a token from logits: the most likely one at temperature 0, otherwise one of the most likely that make up `topP`. */
 export function draw(logits, temperature, topP = 0.95, random = Math.random) {
   let best = 0;
   for (let id = 1; id < logits.length; id++) if (logits[id] > logits[best]) best = id;

@@ -2,7 +2,7 @@
 
 import { fetchJson } from "./student.js";
 
-/** The tokenizer that the student was trained with; throws where this page would encode otherwise than it. */
+/** The tokenizer that the student was trained with; throws if this page would encode differently. */
 export async function loadTokenizer() {
   const { kind, special_ids: special, samples } = await fetchJson("tokenizer_in_browser.json");
   const tokenizer = kind === "byte" ? new ByteTokenizer(new Set(special)) : await LibraryTokenizer.load(new Set(special));
@@ -24,14 +24,14 @@ class ByteTokenizer {
     return [...new TextEncoder().encode(text)];
   }
 
-  /** A function that takes one id after another, those that follow some `ids`, and gives the text that each completes. */
+  /** A function that takes the ids after `ids` one by one, and returns the text that each completes. */
   decoder(ids) {
     const utf8 = new TextDecoder();
     return (id) => (this.special.has(id) || id > 255 ? "" : utf8.decode(Uint8Array.of(id), { stream: true }));
   }
 }
 
-/** Every other tokenizer.json, by Hugging Face's own library. */
+/** Any other tokenizer.json, with Hugging Face's own library. */
 class LibraryTokenizer {
   static async load(special) {
     const { Tokenizer } = await import("./vendor/tokenizers.min.mjs");
@@ -49,7 +49,7 @@ class LibraryTokenizer {
   }
 
   decoder(ids) {
-    // A few tokens before the next one are decoded with it: at the beginning of a text some tokenizers drop a space.
+    // Each token is decoded with a few before it: at the beginning of a text, some tokenizers drop a space.
     const options = { skip_special_tokens: true, clean_up_tokenization_spaces: false };
     let recent = ids.slice(-8);
     let told = recent.length ? this.tokenizer.decode(recent, options) : "";
