@@ -26,7 +26,7 @@ def language_model(name="llama", vocab_size=20, seed=0, dtype=torch.float64, **o
     return model
 
 
-def model_on(backbone, seed=0, student=None, **overrides):
+def model_on(backbone, seed=0, cell_type="transformer", **overrides):
     """A teacher on a language model and its student, begun from it, in the language model's dtype."""
     sizes = {
         "hidden_size": 32,
@@ -38,7 +38,8 @@ def model_on(backbone, seed=0, student=None, **overrides):
         "vocab_size": backbone.config.vocab_size,
     }
     teacher = SmtTeacherConfig(**{**sizes, **overrides}, backbone_config=backbone.config)
-    config = SmtConfig(teacher_config=teacher, student_config=student_config_for(teacher, num_updater_layers=2))
+    student = student_config_for(teacher, num_updater_layers=2, cell_type=cell_type)
+    config = SmtConfig(teacher_config=teacher, student_config=student)
     torch.manual_seed(seed)
     model = SmtForPreTraining(config)
     model.start_from_backbone(backbone)

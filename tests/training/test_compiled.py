@@ -20,6 +20,7 @@ from smt_hf.training import (
     SmtTrainer,
     SmtTrainingArguments,
 )
+from tests.backbones import language_model, model_on
 from tests.conftest import tiny_model
 from tests.training.conftest import COMMON, logged
 
@@ -125,7 +126,7 @@ def images(stories):
     return build_image_cache([(each, None) for each in drawn], SmtImageProcessor((2, 3)), stories / "pixels")
 
 
-def trainer_of(name, data, tmp_path, **more):
+def trainer_of(name, data, tmp_path, joint=None, **more):
     """A trainer whose loss compiles in seconds; images end within what is decoded."""
     kind, own = KINDS[name]
     of_images = data.vocab_size < 256
@@ -136,11 +137,7 @@ def trainer_of(name, data, tmp_path, **more):
         "output_dir": str(tmp_path),
         **more,
     }
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_memory_tokens": 2, "num_encoder_layers": 1, "num_decoder_layers": 1}
-    teacher = SmtTeacherConfig(vocab_size=data.vocab_size, num_attention_heads=2, initializer_range=0.3, **sizes)
-    student = student_config_for(teacher, num_updater_layers=1, cell_type="elman")
-    joint = SmtForPreTraining(SmtConfig(teacher_config=teacher, student_config=student)).double()
+    joint = small_joint(data.vocab_size) if joint is None else joint
     classes = {
         "smt": (SmtTrainer, SmtTrainingArguments, {"model": joint}),
         "dmt": (DmtTrainer, DmtTrainingArguments, {"model": joint.export_student(), "teacher": joint.teacher}),
@@ -152,11 +149,19 @@ def trainer_of(name, data, tmp_path, **more):
     return made(**models, args=args, train_dataset=rows)
 
 
-def steps_of(trainer):
+def small_joint(vocab_size):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_memory_tokens": 2, "num_encoder_layers": 1, "num_decoder_layers": 1}
+    teacher = SmtTeacherConfig(vocab_size=vocab_size, num_attention_heads=2, initializer_range=0.3, **sizes)
+    student = student_config_for(teacher, num_updater_layers=1, cell_type="elman")
+    return SmtForPreTraining(SmtConfig(teacher_config=teacher, student_config=student)).double()
+
+
+def steps_of(trainer, num_steps):
     """The first steps of a training, without learning."""
     trainer.model.train()
     data = trainer.train_dataset
-    for number in range(STEPS):
+    for number in range(num_steps):
         rows = [data[(number * ROWS + row) % len(data)] for row in range(ROWS)]
         trainer.state.global_step = number
         yield trainer.make_step(trainer.data_collator(rows), (0, number))
@@ -176,21 +181,25 @@ def steps_of(trainer):
 )
 def test_a_whole_loss_compiles_and_nothing_again_after_the_warm_up(name, source, text, images, tmp_path):
     """Models, readouts and all terms in one graph: other tokens, positions, sweeps and windows in every step."""
-    trainer = trainer_of(name, {"text": text, "images": images}[source], tmp_path)
+    agree(trainer_of(name, {"text": text, "images": images}[source], tmp_path), STEPS, WARM_UP)
+
+
+def agree(trainer, num_steps, warm_up):
+    """The loss in one graph and eagerly, step by step; the eager one first, for transformers hooks in what records hidden states then."""
     parameters = [each for each in trainer.model.parameters() if each.requires_grad]
 
     def loss(step):
         return trainer.mean_loss(trainer.losses(trainer.model, step)[0])
 
     traced = compiled(loss, dynamic=None)
-    for number, step in enumerate(steps_of(trainer)):
+    for number, step in enumerate(steps_of(trainer, num_steps)):
         carried, trainer.carried = trainer.carried, copy.deepcopy(trainer.carried)
         expected = loss(step)
         trainer.carried = carried
-        with torch._dynamo.config.patch(error_on_recompile=number >= WARM_UP):
+        with torch._dynamo.config.patch(error_on_recompile=number >= warm_up):
             found = traced(step)
             torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
-            if number in (0, WARM_UP, STEPS - 1):
+            if number in (0, warm_up, num_steps - 1):
                 gradients, others = (
                     torch.autograd.grad(each, parameters, allow_unused=True) for each in (found, expected)
                 )
@@ -200,6 +209,15 @@ def test_a_whole_loss_compiles_and_nothing_again_after_the_warm_up(name, source,
                         torch.testing.assert_close(gradient, other, rtol=1e-6, atol=1e-7)
         if trainer.carried is not None:
             trainer.carried.rewind()
+
+
+@pytest.mark.parametrize("name, kind", [("llama", "SMT in segments"), ("qwen3", "DMT, carried")])
+def test_a_loss_with_a_backbone_compiles(name, kind, text, tmp_path):
+    """The language model is in the graph, trained along with SMT's teacher, and its predictions are learned."""
+    backbone = language_model(name, vocab_size=text.vocab_size)
+    joint = model_on(backbone, num_memory_tokens=2, cell_type="elman")
+    more = {"kd_weight": 1.0, "backbone_learning_rate": 1e-3} if kind == "SMT in segments" else {"kd_weight": 1.0}
+    agree(trainer_of(kind, text, tmp_path, joint, **more), num_steps=1, warm_up=1)
 
 
 @pytest.mark.parametrize("name", ["SMT", "DMT, carried"])
