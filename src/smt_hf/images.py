@@ -130,7 +130,7 @@ def image_grid(images: Sequence, columns: int | None = None, scale: int | None =
     Args:
         images: PIL images of one size.
         columns: images per row; about as many as there are rows if `None`.
-        scale: whole factor by which each image is enlarged; if `None`, one that makes it about 56 pixels wide or high.
+        scale: whole factor by which each image is enlarged; if `None`, one that makes its longer side about 56 pixels.
         gap: pixels between images.
 
     Returns:

@@ -112,7 +112,7 @@ def changes(words: Sequence[str]) -> dict:
 
 
 def training(method: str, values: dict) -> tuple:
-    """Makes the options and trainer arguments of a command, as it would on a machine with that hardware."""
+    """The options and trainer arguments that a command would make on a machine with that hardware."""
     without = {
         "output_dir": "unused",
         "report_to": "none",

@@ -53,7 +53,7 @@ class EvaluateOptions(TextOptions):
     class_images: int = field(
         default=0,
         metadata={
-            "help": "For images with classes: read this many as each class in turn, to see whether the student knows theirs."
+            "help": "For images with classes: read this many as each class in turn, to see whether the student knows the right one."
         },
     )
     json: bool = field(default=False, metadata={"help": "Print JSON instead of the table."})

@@ -61,7 +61,7 @@ class TextOptions:
     streaming: bool = field(
         default=False,
         metadata={
-            "help": "Stream the text from the Hub or from files, and never hold all of it; max_steps or max_train_seconds ends a "
+            "help": "Stream the text from the Hub or from files, without holding all of it; max_steps or max_train_seconds ends a "
             "training. Validation text and images are still kept whole, but read while they download."
         },
     )
@@ -259,7 +259,7 @@ class DataOptions(TextOptions):
         default=None,
         metadata={
             "help": "Readers that share a streamed text: a multiple of processes x dataloader_num_workers, which is the default. "
-            "A resumed run needs the same number, on any processes and workers."
+            "A resumed run needs the same number, with any processes and workers."
         },
     )
     shuffle_buffer_size: int = field(

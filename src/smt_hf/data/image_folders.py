@@ -53,7 +53,7 @@ def from_folder(folder: Path, split: str, holdout: int | None) -> ImageSource:
     class_names = sorted({path[-1] for path in parts if path}) or None
     if class_names and not all(parts):
         lone = next(file for file, path in zip(files, parts, strict=True) if not path)
-        raise InputError(f"{str(lone)!r} lies in no folder of a class, as others do: move it into one")
+        raise InputError(f"{str(lone)!r} is in no class folder, but other images are: move it into one")
     numbers, places = {}, []
     for path in parts:  # classes take turns, so that a part of the dataset has all of them
         label = class_names.index(path[-1]) if class_names else None

@@ -23,8 +23,8 @@ def evaluate_on_task(
         batch_size: rows per batch.
 
     Returns:
-        `accuracy` of the labelled steps, `row_accuracy`, the share of rows whose labelled steps are all right, and the mean `loss` of
-        the labelled steps in nats.
+        `accuracy` of the labelled steps; `row_accuracy`, the share of rows whose labelled steps are all right; and `loss`, the mean
+        over the labelled steps in nats.
     """
 
     def logits(input_ids, columns):
