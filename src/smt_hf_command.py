@@ -1,6 +1,6 @@
-"""The command `smt-hf`: what it can do and which version it is, said without importing torch.
+"""The command `smt-hf`: prints its overview and its version without importing torch.
 
-It stands beside the package since importing `smt_hf` loads the models, which takes seconds.
+This module is outside the package because importing `smt_hf` loads the models, which takes seconds.
 """
 
 import difflib
@@ -15,22 +15,22 @@ FIRST = {
     "app": "write with a student in the browser and watch its memory",
 }
 MORE = {
-    "tokenize": "encode a corpus beforehand, on several machines too",
-    "lm": "train the language model that a teacher can be built on",
+    "tokenize": "encode a corpus before training, on one or more machines",
+    "lm": "train a language model to build a teacher on",
     "bptt": "train a student alone by back-propagation through time (BPTT)",
     "finetune": "fine-tune a student by back-propagation through time",
-    "evaluate": "measure loss, bits per byte, loss by position, drift",
-    "compare": "SMT, DMT and BPTT side by side on a synthetic task",
-    "estimate": "memory, FLOPs, time and cost of a training beforehand",
+    "evaluate": "measure loss, bits per byte, loss by position and drift",
+    "compare": "compare SMT, DMT and BPTT on a synthetic task or a dataset",
+    "estimate": "estimate memory, FLOPs, time and cost before you train",
     "serve": "answer OpenAI-style requests over HTTP",
-    "export": "write a student for ONNX Runtime or as a web page",
+    "export": "export a student to ONNX Runtime or to a web page",
     "push": "share a trained model on the Hub",
 }
 COMMANDS = {**FIRST, **MORE}
 
 
 def overview() -> str:
-    """What `smt-hf` alone prints."""
+    """The text that `smt-hf` prints when called without a command."""
     first, more = ("".join(f"  {name:10}{what}\n" for name, what in part.items()) for part in (FIRST, MORE))
     return f"""usage: smt-hf COMMAND [MODEL] [--config FILE.yaml] [--FIELD VALUE ...]
 
@@ -42,16 +42,16 @@ more commands:
 {more}
 smt-hf COMMAND --help   explains a command and lists its options
 smt-hf --version        prints the version
---import MODULE         first imports a module, such as one with your cell
---debug                 shows where an error arose"""
+--import MODULE         imports MODULE first, such as one with your own cell
+--debug                 shows the traceback of an error"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit code: 0; 1 for a training whose loss became no number; 2 for everything else that went wrong, told in one line
-        on standard error; 128 and the signal's number when one ended the command.
+        The exit code: 0 on success; 1 if a training stopped because its loss was not finite; 2 for any other error, reported
+        in one line on standard error; 128 plus the signal's number if a signal ended the command.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help"):

@@ -31,7 +31,7 @@ _TRAINING = (
 
 
 def __getattr__(name: str):
-    """Trainers are imported when they are asked for: who only serves a model does not wait for them."""
+    """Imports the trainers on first use, so that code that only serves a model does not wait for them."""
     if name in _TRAINING:
         from . import training
 

@@ -1,4 +1,4 @@
-"""Drawing images with a student of pixels."""
+"""Drawing images with a student trained on pixels."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from .models import SmtImageProcessor, SmtMemory, SmtRnnCache, SmtRnnForCausalLM
 from .models.image_processing_smt import each_label
 from .utils.bounds import check_bounds
 
-ROUNDED = (1, 8, 16, 32, 64, 128)  # numbers to whose multiples a vocabulary is rounded up, for speed
+ROUNDED = (1, 8, 16, 32, 64, 128)  # a vocabulary may be rounded up to a multiple of these, for speed
 
 
 @torch.no_grad()
@@ -27,26 +27,27 @@ def generate_images(
     seed: int | None = None,
     batch_size: int = 256,
 ) -> list:
-    """Lets a student draw, pixel by pixel, from its initial memory.
+    """Draws images with a student, pixel by pixel, from its initial memory.
 
     Args:
         student: trained on images.
-        processor: the one that it was trained with, saved beside it.
-        num_images: how many to draw.
-        labels: what to draw, for a class-conditional student: one class for all images, or a list, an array or a tensor with
-            one for each; all classes in turn when `None`.
+        processor: the image processor that the student was trained with, saved beside it.
+        num_images: number of images to draw.
+        labels: for a class-conditional student, the classes to draw: one class for all images, or a list, an array or a tensor
+            with one class per image; all classes in turn if `None`.
         complete: an image whose upper rows are given; the student draws the others. All images complete the same one.
-        complete_rows: how many rows are given; half of the height by default.
-        temperature: of the sampling; 0 takes the likeliest level of every pixel.
-        top_p: sample from the likeliest levels with this share of the probability.
-        seed: makes the images reproducible; torch's own state when `None`.
-        batch_size: images at a time.
+        complete_rows: number of rows that are given; half the height by default.
+        temperature: sampling temperature; 0 takes the likeliest level of every pixel.
+        top_p: sample from the likeliest levels that together have this share of the probability.
+        seed: makes the images reproducible; torch's own random state if `None`.
+        batch_size: images to draw at a time.
 
     Returns:
-        Grey PIL images of the processor's size.
+        Greyscale PIL images of the processor's size.
 
     Raises:
-        InputError: for a student of another vocabulary, an unknown label, a number out of range, or what is no image.
+        InputError: for a student with another vocabulary, an unknown label, a number out of range, or a `complete` that is not
+            an image.
     """
     check_processor(student, processor)
     check_bounds({"temperature": temperature, "top_p": top_p, "batch_size": batch_size})
@@ -65,16 +66,16 @@ def generate_images(
 
 
 def draw(student, processor: SmtImageProcessor, prompts: torch.Tensor, **sampling) -> torch.Tensor:
-    """The pixels that follow prompts.
+    """Draws the pixels that follow prompts.
 
     Args:
         student: trained on images.
-        processor: the one that it was trained with.
-        prompts: `(B, P)` ids: the class token where there is one, then the pixels that are given; P may be 0.
+        processor: the image processor that the student was trained with.
+        prompts: `(B, P)` ids: the class token if there is one, then the given pixels; P may be 0.
         sampling: options of `generate()`.
 
     Returns:
-        The ids of all pixels, `(B, H x W)`, those that were given among them.
+        The ids of all pixels, including the given ones, `(B, H x W)`.
     """
     num_new = processor.sequence_length - prompts.shape[1]
     if num_new > 0:
@@ -82,7 +83,7 @@ def draw(student, processor: SmtImageProcessor, prompts: torch.Tensor, **samplin
         if prompts.shape[1] == 0:
             cache = SmtRnnCache(student.model.start_memory(len(prompts)))
             start = {"memory": SmtMemory.from_cache(student, cache)}
-        others = range(processor.num_levels, student.config.vocab_size)  # ids of no pixel
+        others = range(processor.num_levels, student.config.vocab_size)  # ids that are not pixels
         written = student.generate(
             **start, max_new_tokens=num_new, suppress_tokens=list(others) or None, eos_token_id=None, **sampling
         )
@@ -91,7 +92,7 @@ def draw(student, processor: SmtImageProcessor, prompts: torch.Tensor, **samplin
 
 
 def check_processor(student, processor: SmtImageProcessor) -> None:
-    """Checks that a student has the vocabulary of a processor, which may have been rounded up.
+    """Checks that a student has the vocabulary of a processor, possibly rounded up.
 
     Raises:
         InputError: naming both sizes.
@@ -104,7 +105,7 @@ def check_processor(student, processor: SmtImageProcessor) -> None:
 
 
 def _prompts(processor: SmtImageProcessor, num_images: int, labels, complete, complete_rows: int | None) -> np.ndarray:
-    """What the student reads before it draws, `(num_images, P)`."""
+    """The ids that the student reads before it draws, `(num_images, P)`."""
     if num_images < 1:
         raise InputError(f"num_images is {num_images}: give 1 or more")
     if labels is None and processor.num_classes:
@@ -124,19 +125,19 @@ def _prompts(processor: SmtImageProcessor, num_images: int, labels, complete, co
 
 
 def image_grid(images: Sequence, columns: int | None = None, scale: int | None = None, gap: int = 2):
-    """One picture of many.
+    """Arranges images in a grid.
 
     Args:
         images: PIL images of one size.
-        columns: images in a row; about as many as there are rows when `None`.
-        scale: pixels of the picture for one of an image; enough for images of about 56 pixels when `None`.
+        columns: images per row; about as many as there are rows if `None`.
+        scale: whole factor by which each image is enlarged; if `None`, one that makes its longer side about 56 pixels.
         gap: pixels between images.
 
     Returns:
-        A grey PIL image.
+        A greyscale PIL image.
 
     Raises:
-        InputError: if there are no images, or they differ in size.
+        InputError: if there are no images, or if they differ in size.
     """
     from PIL import Image
 

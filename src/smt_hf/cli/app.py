@@ -31,7 +31,7 @@ class AppOptions:
 COMMAND = Command(
     name="app",
     kinds=[AppOptions],
-    description="Write with a trained student in the browser, or draw with one of images, and watch its memory, which never grows.",
+    description="Write with a trained student in the browser, or draw with one trained on images, and watch its memory, which never grows.",
     example="""example:
   smt-hf app runs/demo/dmt
   smt-hf app runs/digits/bptt""",
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
     if place is not None:
         Path(place).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="smt_hf-", dir=place) as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads  # what visitors upload: none of it stays when the app ends
+        os.environ["GRADIO_TEMP_DIR"] = uploads  # for what visitors upload; removed when the app ends
         serve(interface, build(student, processing), options)
 
 
@@ -71,8 +71,8 @@ def serve(interface, app, options: AppOptions) -> None:
         theme=interface.theme(),
         css=interface.CSS + interface.PAD_CSS,
     )
-    # An open page keeps connections: `close` ends its heartbeat, which gradio's own `block_thread` waits for; a text that is
-    # being written is cut off after this many seconds.
+    # An open page keeps its connections: `close` ends its heartbeat, which gradio's own `block_thread` waits for. A text that
+    # is still being written is cut off after this many seconds.
     app.server.config.timeout_graceful_shutdown = 3
     print(f"The app is at {url} (Ctrl+C ends it).", flush=True)
     try:
@@ -85,7 +85,7 @@ def serve(interface, app, options: AppOptions) -> None:
 
 
 def load_interface():
-    """The module of the interface, without gradio's telemetry and its record of what visitors do.
+    """Imports the interface, with gradio's telemetry and its record of what visitors do turned off.
 
     Raises:
         InputError: if gradio is missing.
@@ -98,7 +98,7 @@ def load_interface():
 
 
 def check_address(host: str, port: int) -> None:
-    """Checks that the app can be served there.
+    """Checks that the app can be served at this address.
 
     Raises:
         InputError: naming what is wrong with the host or the port.

@@ -14,19 +14,19 @@ from .run import REQUIRED, train
 
 @dataclass
 class BpttOptions(RunOptions, DataOptions, StudentOptions):
-    """The student, new of these sizes or one to start from, and what to train it on."""
+    """The student to train, a new or a saved one, and the data to train it on."""
 
     model: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id of a student or of an SMT run to start from instead of new weights; the sizes are its own."
+            "help": "Folder or Hub id of a student or of an SMT run to start from instead of new weights; its sizes are kept."
         },
     )
     backbone: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id of a causal language model whose predictions a new student learns too, with kd_weight; its "
-            "tokenizer is the student's."
+            "help": "Folder or Hub id of a causal language model whose predictions the student also learns, with kd_weight; a new "
+            "student uses its tokenizer."
         },
     )
 
@@ -34,8 +34,8 @@ class BpttOptions(RunOptions, DataOptions, StudentOptions):
 COMMAND = Command(
     name="bptt",
     kinds=[BpttOptions, BpttTrainingArguments],
-    description="""Train a student without a teacher, by full or truncated back-propagation through time (BPTT): from new
-weights, or continuing with MODEL. The output folder holds the student, an ordinary causal language model.""",
+    description="""Train a student without a teacher, by full or truncated back-propagation through time (BPTT), from new
+weights or from MODEL. The output folder holds the student, an ordinary causal language model.""",
     example=r"""example:
   smt-hf bptt --config configs/tinystories_cpu/bptt.yaml \
       --dataset stories.txt --output_dir runs/bptt
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> BpttTrainer:
 
 
 def build(options, arguments: BpttTrainingArguments) -> BpttTrainer:
-    """The trainer of a BPTT run, with its student and its data; `options` are those of `bptt` or `finetune`."""
+    """Builds the trainer of a BPTT run, with its student and data; `options` are those of `bptt` or `finetune`."""
     backbone = backbone_for(options)
     student = load_student(options.model) if options.model else None
     tokenizer = processing_for(options)

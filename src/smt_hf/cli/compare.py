@@ -33,20 +33,20 @@ class CompareOptions:
     _argument_group_name = "run"
 
     output_dir: str = field(
-        default="runs/comparison", metadata={"help": "Folder of results, models, tables and plots."}
+        default="runs/comparison", metadata={"help": "Folder for results, models, tables and plots."}
     )
-    num_processes: int = field(default=1, metadata={"help": "Runs at a time, one CPU thread each."})
+    num_processes: int = field(default=1, metadata={"help": "Runs to train at a time, each on one CPU thread."})
     report_only: bool = field(
-        default=False, metadata={"help": "Train nothing; write the tables and plots of the results that exist."}
+        default=False, metadata={"help": "Train nothing; write the tables and plots of the existing results."}
     )
 
 
 COMMAND = Command(
     name="compare",
     kinds=[CompareOptions, Comparison],
-    description="""Train the same student in several ways on a synthetic task, or on a dataset of text or images, over lengths
-or shares of the data, seeds and cells, and lay the results side by side: tables (results.csv, results.md) and plots. A
-comparison that was stopped continues where it was: finished stages are not trained again. The recipe says what is trained; see
+    description="""Train the same student in several ways on a synthetic task, or on a dataset of text or images, with several
+lengths or shares of the data, seeds and cells, and compare the results in tables (results.csv, results.md) and plots. A comparison
+that was stopped continues where it left off: finished stages are not trained again. The recipe says what to train; see
 configs/synthetic/ for tasks and configs/compare/ for datasets.""",
     example=r"""example:
   smt-hf compare configs/synthetic/retrieval.yaml --num_processes 2 \
@@ -103,9 +103,9 @@ def shown(text: str, draw, *arguments) -> str:
 
 
 def train(parts: list[tuple], num_processes: int) -> None:
-    """Trains the parts one after another; each is a function and the arguments of its runs, which are trained side by side.
+    """Trains the parts one after another, and the runs of each part side by side.
 
-    When a run fails, those under way finish and no other starts.
+    A part is a function and the arguments of its runs. When a run fails, the runs under way finish and no new one starts.
     """
     if num_processes == 1:
         quiet_and_single()
@@ -124,19 +124,19 @@ def train(parts: list[tuple], num_processes: int) -> None:
 
 
 def quiet_and_single() -> None:
-    """One thread, since runs side by side would compete for the cores, and no progress bars."""
+    """Uses one thread, since runs side by side would compete for the cores, and hides progress bars."""
     torch.set_num_threads(1)
     disable_progress_bars()
     logging.disable_progress_bar()
 
 
 def start_process() -> None:
-    """Makes a process of runs, which ends with its parent: otherwise a killed comparison would keep training."""
+    """Prepares a process for runs. It ends with its parent: otherwise a killed comparison would keep training."""
     quiet_and_single()
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def end_with_parent() -> None:
-    """Waits for the parent's end, then ends this process."""
+    """Waits until the parent process ends, then ends this one."""
     parent_process().join()
     os._exit(1)

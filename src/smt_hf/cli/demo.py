@@ -45,15 +45,17 @@ The student is in {student}. Continue with:
 class DemoOptions:
     """Where the demo writes, and how long it takes."""
 
-    output_dir: str = field(default="runs/demo", metadata={"help": "Folder of everything that the demo writes."})
+    output_dir: str = field(default="runs/demo", metadata={"help": "Folder for everything that the demo writes."})
     pixels: bool = field(
         default=False, metadata={"help": "Draw handwritten digits instead of writing stories; needs smt-hf[pixels]."}
     )
     smt_seconds: float | None = field(
-        default=None, metadata={"help": "Seconds of SMT; 170 for stories, those of configs/digits for digits."}
+        default=None,
+        metadata={"help": "Seconds of SMT; by default 170 for stories, and as in configs/digits for digits."},
     )
     dmt_seconds: float | None = field(
-        default=None, metadata={"help": "Seconds of DMT; 90 for stories, those of configs/digits for digits."}
+        default=None,
+        metadata={"help": "Seconds of DMT; by default 90 for stories, and as in configs/digits for digits."},
     )
     num_stories: int | None = field(default=None, metadata={"help": "Stories to train on; 20,000 by default."})
     overwrite: bool = field(default=False, metadata={"help": "Start over in an output_dir that is in use."})
@@ -95,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def train_and_measure(folder: Path, train: str, valid: str, seconds: dict[str, float]) -> None:
-    """Trains into `smt` and `dmt` in the folder, for so many seconds each, and evaluates both."""
+    """Trains SMT and DMT into subfolders `smt` and `dmt`, for the given seconds each, and evaluates both."""
     runs = {stage: str(folder / stage) for stage in seconds}
     recipes, cache = packaged_folder("configs") / "demo", ["--cache_dir", str(folder / "cache")]
     for name, command in (("smt", smt), ("dmt", dmt)):
@@ -125,7 +127,7 @@ def tell_stories(run: str) -> None:
 
 @contextlib.contextmanager
 def no_loading_bars():
-    """Leaves the bars of the training alone to be seen, without those of loading and saving a small model."""
+    """Hides the progress bars of loading and saving a small model; those of training stay."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

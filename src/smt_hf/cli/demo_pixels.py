@@ -8,7 +8,7 @@ from ..utils.packaged import packaged_folder
 from . import bptt, dmt, evaluate, smt
 from .generate import GenerateOptions, draw_images
 
-NUM_IMAGES = 300  # to measure; there are no more to validate on
+NUM_IMAGES = 300  # to measure on; there are no more for validation
 COMMANDS = {"smt": smt, "dmt": dmt, "bptt": bptt}
 INTRODUCTION = """1,797 digits of 8 x 8 pixels, written by hand, come with scikit-learn; every sixth is kept for validation. A recurrent
 student will learn to draw such digits pixel by pixel, in {number} stages:
@@ -31,15 +31,15 @@ The student is in {student}. Continue with:
 
 
 def draw_digits(folder: Path, seconds: dict[str, float | None]) -> None:
-    """Trains on digits into a folder, one stage after another, then measures the student and lets it draw.
+    """Trains on digits, one stage after another, then evaluates the student and lets it draw.
 
     Args:
-        folder: of everything that is written.
-        seconds: of a stage, where they are not those of its recipe.
+        folder: where everything is written.
+        seconds: training time of each stage; that of its recipe if `None`.
     """
     recipes = packaged_folder("configs") / "digits"
     stages = [stage for stage in COMMANDS if (recipes / f"{stage}.yaml").is_file()]
-    open_images("digits")  # says what is missing before anything is trained
+    open_images("digits")  # reports what is missing before anything is trained
     print(INTRODUCTION.format(number=len(stages)))
     for number, stage in enumerate(stages, 1):
         print(f"{number}. {stage.upper()}: {GOALS[stage]}.")

@@ -13,7 +13,7 @@ from .run import REQUIRED, train
 
 @dataclass
 class DmtOptions(RunOptions, DataOptions):
-    """Which student to train, against which teacher, on what."""
+    """The student to train, its teacher, and the data to train on."""
 
     _argument_group_name = "arguments"
 
@@ -21,7 +21,7 @@ class DmtOptions(RunOptions, DataOptions):
         default=None, metadata={"help": "Folder or Hub id of an SMT run, or of a student to start from."}
     )
     teacher: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of an SMT run or of a teacher; MODEL's own by default."}
+        default=None, metadata={"help": "Folder or Hub id of an SMT run or of a teacher; by default, MODEL's own."}
     )
 
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> DmtTrainer:
 
 
 def build(options: DmtOptions, arguments: DmtTrainingArguments) -> DmtTrainer:
-    """The trainer of a DMT run, with its models and its data."""
+    """Builds the trainer of a DMT run, with its models and data."""
     student, teacher = load_student(options.model), load_teacher(options.teacher or options.model)
     tokenizer = processing_for(options)
     check_vocabulary(student, tokenizer)

@@ -1,4 +1,4 @@
-"""`smt-hf estimate`: what a training takes, before it is begun."""
+"""`smt-hf estimate`: what a training will need, before you start it."""
 
 import json
 from collections.abc import Sequence
@@ -22,46 +22,47 @@ METHODS = {"smt": smt, "dmt": dmt, "bptt": bptt, "finetune": finetune}
 
 @dataclass
 class EstimateOptions:
-    """Which training, on what."""
+    """The training to estimate, and the hardware to run it on."""
 
-    recipe: str | None = field(default=None, metadata={"help": "Recipe of a training: a YAML file."})
+    recipe: str | None = field(default=None, metadata={"help": "Recipe of the training: a YAML file."})
     method: str | None = field(
         default=None,
-        metadata={"help": f"Command that the recipe is for, {', '.join(METHODS)}; by default the name of its file."},
+        metadata={"help": f"Command that the recipe is for: {', '.join(METHODS)}; by default, the name of its file."},
     )
     model: str | None = field(
         default=None,
         metadata={
-            "help": "Sizes of a model that the recipe does not give: a recipe, or the folder or Hub id of an SMT run. smt.yaml beside "
-            "the recipe by default."
+            "help": "Where to find model sizes that the recipe does not give: a recipe, or the folder or Hub id of an SMT run; by "
+            "default, smt.yaml beside the recipe."
         },
     )
     backbone: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id of the language model that the teacher is built on; the recipe's by default."
+            "help": "Folder or Hub id of the language model that the teacher is built on; by default, the recipe's."
         },
     )
     hardware: str = field(
         default="h100",
-        metadata={"help": f"Device of a process: {', '.join(HARDWARE)}, or cpu for this machine, measured."},
+        metadata={"help": f"Device of each process: {', '.join(HARDWARE)}, or cpu to measure this machine."},
     )
-    processes: int = field(default=1, metadata={"help": "Devices, each with a process of its own."})
-    processes_per_node: int = field(default=8, metadata={"help": "Devices that share a node."})
-    price: float | None = field(default=None, metadata={"help": "Price of one device for an hour, in any currency."})
+    processes: int = field(default=1, metadata={"help": "Number of devices, each with its own process."})
+    processes_per_node: int = field(default=8, metadata={"help": "Number of devices per node."})
+    price: float | None = field(default=None, metadata={"help": "Price of one device per hour, in any currency."})
     set: list[str] = field(
         default_factory=list,
-        metadata={"help": "Fields of the recipe to change, as in hidden_size=2048 max_steps=1000."},
+        metadata={"help": "Fields of the recipe to change, such as hidden_size=2048 max_steps=1000."},
     )
     json: bool = field(default=False, metadata={"help": "Print JSON."})
-    num_threads: int | None = field(default=None, metadata={"help": "CPU threads, for cpu as hardware."})
+    num_threads: int | None = field(default=None, metadata={"help": "CPU threads, if hardware is cpu."})
 
 
 COMMAND = Command(
     name="estimate",
     kinds=[EstimateOptions],
-    description="""Memory, FLOPs, time and cost of a training, before it is begun. A step of the very trainer runs on tensors that have
-shapes and no numbers, whatever its size; a roofline makes time of what it did. Assumptions: docs/scaling.md.""",
+    description="""Estimate the memory, FLOPs, time and cost of a training before you start it. One step of the real trainer runs on
+tensors that have shapes but no data, whatever the size of the model; a roofline model turns its work into time. For the
+assumptions, see docs/scaling.md.""",
     example=r"""example:
   smt-hf estimate configs/tinystories/smt.yaml \
       --hardware h100 --processes 8 --price 3
@@ -96,7 +97,7 @@ def main(argv: Sequence[str]) -> Estimate:
 
 
 def changes(words: Sequence[str]) -> dict:
-    """The fields and values of `--set`.
+    """Parses `--set` into fields and their values.
 
     Raises:
         InputError: for a word that is not of the form field=value.
@@ -111,7 +112,7 @@ def changes(words: Sequence[str]) -> dict:
 
 
 def training(method: str, values: dict) -> tuple:
-    """The options and the trainer's arguments of a command, as it would make them on a machine with that hardware."""
+    """The options and trainer arguments that a command would make on a machine with that hardware."""
     without = {
         "output_dir": "unused",
         "report_to": "none",
@@ -122,16 +123,16 @@ def training(method: str, values: dict) -> tuple:
 
 
 def config_of(method: str, options: EstimateOptions, given, values: dict):
-    """The sizes of the models.
+    """The configuration of the models.
 
     Args:
         method: the command.
-        options: those of the estimate.
-        given: the command's options.
-        values: the fields that they were made of.
+        options: options of the estimate.
+        given: options of the command.
+        values: the fields that `given` was made from.
 
     Raises:
-        InputError: if they are nowhere, or cannot be read.
+        InputError: if no sizes are given, or they cannot be read.
     """
     beside = Path(options.recipe).with_name("smt.yaml")
     continues = method == "bptt" and beside.is_file() and not set(sizes(SmtRnnConfig)) & set(values)
@@ -151,12 +152,12 @@ def config_of(method: str, options: EstimateOptions, given, values: dict):
 
 
 def joint_config(given) -> SmtConfig:
-    """The sizes of teacher and student; the backbone, if there is one, is read from its folder or the Hub."""
+    """The configuration of teacher and student; that of a backbone is read from its folder or the Hub."""
     return given.config(Vocabulary(given), AutoConfig.from_pretrained(given.backbone) if given.backbone else None)
 
 
 class Vocabulary:
-    """The number of tokens, and no more, of what the options name: a vocabulary needs no data and no download."""
+    """Stands in for the tokenizer or image processor that the options name, with its number of tokens only: no data is read."""
 
     pad_token_id = bos_token_id = eos_token_id = None
 
@@ -175,7 +176,7 @@ class Vocabulary:
 
 
 def shown(found: Estimate) -> str:
-    """An estimate as text."""
+    """Formats an estimate as text."""
     lines = [f"{found.method.upper()} on {found.processes} x {found.hardware}"]
 
     def add(name: str, value: str) -> None:

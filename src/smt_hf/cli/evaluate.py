@@ -1,4 +1,4 @@
-"""`smt-hf evaluate`: loss, bits per byte, loss by position, drift; of images loss by row and sample quality."""
+"""`smt-hf evaluate`: loss, bits per byte, loss by position and drift; for images, loss by row and sample quality."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from .parsing import Command, parse
 
 @dataclass
 class EvaluateOptions(TextOptions):
-    """What to measure, on what."""
+    """The student to measure, and the data to measure it on."""
 
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
     teacher: str | None = field(
@@ -32,33 +32,35 @@ class EvaluateOptions(TextOptions):
     context_length: int = field(
         default=128, metadata={"help": "Tokens that the teacher encodes for the warm start, as in training."}
     )
-    rollout_steps: int = field(default=256, metadata={"help": "Steps of the student on its own states."})
-    num_windows: int = field(default=64, metadata={"help": "Windows, or images, to measure, spread evenly over all."})
-    batch_size: int = field(default=16, metadata={"help": "Windows at a time."})
+    rollout_steps: int = field(default=256, metadata={"help": "Steps that the student runs on its own states."})
+    num_windows: int = field(
+        default=64, metadata={"help": "Windows or images to measure on, spread evenly over the data."}
+    )
+    batch_size: int = field(default=16, metadata={"help": "Windows or images per batch."})
     output_dir: str | None = field(
         default=None, metadata={"help": "Folder to write evaluation.json and evaluation.png to."}
     )
     reference_split: str | None = field(
         default=None,
         metadata={
-            "help": "Of images with classes: also judge samples by a classifier trained on this split, usually 'train'."
+            "help": "For images with classes: also judge samples by a classifier trained on this split, usually 'train'."
         },
     )
     reference_dataset: str | None = field(
-        default=None, metadata={"help": "Dataset of the reference_split, if it is another one."}
+        default=None, metadata={"help": "Dataset of the reference_split, if it is not --dataset."}
     )
-    quality_images: int = field(default=500, metadata={"help": "Samples, and real images, to compare."})
+    quality_images: int = field(default=500, metadata={"help": "Number of samples, and of real images, to compare."})
     class_images: int = field(
         default=0,
         metadata={
-            "help": "Of images with classes: so many are read as each class, to see whether the student knows theirs."
+            "help": "For images with classes: read this many as each class in turn, to see whether the student knows the right one."
         },
     )
     json: bool = field(default=False, metadata={"help": "Print JSON instead of the table."})
 
     @property
     def reference(self) -> tuple[str, str] | None:
-        """Images to judge samples by, and their split; `None` if that was not asked for."""
+        """The images to judge samples by, and their split; `None` if neither option was given."""
         if self.reference_split is None and self.reference_dataset is None:
             return None
         return self.reference_dataset or self.dataset, self.reference_split or "train"
@@ -67,7 +69,7 @@ class EvaluateOptions(TextOptions):
         return super().sources(tokenizer) + ([] if self.reference is None else [(*self.reference, "reference_split")])
 
 
-# What a student of images, or of text, has no use for.
+# Options that only apply to text, and options that only apply to images.
 OF_TEXT = ("context_length", "rollout_steps")
 OF_IMAGES = ("reference_split", "reference_dataset", "quality_images", "class_images")
 
@@ -75,8 +77,9 @@ OF_IMAGES = ("reference_split", "reference_dataset", "quality_images", "class_im
 COMMAND = Command(
     name="evaluate",
     kinds=[EvaluateOptions],
-    description="""Measure a student on validation text: from a cold start (its initial memory) and, given the teacher, from a
-teacher-encoded context, by position well past the training length, and how far it drifts from the teacher.""",
+    description="""Measure a student on validation text: its loss by position, well past the training length, from a cold start (its
+initial memory). With a teacher, also measure the loss from a warm start (a context that the teacher encoded), and how far the
+student drifts from the teacher.""",
     example=r"""example:
   smt-hf evaluate runs/dmt --teacher runs/smt --dataset valid.txt \
       --output_dir runs/dmt/evaluation
@@ -139,7 +142,7 @@ def main(argv: Sequence[str]) -> dict:
 
 
 def measure_images(student, processor: SmtImageProcessor, rows: ImageRows, teacher, options: EvaluateOptions) -> dict:
-    """The losses of a student of images, and the quality of its samples where that was asked for."""
+    """Measures the losses of a student trained on images and, if asked for, the quality of its samples."""
     report = evaluate_images(student, processor, rows, teacher, options.num_windows, options.batch_size)
     if options.reference is not None:
         reference = ImageRows(options.tokens_of(*options.reference, processor))
@@ -150,7 +153,7 @@ def measure_images(student, processor: SmtImageProcessor, rows: ImageRows, teach
 
 
 def write_samples(student, processor: SmtImageProcessor, folder: Path) -> None:
-    """Writes a grid of images that the student drew; a class is a column."""
+    """Writes a grid of images that the student draws, with one class per column."""
     folder.mkdir(parents=True, exist_ok=True)
     columns = min(processor.num_classes, 16) or 10
     labels = [number % columns for number in range(6 * columns)] if processor.num_classes else None
@@ -159,7 +162,7 @@ def write_samples(student, processor: SmtImageProcessor, folder: Path) -> None:
 
 
 def write_report(report: dict, folder: str, plot=plot_report) -> None:
-    """Writes `evaluation.json` and, where matplotlib is installed, `evaluation.png`."""
+    """Writes `evaluation.json` and, if matplotlib is installed, `evaluation.png`."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / "evaluation.json").write_text(json.dumps(report) + "\n", encoding="utf-8")
     try:

@@ -1,4 +1,4 @@
-"""`smt-hf export`: a student for ONNX Runtime, or as a web page."""
+"""`smt-hf export`: export a student to ONNX Runtime, or to a web page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,24 +21,24 @@ class ExportOptions:
     """What to export, and how."""
 
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
-    output_dir: str | None = field(default=None, metadata={"help": "Folder to write."})
+    output_dir: str | None = field(default=None, metadata={"help": "Folder to write to."})
     format: Literal["onnx", "web"] = field(
         default="onnx",
-        metadata={"help": "onnx: a folder for ONNX Runtime; web: a static page as well, which runs it."},
+        metadata={"help": "onnx: a folder for ONNX Runtime; web: also a static page that runs it."},
     )
     dtype: Literal["float32", "float16", "int8"] = field(
         default="float32",
-        metadata={"help": "What the weights are stored as; the student computes in float32 in any case."},
+        metadata={"help": "Data type of the stored weights; the student always computes in float32."},
     )
     text_file: str | None = field(
         default=None,
         metadata={
-            "help": "Text to compare student and export on, in the student's language; built-in stories by default."
+            "help": "Text to compare the export with the student on, in the student's language; built-in stories by default."
         },
     )
     max_difference: float | None = field(
         default=None,
-        metadata={"help": "Refuse an export that differs more in a logit; 0.001, 0.1 or 1, by dtype, by default."},
+        metadata={"help": "Refuse an export if a logit differs by more; by default 0.001, 0.1 or 1, by dtype."},
     )
     overwrite: bool = field(default=False, metadata={"help": "Replace an earlier export in output_dir."})
 
@@ -46,8 +46,8 @@ class ExportOptions:
 COMMAND = Command(
     name="export",
     kinds=[ExportOptions],
-    description="""Export a student to run without torch: two ONNX graphs with its initial memory, tokenizer and generation settings;
-as a web page it runs in any browser, from any static host or Space. What was written is compared with the student on a text.""",
+    description="""Export a student so that it runs without torch: two ONNX graphs with its initial memory, tokenizer and generation
+settings. As a web page, it runs in any browser, from any static host or Space. The export is compared with the student on a text.""",
     example=r"""example:
   smt-hf export runs/dmt --output_dir exports/onnx
   smt-hf export runs/dmt --format web --dtype int8 --output_dir exports/page

@@ -1,4 +1,4 @@
-"""`smt-hf finetune`: continue with a student by back-propagation through time."""
+"""`smt-hf finetune`: fine-tune a student by back-propagation through time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from .run import REQUIRED, train
 
 @dataclass
 class FinetuneOptions(RunOptions, DataOptions):
-    """What to fine-tune, on what."""
+    """The student to fine-tune, and the data to train it on."""
 
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
 
@@ -22,7 +22,7 @@ COMMAND = Command(
     name="finetune",
     kinds=[FinetuneOptions, BpttTrainingArguments],
     description="""Fine-tune a student by back-propagation through time (BPTT), over the whole window unless --bptt_horizon
-says otherwise. It is `smt-hf bptt` with a student to start from.""",
+says otherwise. This is `smt-hf bptt` with a student to start from.""",
     example=r"""example:
   smt-hf finetune runs/dmt --config configs/tinystories_cpu/finetune.yaml \
       --dataset my.txt --output_dir runs/finetuned""",

@@ -22,55 +22,60 @@ from .parsing import Command, parse
 
 @dataclass
 class GenerateOptions:
-    """What to write."""
+    """What to write or draw, and how."""
 
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
-    prompt: str = field(default="Once upon a time", metadata={"help": "Text to continue; may be '' after a memory."})
+    prompt: str = field(
+        default="Once upon a time", metadata={"help": "Text to continue; may be '' with --memory or --text_file."}
+    )
     prompts: str | None = field(
         default=None,
-        metadata={"help": "File of prompts to continue together: a line each, or rows of .jsonl."},
+        metadata={"help": "File of prompts to continue together: one per line, or the rows of a .jsonl file."},
     )
-    text_file: str | None = field(default=None, metadata={"help": "File of text to read before the prompt."})
+    text_file: str | None = field(default=None, metadata={"help": "Text file to read before the prompt."})
     memory: str | None = field(
         default=None,
-        metadata={"help": "Memory to start from: a folder or Hub id that --save_memory or SmtMemory wrote."},
+        metadata={"help": "Memory to start from: folder or Hub id of one saved by --save_memory or SmtMemory."},
     )
     save_memory: str | None = field(
         default=None,
-        metadata={"help": "Folder to save the memory to, as it is after --text_file and before the prompt."},
+        metadata={"help": "Folder to save the memory to, after --text_file and before the prompt."},
     )
     max_new_tokens: int = field(default=300, metadata={"help": "Stop after this many tokens."})
-    num_samples: int = field(default=1, metadata={"help": "Continuations of each prompt."})
+    num_samples: int = field(default=1, metadata={"help": "Number of continuations per prompt."})
     temperature: float | None = field(
         default=None,
         metadata={
-            "help": "Sampling temperature; 0 takes the likeliest token. 0.7 for text and 1 for images, in which every stroke begins "
-            "with an unlikely pixel, unless given."
+            "help": "Sampling temperature; 0 takes the likeliest token. By default 0.7 for text and 1 for images, where every stroke "
+            "begins with an unlikely pixel."
         },
     )
     top_p: float | None = field(
         default=None,
         metadata={
-            "help": "Nucleus sampling: the share of probability to draw from. 0.95 by default, and 1 for images."
+            "help": "Nucleus sampling: the share of probability to sample from; by default 0.95 for text and 1 for images."
         },
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
+    seed: int = field(default=0, metadata={"help": "Random seed for sampling."})
     images: int | None = field(
-        default=None, metadata={"help": "Images to draw with a student of images; 64 by default."}
+        default=None, metadata={"help": "Number of images to draw with a student trained on images; 64 by default."}
     )
     label: str | None = field(
         default=None, metadata={"help": "Class to draw, by number or name; all classes in turn by default."}
     )
-    complete: str | None = field(default=None, metadata={"help": "Image whose upper rows are given."})
+    complete: str | None = field(
+        default=None,
+        metadata={"help": "Image to complete: its upper rows are given, and the student draws the others."},
+    )
     complete_rows: int | None = field(
-        default=None, metadata={"help": "Rows that --complete gives; half of the height by default."}
+        default=None, metadata={"help": "Number of rows that --complete gives; half the height by default."}
     )
     output: str | None = field(
-        default=None, metadata={"help": "File of all images that were drawn, side by side; images.png by default."}
+        default=None, metadata={"help": "File for the grid of all drawn images; images.png by default."}
     )
 
 
-# What a student of images, or of text, has no use for.
+# Options that only apply to text, and options that only apply to images.
 OF_TEXT = ("prompt", "prompts", "text_file", "memory", "save_memory", "max_new_tokens", "num_samples")
 OF_IMAGES = ("images", "label", "complete", "complete_rows", "output")
 
@@ -78,7 +83,7 @@ OF_IMAGES = ("images", "label", "complete", "complete_rows", "output")
 COMMAND = Command(
     name="generate",
     kinds=[GenerateOptions],
-    description="Continue a text with a trained student and print it while it is written; or draw, with a student of images.",
+    description="Continue a text with a trained student and print it as it is written, or draw with a student trained on images.",
     example=r"""example:
   smt-hf generate runs/dmt "Once upon a time" --temperature 0.7
   smt-hf generate runs/dmt "The next day" --text_file chapter.txt \
@@ -113,14 +118,14 @@ def main(argv: Sequence[str]) -> None:
 
 
 def with_defaults(options: GenerateOptions, temperature: float, top_p: float) -> GenerateOptions:
-    """The options with these for what was not given."""
+    """The options, with these values where none was given."""
     given = {"temperature": options.temperature, "top_p": options.top_p}
     defaults = {"temperature": temperature, "top_p": top_p}
     return replace(options, **{name: defaults[name] for name, value in given.items() if value is None})
 
 
 def refuse(options: GenerateOptions, names: Sequence[str], kind: str) -> None:
-    """Raises an [`InputError`] for an option that a student of this kind has no use for."""
+    """Raises an [`InputError`] for an option that does not apply to a student of this kind."""
     for name in names:
         if getattr(options, name) != getattr(GenerateOptions, name):
             raise InputError(
@@ -129,7 +134,7 @@ def refuse(options: GenerateOptions, names: Sequence[str], kind: str) -> None:
 
 
 def draw(processor: SmtImageProcessor, options: GenerateOptions) -> None:
-    """Draws images and writes them into one file."""
+    """Draws images and writes them to one file."""
     images = draw_images(processor, options)
     output = Path(options.output or "images.png").expanduser()
     in_turn = processor.num_classes and options.label is None and len(images) % processor.num_classes == 0
@@ -141,7 +146,7 @@ def draw(processor: SmtImageProcessor, options: GenerateOptions) -> None:
 
 
 def draw_images(processor: SmtImageProcessor, options: GenerateOptions) -> list:
-    """The images that the options ask for."""
+    """Draws the images that the options ask for."""
     given = None if options.complete is None else read_image(Path(options.complete).expanduser())
     student, num_images = load_student(options.model).eval(), options.images or 64
     options = with_defaults(options, temperature=1.0, top_p=1.0)
@@ -150,10 +155,10 @@ def draw_images(processor: SmtImageProcessor, options: GenerateOptions) -> list:
 
 
 def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
-    """What the student remembers before the prompt: `options.memory`, then `options.text_file`, read as in training.
+    """The memory before the prompt: that of `options.memory`, after reading `options.text_file` as in training.
 
     Raises:
-        InputError: if there is no such memory or text, or the memory is damaged, another student's, or that of several texts.
+        InputError: if the memory or text does not exist, or the memory is damaged, another student's, or that of several texts.
     """
     memory = None
     try:
@@ -175,9 +180,9 @@ def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:
 
 
 def write(student, tokenizer, prompts: list[str], options: GenerateOptions, memory: SmtMemory | None = None) -> None:
-    """Streams the continuation of a prompt to the terminal; several are written together and printed when all are there.
+    """Streams the continuation of a prompt to the terminal; several are written together and printed when all are done.
 
-    Each prompt draws from the seed on, and its further samples from the seeds after it.
+    The first sample of each prompt uses the seed, further samples the seeds after it.
     """
     options = with_defaults(options, temperature=0.7, top_p=0.95)
     if any(readable(prompt) != prompt for prompt in prompts):
@@ -201,7 +206,7 @@ def write(student, tokenizer, prompts: list[str], options: GenerateOptions, memo
 
 
 def stream(student, tokenizer, prompt: str, options: GenerateOptions, memory: SmtMemory | None) -> None:
-    """Prints one continuation while it is written."""
+    """Prints one continuation as it is written."""
     inputs, sampling = {}, {"do_sample": False}
     if options.temperature > 0:
         sampling = {"do_sample": True, "temperature": options.temperature, "top_p": options.top_p, "top_k": 0}

@@ -1,4 +1,4 @@
-"""What `--help` says of a flag, and how it is laid out."""
+"""What `--help` says about a flag, and how it is laid out."""
 
 import argparse
 import textwrap
@@ -12,7 +12,7 @@ METAVARS = {int: "N", float: "X", string_to_bool: "BOOL"}
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """One spelling of each flag, and paragraphs that fit the terminal; example lines stay as they are."""
+    """Shows one spelling of each flag, and wraps paragraphs to the terminal; example lines stay as they are."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=28)
@@ -49,7 +49,7 @@ def describe(action: argparse.Action, required: bool, positional: bool) -> None:
 
 
 def shown(default) -> str:
-    """A default as one would write it in a recipe or after a flag."""
+    """A default as you would write it in a recipe or after a flag."""
     if default is None or default == []:
         return "none"
     if isinstance(default, Enum):

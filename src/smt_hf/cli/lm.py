@@ -15,34 +15,34 @@ from .run import REQUIRED, train
 
 @dataclass
 class LmSizes(ProcessingOptions):
-    """The sizes of a new language model, and the tokenizer, or what images become."""
+    """The sizes of a new language model, and its tokenizer or image options."""
 
     _argument_group_name = "model"
 
     model_type: str = field(
         default="llama",
-        metadata={"help": "Kind of a new model, as transformers names it, such as llama, qwen3 or gpt2."},
+        metadata={"help": "Model type of a new model in transformers, such as llama, qwen3 or gpt2."},
     )
     hidden_size: int = field(default=256, metadata={"help": "Width of a new model."})
     num_layers: int = field(default=8, metadata={"help": "Layers of a new model."})
     num_attention_heads: int = field(default=8, metadata={"help": "Attention heads of a new model."})
     intermediate_size: int | None = field(
-        default=None, metadata={"help": "Width of its feed-forward layers; four times hidden_size by default."}
+        default=None, metadata={"help": "Width of a new model's feed-forward layers; 4 x hidden_size by default."}
     )
-    initializer_range: float = field(default=0.02, metadata={"help": "Standard deviation of its initial weights."})
+    initializer_range: float = field(default=0.02, metadata={"help": "Standard deviation of a new model's weights."})
     dropout: float = field(
-        default=0.0, metadata={"help": "Dropout of a new model during training, wherever its kind has one."}
+        default=0.0, metadata={"help": "Dropout of a new model during training, wherever its type has dropout."}
     )
 
     def new_model(self, tokenizer, length: int):
-        """A model of these sizes with new weights.
+        """Makes a model of these sizes with new weights.
 
         Args:
-            tokenizer: whose tokens it is for.
-            length: tokens that it will read at once.
+            tokenizer: the tokenizer that the model is for.
+            length: number of tokens that it will read at once.
 
         Raises:
-            InputError: for a kind that transformers does not know, or sizes that cannot work.
+            InputError: for a model type that transformers does not know, or sizes that cannot work.
         """
         if self.hidden_size % (2 * self.num_attention_heads):
             raise InputError(
@@ -66,7 +66,7 @@ class LmSizes(ProcessingOptions):
 
 @dataclass
 class LmOptions(RunOptions, DataOptions, LmSizes):
-    """The language model, new of these sizes or one to continue with, and what to train it on."""
+    """The language model to train, a new or a saved one, and the data to train it on."""
 
     model: str | None = field(
         default=None,
@@ -77,8 +77,8 @@ class LmOptions(RunOptions, DataOptions, LmSizes):
 COMMAND = Command(
     name="lm",
     kinds=[LmOptions, LmTrainingArguments],
-    description="""Train a Transformer language model, on which `smt-hf smt --backbone` builds a teacher. The output folder holds an
-ordinary model of AutoModelForCausalLM.""",
+    description="""Train a Transformer language model for `smt-hf smt --backbone` to build a teacher on. The output folder loads with
+AutoModelForCausalLM.""",
     example=r"""example:
   smt-hf lm --config configs/tinystories_cpu/lm.yaml \
       --dataset stories.txt --output_dir runs/lm
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> LmTrainer:
 
 
 def build(options: LmOptions, arguments: LmTrainingArguments) -> LmTrainer:
-    """The trainer of a language model, with its data."""
+    """Builds the trainer of a language model, with its data."""
     model = load_backbone(options.model) if options.model else None
     tokenizer = processing_for(options)
     if model is None:

@@ -15,10 +15,10 @@ TRAINER_DEBUG = ("underflow_overflow", "tpu_metrics_debug")  # values of the Tra
 
 
 def main(argv: list[str]) -> int:
-    """Runs one command; every way out of it leads through here. See [`smt_hf_command.main`] for the exit codes.
+    """Runs one command, and handles every way in which it can end. See [`smt_hf_command.main`] for the exit codes.
 
     Args:
-        argv: a command that there is, and its words.
+        argv: the name of an existing command, and its arguments.
     """
     command, *argv = argv
     debug, argv = wants_debug(argv)
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
             importlib.import_module(f".{command}", __package__).main(argv)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write has no reader
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads what is left to write
         return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, Interrupted) as end:
         end = end if isinstance(end, Interrupted) else Interrupted()
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 
 def wants_debug(argv: list[str]) -> tuple[bool, list[str]]:
-    """Whether --debug is among the words, and the words without it; the Trainer has a --debug with a value of its own."""
+    """Whether --debug was given, and the words without it; the Trainer's own --debug, which takes a value, stays."""
     following = [*argv[1:], ""]
     places = [
         place
@@ -62,7 +62,7 @@ def wants_debug(argv: list[str]) -> tuple[bool, list[str]]:
 
 
 def import_modules(argv: list[str]) -> list[str]:
-    """Imports what each `--import MODULE` names, such as the module of a cell of the user's own; returns the other words.
+    """Imports the module of each `--import MODULE`, such as one with the user's own cell, and returns the other words.
 
     Raises:
         InputError: if a module cannot be imported.
@@ -77,14 +77,14 @@ def import_modules(argv: list[str]) -> list[str]:
 
 
 def keep_text(*streams) -> None:
-    """Lets streams that are not UTF-8 write every character, as an escape where need be, instead of failing at one."""
+    """Makes streams that are not UTF-8 escape the characters that they cannot write, instead of failing."""
     for stream in streams:
         if hasattr(stream, "reconfigure") and (stream.encoding or "").lower().replace("-", "") != "utf8":
             stream.reconfigure(errors="backslashreplace")
 
 
 def handle_sigterm():
-    """Lets SIGTERM end a command as Ctrl-C does; returns the handler before, `None` outside the main thread."""
+    """Makes SIGTERM end a command as Ctrl-C does; returns the previous handler, or `None` outside the main thread."""
 
     parent = os.getpid()
 

@@ -1,4 +1,4 @@
-"""Options that several commands share: the sizes of a new model, and what a training does with its output folder."""
+"""Options that several commands share: the sizes of a new model, and how a training treats its output folder."""
 
 import inspect
 import re
@@ -13,14 +13,14 @@ from ..errors import InputError, one_line
 from ..models import SmtConfig, SmtForPreTraining, SmtRnnConfig, SmtTeacherConfig
 from ..utils.imports import load_object
 
-# Fields of a configuration that the tokenizer or the training decides.
+# Fields of a configuration that the tokenizer or the training sets.
 DECIDED = set(
     "vocab_size pad_token_id bos_token_id eos_token_id use_cache tie_word_embeddings backbone_config".split()
 )
 
 
 def own_classes(config: type) -> list[type]:
-    """A configuration class and those of ours that it inherits from, the most general first."""
+    """A configuration class and the classes of this package that it inherits from, the most general first."""
     return [each for each in reversed(config.__mro__) if issubclass(each, PreTrainedConfig)][1:]
 
 
@@ -48,7 +48,7 @@ def as_options(config: type, names: list[str]) -> list[tuple]:
 
 
 def argument_texts(kind: type) -> dict[str, str]:
-    """The texts of the Args section of a class's docstring, by the arguments' names."""
+    """The descriptions in the Args section of a class's docstring, by argument name."""
     section = (inspect.getdoc(kind) or "").partition("Args:\n")[2]
     section = re.split(r"\n(?=\S)", section)[0]
     entries = re.findall(r"^ {4}(\w+)(?: \([^)]*\))?:\s*((?:.+|\n {8})*)", section, re.MULTILINE)
@@ -61,12 +61,12 @@ StudentSizes = make_dataclass("StudentSizes", as_options(SmtRnnConfig, sizes(Smt
 
 @dataclass
 class StudentOptions(ProcessingOptions, StudentSizes):
-    """The sizes of a new student: the fields of [`SmtRnnConfig`], and the tokenizer, or what images become."""
+    """The sizes of a new student (the fields of [`SmtRnnConfig`]), and its tokenizer or image options."""
 
     _argument_group_name = "model"
 
     def student_config(self, tokenizer, backbone_config: PreTrainedConfig | None = None) -> SmtRnnConfig:
-        """The configuration of a new student for this tokenizer, or for the vocabulary of a language model with it.
+        """The configuration of a new student for this tokenizer, with the vocabulary size of a language model if one is given.
 
         Raises:
             InputError: if the sizes cannot work.
@@ -75,7 +75,7 @@ class StudentOptions(ProcessingOptions, StudentSizes):
         return self._make(SmtRnnConfig, tokenizer, **more)
 
     def _make(self, config: type, tokenizer, **more):
-        if ":" in self.cell_type:  # a cell of the user's own, which the configuration then finds
+        if ":" in self.cell_type:  # the user's own cell, which the configuration then finds
             load_object(self.cell_type)
         chosen = {name: getattr(self, name) for name in sizes(config) if hasattr(self, name)}
         ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
@@ -85,21 +85,21 @@ class StudentOptions(ProcessingOptions, StudentSizes):
             raise InputError(one_line(error)) from error
 
 
-# The teacher's decoder is the student's readout, and has as many layers.
+# The teacher's decoder is the student's readout, so both have the same number of layers.
 TEACHER_SIZES = [name for name in sizes(SmtTeacherConfig) if name not in {*sizes(SmtRnnConfig), "num_decoder_layers"}]
 TeacherSizes = make_dataclass("TeacherSizes", as_options(SmtTeacherConfig, TEACHER_SIZES), namespace=GROUP)
 
 
 @dataclass
 class ModelOptions(TeacherSizes, StudentOptions):
-    """The sizes of a new teacher and student: those of the student, and the fields of the teacher's own."""
+    """The sizes of a new teacher and student: the student's fields, and those that only the teacher has."""
 
     _argument_group_name = "model"
 
     backbone: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id of a causal language model on which a new teacher is built; its tokenizer is the student's."
+            "help": "Folder or Hub id of a causal language model to build a new teacher on; the student uses its tokenizer."
         },
     )
 
@@ -115,7 +115,7 @@ class ModelOptions(TeacherSizes, StudentOptions):
         return SmtConfig(teacher_config=teacher, student_config=self.student_config(tokenizer, backbone_config))
 
     def new_model(self, tokenizer, language_model: PreTrainedModel | None, seed: int) -> SmtForPreTraining:
-        """A new teacher and student for this tokenizer, begun from a language model if one is given.
+        """Makes a new teacher and student for this tokenizer, starting from a language model if one is given.
 
         Raises:
             InputError: as [`config`] does.
@@ -129,22 +129,22 @@ class ModelOptions(TeacherSizes, StudentOptions):
 
 @dataclass
 class RunOptions:
-    """How a training treats its output folder, and how many threads it has."""
+    """How a training treats its output folder, and how many threads it uses."""
 
     _argument_group_name = "run"
 
     overwrite: bool = field(default=False, metadata={"help": "Start over in an output_dir that holds an earlier run."})
     resume: bool = field(default=False, metadata={"help": "Continue from the last checkpoint in output_dir."})
     num_threads: int | None = field(
-        default=None, metadata={"help": "CPU threads of torch; torch's choice by default."}
+        default=None, metadata={"help": "CPU threads for torch; torch's choice by default."}
     )
 
 
 def processing_for(options):
-    """The tokenizer or image processor of a training's model: saved with it, or a new one for new weights.
+    """The tokenizer or image processor of the model to train: the one saved with it, or a new one for new weights.
 
     Args:
-        options: those of a training command, with `model` and [`DataOptions`]; [`StudentOptions`] too if `model` may be `None`.
+        options: options of a training command, with `model` and [`DataOptions`]; [`StudentOptions`] too if `model` may be `None`.
 
     Raises:
         InputError: if it cannot be loaded, or the options cannot work.
@@ -157,10 +157,10 @@ def processing_for(options):
 
 
 def backbone_for(options) -> PreTrainedModel | None:
-    """The language model that the options of a training name, `None` if they name none.
+    """Loads the language model that the options of a training name; `None` if they name none.
 
     Raises:
-        InputError: if it cannot be loaded, or a new model's options name other tokens than its own, which is told before it is loaded.
+        InputError: if it cannot be loaded, or if a new model's options ask for other tokens than its own (checked before loading).
     """
     if (backbone := getattr(options, "backbone", None)) is None:
         return None

@@ -1,4 +1,4 @@
-"""From a recipe and flags to options dataclasses."""
+"""Parses a recipe and flags into options dataclasses."""
 
 import argparse
 import inspect
@@ -21,7 +21,7 @@ from ..utils.typed import check_types
 from .help_text import HelpFormatter, describe
 from .recipe_file import read_recipe
 
-# The inherited fields that a user meets in --help; the others work too.
+# The inherited fields that --help shows; the others work too.
 SHOWN = set(
     "output_dir max_steps num_train_epochs per_device_train_batch_size per_device_eval_batch_size "
     "gradient_accumulation_steps learning_rate lr_scheduler_type warmup_steps weight_decay max_grad_norm seed bf16 "
@@ -30,10 +30,10 @@ SHOWN = set(
 )
 GROUPS = "arguments options model data comparison method training run".split()  # in the order of --help
 INHERITED = {each.name for each in fields(TrainingArguments)}
-# Fields that may name something on the Hub, and what they may name that is built in.
+# Fields that may name something on the Hub, and the built-in names among their values.
 ON_HUB = {"model", "teacher", "backbone", "tokenizer", "dataset", "eval_dataset"}
 BUILT_IN = {"byte", "digits"}
-# Fields of TrainingArguments that scripts read, and what a command has instead.
+# Fields of TrainingArguments that only scripts read, and what to use instead.
 INSTEAD = {
     "do_train": "the command trains",
     "do_eval": "pass --eval_dataset",
@@ -45,13 +45,13 @@ INSTEAD = {
 
 @dataclass(frozen=True)
 class Command:
-    """What a command is told: the one source of its flags, its recipe's fields and its help.
+    """The definition of a command: the single source of its flags, its recipe's fields and its help.
 
     Args:
         name: the word after `smt-hf`.
-        kinds: options dataclasses, whose fields are flags and fields of recipes; a name may stand in one of them only.
+        kinds: options dataclasses, whose fields are flags and recipe fields; a name may appear in only one of them.
         description: what the command does.
-        example: command lines that work, for the end of `--help`.
+        example: working command lines, for the end of `--help`.
         positionals: fields that may be given without their flags, in this order.
         required: the fields that must be given, and what to pass.
     """
@@ -87,7 +87,7 @@ class OptionsParser(HfArgumentParser):
         )
         config = {
             "metavar": "FILE.yaml",
-            "help": "Recipe to start from; flags override its fields, and --FIELD null takes one back.",
+            "help": "YAML recipe to start from; flags override its fields, and --FIELD null unsets one.",
         }
         if "config" in command.positionals:
             config["metavar"] = "CONFIG"
@@ -114,7 +114,7 @@ class OptionsParser(HfArgumentParser):
         for action in self._actions:
             if action.dest in hidden and issubclass(kind, TrainingArguments):
                 action.help = argparse.SUPPRESS
-            elif isinstance(action, argparse._StoreFalseAction):  # --no_FIELD, which --FIELD false says too
+            elif isinstance(action, argparse._StoreFalseAction):  # --no_FIELD, the same as --FIELD false
                 action.help = argparse.SUPPRESS
             elif action.dest in names:
                 describe(action, action.dest in self.command.required, action.dest in first)
@@ -137,7 +137,7 @@ class OptionsParser(HfArgumentParser):
 
     def _get_values(self, action, arg_strings):
         if arg_strings == ["null"] and type(None) in get_args(self.types.get(action.dest)):
-            return None  # what a recipe says of this field is taken back
+            return None  # unsets what a recipe says about this field
         return super()._get_values(action, arg_strings)
 
     def error(self, message: str):
@@ -155,26 +155,26 @@ class OptionsParser(HfArgumentParser):
 
 
 def parse(command: Command, argv: Sequence[str]) -> tuple:
-    """Parses the words after a command: what it works on, `--config FILE.yaml`, and the flags that override the recipe.
+    """Parses the words after a command: its positional fields, `--config FILE.yaml`, and flags that override the recipe.
 
-    If they name something on the Hub, and it does not answer, the process goes on offline.
+    If they name something on the Hub and the Hub does not answer, the process continues offline.
 
     Args:
         command: the command.
-        argv: the words after it; those after a `--` are no flags.
+        argv: the words after it; those after `--` are not flags.
 
     Returns:
         One instance of each of `command.kinds`.
 
     Raises:
-        InputError: for a recipe that is missing or not a mapping, an unknown field or flag, a value of another type, outside
-            its bounds, or one that cannot work, for a required field that is missing, and for flags of a new model beside `model`.
+        InputError: for a recipe that is missing or not a mapping, an unknown field or flag, a value that has the wrong type, is
+            out of bounds or cannot work, a missing required field, and flags of a new model together with `model`.
     """
     parser = OptionsParser(command)
     words, rest = list(argv), []
     if "--" in words:
         words, rest = words[: words.index("--")], words[words.index("--") + 1 :]
-    for action in parser._actions:  # fields that are not given are left to the dataclasses
+    for action in parser._actions:  # the dataclasses fill in the fields that are not given
         action.required, action.default = False, argparse.SUPPRESS
     namespace, unknown = parser.parse_known_args(words)
     known = {action.dest for action in parser._actions} - {"help", "config"}
@@ -208,7 +208,7 @@ def parse(command: Command, argv: Sequence[str]) -> tuple:
 
 
 def make_all(command: Command, given: dict) -> tuple:
-    """The options of a command from values by name, as in a recipe; what is required may be missing. Raises as [`parse`] does."""
+    """Makes the options of a command from values by name, as in a recipe; required ones may be missing. Raises as [`parse`] does."""
     known = {each.name for kind in command.kinds for each in fields(kind)}
     for name in given:
         if name not in known:
@@ -218,13 +218,13 @@ def make_all(command: Command, given: dict) -> tuple:
 
 
 def names_something_on_the_hub(given: dict) -> bool:
-    """Whether a field names neither something built in nor a file or folder here."""
+    """Whether a field names something that is neither built in nor a local file or folder."""
     named = {name for name in map(given.get, ON_HUB) if isinstance(name, str)} - BUILT_IN
     return not all(os.path.exists(os.path.expanduser(name)) for name in named)
 
 
 def take_positionals(command: Command, words: list[str], given: dict) -> None:
-    """Adds the words that belong to no flag to what is given, as the fields that they stand for.
+    """Adds the words that belong to no flag to `given`, as the positional fields that they stand for.
 
     Raises:
         InputError: if there are more words than such fields, or a field is given twice.
@@ -241,7 +241,7 @@ def take_positionals(command: Command, words: list[str], given: dict) -> None:
 
 
 def refuse_unknown_flags(words: list[str], known: set[str], command: Command) -> None:
-    """Raises an [`InputError`] for the first of the words that looks like a flag."""
+    """Raises an [`InputError`] for the first word that looks like a flag."""
     for word in words:
         if re.match(r"--?[^\W\d]\S*\Z", word):
             name = word.partition("=")[0].lstrip("-").replace("-", "_")
@@ -250,9 +250,9 @@ def refuse_unknown_flags(words: list[str], known: set[str], command: Command) ->
 
 
 def refuse_new_model_flags(parser: OptionsParser, given: dict) -> None:
-    """Raises an [`InputError`] if `model` is given beside flags that say what a new model would be.
+    """Raises an [`InputError`] if `model` is given together with flags that describe a new model.
 
-    A recipe may have such fields: it says how to train either.
+    A recipe may have such fields: it works for new and saved models.
     """
     model = given.get("model")
     if model is None or parser.types["model"] != str | None or "model" not in parser.groups:
@@ -263,7 +263,7 @@ def refuse_new_model_flags(parser: OptionsParser, given: dict) -> None:
 
 
 def make_options(kind: type, given: dict):
-    """An options dataclass of the values that are given for its fields; raises as [`parse`] does."""
+    """Makes an options dataclass from the given values of its fields; raises as [`parse`] does."""
     own = check_types(kind, {each.name: given[each.name] for each in fields(kind) if each.name in given})
     check_bounds(own)
     try:
@@ -274,7 +274,7 @@ def make_options(kind: type, given: dict):
     except InputError:
         raise
     except (ValueError, TypeError, ImportError, StrictDataclassError) as error:
-        # of an enumeration of transformers, which does not say whose value it is
+        # from an enumeration of transformers, which does not say which field has the value
         wrong = re.match(r"(.+) is not a valid \w+, please select one of \[(.*)\]", str(error))
         names = [name for name, value in own.items() if wrong and value == wrong[1]]
         if names:

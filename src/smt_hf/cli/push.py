@@ -24,11 +24,11 @@ class PushOptions:
     )
     private: bool = field(default=False, metadata={"help": "Make a new repository private."})
     token: str | None = field(
-        default=None, metadata={"help": "Token with write access; that of `hf auth login` or $HF_TOKEN by default."}
+        default=None, metadata={"help": "Token with write access; by default, that of `hf auth login` or $HF_TOKEN."}
     )
     license: str | None = field(
         default=None,
-        metadata={"help": "License for the card's metadata, such as apache-2.0; a card of your own is kept."},
+        metadata={"help": "License for the card's metadata, such as apache-2.0; your own card is kept."},
     )
     revision: str = field(default="main", metadata={"help": "Branch to upload to; created if it does not exist."})
     commit_message: str | None = field(default=None, metadata={"help": "Title of the commit."})
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> RepoUrl:
     url = share_folder(
         folder, options.repo_id, options.private, options.token, options.revision, options.commit_message, card
     )
-    if card is not None:  # not before it is on the Hub: a refused push changes nothing
+    if card is not None:  # only after the upload: a refused push changes nothing
         (folder / CARD).write_text(card, encoding="utf-8")
     print(f"{KINDS[kind]} is at {url}\n")
     branch = "" if options.revision == "main" else f', revision="{options.revision}"'

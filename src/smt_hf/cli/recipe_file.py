@@ -11,9 +11,9 @@ MERGE = "tag:yaml.org,2002:merge"
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """YAML with the scalars of YAML 1.2 (`1:30` and `on` are text), in which no name may appear twice.
+    """Loads YAML with the scalars of YAML 1.2 (`1:30` and `on` are text), and refuses a name that appears twice.
 
-    Of YAML 1.1 it keeps merges, `<<: *anchor`: the fields of another mapping, where they are not named anew.
+    It keeps the merges of YAML 1.1: `<<: *anchor` adds the fields of another mapping, except those that are given again.
     """
 
     yaml_implicit_resolvers = {}
@@ -50,7 +50,7 @@ RecipeLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(l
 
 
 def read_recipe(path: str) -> dict:
-    """The mapping in a recipe file.
+    """Reads the mapping in a recipe file.
 
     Raises:
         InputError: if the file is missing, cannot be read, or holds something else.

@@ -1,4 +1,4 @@
-"""What the training commands share: the output folder, the threads, resuming, saving, and stopping at a signal."""
+"""What the training commands share: the output folder, the threads, resuming, saving, and stopping on a signal."""
 
 import json
 import shlex
@@ -19,12 +19,12 @@ from ..utils.renamed import hint_for
 from .options import RunOptions
 from .signals import StopAtSignal
 
-# What every training needs.
+# Fields that every training needs.
 REQUIRED = {
     "dataset": "a text file, a folder of them, or a Hub dataset id",
     "output_dir": "a folder for checkpoints and the trained model",
 }
-# What a run leaves in its output folder, besides numbered checkpoints and a card.
+# Files that a run leaves in its output folder, besides numbered checkpoints and a card.
 LEFT_BY_RUNS = (
     "model*.safetensors",
     "model.safetensors.index.json",
@@ -43,10 +43,10 @@ def train(command: str, options, arguments, starts_from: Sequence[str | None], b
     """Trains, then saves the model, the tokenizer, the state, the metrics, the record and the card in the output folder.
 
     Args:
-        command: its name, for the record.
-        options: the command's own options, [`RunOptions`] among them.
+        command: name of the command, for the record.
+        options: the command's own options, including [`RunOptions`].
         arguments: the trainer's arguments.
-        starts_from: folders or Hub ids of the models that the run starts from; `None` where there is no such model.
+        starts_from: folders or Hub ids of the models that the run starts from; `None` where there is none.
         build: makes the trainer from `options` and `arguments`.
 
     Returns:
@@ -105,15 +105,15 @@ def prepare(options: RunOptions, arguments, stage: TrainingStage) -> None:
         hold_folder(arguments.output_dir)
     if options.resume:
         checkpoint_to_resume(True, arguments.output_dir)
-    if arguments.push_to_hub:  # a refused token should be known before the training, not after it
+    if arguments.push_to_hub:  # to learn of a refused token before the training, not after it
         make_repository(hub_name(arguments), bool(arguments.hub_private_repo), arguments.hub_token)
 
 
 def check_accepted(trainer) -> None:
-    """Checks that the settings that a resumed run may have otherwise are settings of runs.
+    """Checks that every name in `accept_changes` is a setting of the run.
 
     Raises:
-        InputError: naming the first that is none.
+        InputError: naming the first that is not.
     """
     accepted = trainer.args.accept_changes
     known = {*vars(trainer.args), *settings_of(trainer)} if accepted else set()
@@ -124,7 +124,7 @@ def check_accepted(trainer) -> None:
 
 
 def save(trainer, metrics: dict, stage: TrainingStage) -> None:
-    """Saves what a finished training leaves, evaluated once more, and shares it if that was asked for."""
+    """Saves and evaluates the result of a finished training, and pushes it to the Hub if asked to."""
     folder = Path(trainer.args.output_dir)
     trainer.save_model(_internal_call=True)  # shared below, with its card
     trainer.save_state()
@@ -139,7 +139,7 @@ def save(trainer, metrics: dict, stage: TrainingStage) -> None:
 
 
 def remove_earlier_run(folder: Path) -> None:
-    """Removes what an earlier run left in its output folder, which --resume or a reader would take for this run's."""
+    """Removes what an earlier run left in its output folder, so that it is not mistaken for the result of this run."""
     for checkpoint in numbered_checkpoints(folder):
         shutil.rmtree(checkpoint)
     files = [file for pattern in LEFT_BY_RUNS for file in folder.glob(pattern)]
@@ -150,7 +150,7 @@ def remove_earlier_run(folder: Path) -> None:
 
 
 def what_is_kept(trainer) -> str:
-    """What an interrupted training saved, and how to continue."""
+    """Says what an interrupted training saved, and how to continue."""
     kept = numbered_checkpoints(trainer.args.output_dir)
     step = trainer.state.global_step
     if not kept:

@@ -1,4 +1,4 @@
-"""`smt-hf serve`: a student over HTTP."""
+"""`smt-hf serve`: serve a student over HTTP."""
 
 import os
 import secrets
@@ -21,8 +21,8 @@ from ..utils.imports import asked_for, load_module
 from .parsing import Command, parse
 
 PACKAGES = ("fastapi", "prometheus_client", "uvicorn")
-TRAINED_CONTEXT = 256  # tokens, of a teacher whose record says nothing else
-SECRETS = {"api_key": "SMT_HF_API_KEY", "memory_key": "SMT_HF_MEMORY_KEY"}  # command lines can be seen by others
+TRAINED_CONTEXT = 256  # tokens, for a teacher whose record gives no context_length
+SECRETS = {"api_key": "SMT_HF_API_KEY", "memory_key": "SMT_HF_MEMORY_KEY"}  # other users can see command lines
 
 
 @dataclass
@@ -31,55 +31,61 @@ class ServeOptions:
 
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a student or of an SMT run."})
     onnx: str | None = field(
-        default=None, metadata={"help": "Folder that `smt-hf export MODEL` wrote: ONNX Runtime computes the steps."}
+        default=None,
+        metadata={"help": "Folder written by `smt-hf export MODEL`: ONNX Runtime then computes the steps."},
     )
     teacher: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id of the student's SMT run or teacher, which reads prompts for requests with use_teacher=true."
+            "help": "Folder or Hub id of the student's SMT run or teacher, which reads the prompts of requests with use_teacher=true."
         },
     )
     last_tokens: int = field(
         default=32, metadata={"help": "Tokens at the end of such a prompt that the student reads itself."}
     )
     context_length: int | None = field(
-        default=None, metadata={"help": "Tokens that the teacher reads at most; as it was trained by default."}
+        default=None, metadata={"help": "Most tokens that the teacher reads; by default, as in its training."}
     )
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on; 0.0.0.0 lets other machines in."})
     port: int = field(default=8000, metadata={"help": "Port to listen on; 0 takes a free one and prints it."})
     workers: int = field(
-        default=1, metadata={"help": "Processes that answer, each with a student and limits of its own (Linux)."}
+        default=1, metadata={"help": "Processes that answer, each with its own student and limits (Linux only)."}
     )
-    device: str = field(default="auto", metadata={"help": "cpu, cuda, cuda:1 ...; auto: an accelerator if there is."})
+    device: str = field(
+        default="auto", metadata={"help": "cpu, cuda, cuda:1, ...; auto: an accelerator if there is one."}
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
         default="auto", metadata={"help": "Data type of the weights; auto: as they were saved."}
     )
     api_key: str | None = field(
-        default=None, metadata={"help": "Key that clients must send; the environment's SMT_HF_API_KEY by default."}
+        default=None, metadata={"help": "Key that clients must send; $SMT_HF_API_KEY by default."}
     )
     cors_origin: list[str] | None = field(
-        default=None, metadata={"help": "Origins of web pages that may use the server; * lets all."}
+        default=None, metadata={"help": "Origins of web pages that may use the server; * allows all."}
     )
     allowed_host: list[str] | None = field(
-        default=None, metadata={"help": "Names of the server besides localhost, its host name and addresses."}
+        default=None, metadata={"help": "Names of the server, besides localhost, its host name and its addresses."}
     )
-    max_tokens: int = field(default=4096, metadata={"help": "The longest answer that a request may ask for."})
-    max_prompt_tokens: int = field(default=131072, metadata={"help": "The longest prompt."})
-    max_batch_size: int = field(default=256, metadata={"help": "Answers that are written at once."})
-    max_queue_size: int = field(default=1024, metadata={"help": "Requests that wait; further ones get status 429."})
-    max_body_mb: float = field(default=8.0, metadata={"help": "The largest body of a request, in megabytes."})
+    max_tokens: int = field(default=4096, metadata={"help": "Longest answer that a request may ask for, in tokens."})
+    max_prompt_tokens: int = field(default=131072, metadata={"help": "Longest prompt, in tokens."})
+    max_batch_size: int = field(default=256, metadata={"help": "Most answers written at the same time."})
+    max_queue_size: int = field(
+        default=1024, metadata={"help": "Most requests that may wait; further ones get status 429."}
+    )
+    max_body_mb: float = field(default=8.0, metadata={"help": "Largest request body, in megabytes."})
     timeout: float = field(default=600.0, metadata={"help": "Seconds that a request may take."})
     prefix_cache_mb: float = field(
-        default=256.0, metadata={"help": "Memories of known beginnings to keep, in megabytes; 0 keeps none."}
+        default=256.0,
+        metadata={"help": "Megabytes of memories to keep for known beginnings of prompts; 0 keeps none."},
     )
     memory_key: str | None = field(
         default=None,
         metadata={
-            "help": "Secret of servers that hand conversations on to each other; SMT_HF_MEMORY_KEY of the environment by default."
+            "help": "Secret shared by servers that hand conversations over to each other; $SMT_HF_MEMORY_KEY by default."
         },
     )
     log_level: Literal["debug", "info", "warning", "error"] = field(
-        default="info", metadata={"help": "How much is logged; info: a line per request."}
+        default="info", metadata={"help": "How much to log; info: one line per request."}
     )
 
 
@@ -87,8 +93,8 @@ COMMAND = Command(
     name="serve",
     kinds=[ServeOptions],
     description="""Answer OpenAI-style requests with a trained student: /v1/completions, /v1/chat/completions (for a tokenizer
-with a chat template), /v1/models, /health and /metrics. All requests are answered together, a token each at a time; SIGTERM or
-Ctrl-C finishes what runs and stops the server.""",
+with a chat template), /v1/models, /health and /metrics. All requests are answered together, one token each at a time. SIGTERM
+or Ctrl-C finishes the running requests and stops the server.""",
     example=r"""example:
   smt-hf serve runs/dmt --port 8000
   curl http://127.0.0.1:8000/v1/completions \
@@ -115,10 +121,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def serve_together(options: ServeOptions) -> None:
-    """Lets several processes answer on one port, until SIGTERM or SIGINT.
+    """Serves on one port with several processes, until SIGTERM or SIGINT.
 
     Raises:
-        InputError: on systems that do not share out connections; if the port is taken, or a worker cannot start.
+        InputError: on systems that do not distribute connections; if the port is taken, or a worker cannot start.
     """
     if not sys.platform.startswith("linux"):
         raise InputError(
@@ -130,7 +136,7 @@ def serve_together(options: ServeOptions) -> None:
 
     with bind(
         options.host, options.port
-    ) as probe:  # a port that others listen on is refused, also if they would share it
+    ) as probe:  # refuses a port that others listen on, even if they would share it
         port = probe.getsockname()[1]
     with bind(options.host, port, shared=True) as reserved:
         settings = server_options(options)
@@ -142,7 +148,7 @@ def serve_together(options: ServeOptions) -> None:
 
 
 def serve_as_one(options: ServeOptions, settings, modules: Sequence[str], ready: Callable[[], None]) -> None:
-    """What each of several workers does."""
+    """Runs one of several workers."""
     from ..serving.server import serve
 
     for module in modules:
@@ -154,14 +160,14 @@ def serve_as_one(options: ServeOptions, settings, modules: Sequence[str], ready:
 
 
 def load_all(options: ServeOptions):
-    """The student, its tokenizer, what computes its steps, and its teacher: see [`load`], [`onnx_backend`], [`teacher_reader`]."""
+    """Loads the student, its tokenizer, the backend of its steps, and its teacher: see [`load`], [`onnx_backend`], [`teacher_reader`]."""
     student, tokenizer = load(options)
     backend = None if options.onnx is None else onnx_backend(options.onnx, student)
     return student, tokenizer, backend, None if options.teacher is None else teacher_reader(options, student)
 
 
 def teacher_reader(options: ServeOptions, student) -> TeacherReader:
-    """What reads prompts beside the student.
+    """Loads the teacher that reads prompts for the student.
 
     Raises:
         InputError: if there is no teacher, or it is not the student's.
@@ -174,7 +180,7 @@ def teacher_reader(options: ServeOptions, student) -> TeacherReader:
 
 
 def server_options(options: ServeOptions):
-    """The options of the server behind those of the command."""
+    """Turns the options of the command into those of the server."""
     from ..serving.requests import Limits
     from ..serving.server import ServerOptions
 
@@ -194,10 +200,10 @@ def server_options(options: ServeOptions):
 
 
 def onnx_backend(folder: str, student):
-    """The steps of an export, which must be that of the student.
+    """Opens an export of the student, to compute its steps.
 
     Raises:
-        InputError: if onnxruntime is missing, or the folder holds no export or another student's.
+        InputError: if onnxruntime is missing, or if the folder holds no export or that of another student.
     """
     if find_spec("onnxruntime") is None:
         raise InputError("onnx needs onnxruntime: pip install 'smt-hf[onnx]'")
@@ -209,10 +215,10 @@ def onnx_backend(folder: str, student):
 
 
 def bind(host: str, port: int, shared: bool = False) -> socket.socket:
-    """A socket at that address; clients are let in when the model is there. A shared one lets others of this user join in.
+    """Binds a socket to an address; clients are let in once the model is loaded. Processes of this user may join a shared one.
 
     Raises:
-        InputError: if the address is in use, or no address of this machine.
+        InputError: if the address is in use, or is not one of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -233,7 +239,7 @@ def bind(host: str, port: int, shared: bool = False) -> socket.socket:
 
 
 def load(options: ServeOptions):
-    """The student on its device, in evaluation mode, and its tokenizer.
+    """Loads the student onto its device, in evaluation mode, and its tokenizer.
 
     Raises:
         InputError: if the model is not a student, does not fit its tokenizer, or cannot be put on the device.

@@ -1,4 +1,4 @@
-"""Stopping a training at a signal, with a checkpoint of the current step."""
+"""Stopping a training on a signal, with a checkpoint of the current step."""
 
 import os
 import signal
@@ -9,13 +9,13 @@ from transformers.trainer_utils import SaveStrategy
 
 
 class StopAtSignal(TrainerCallback):
-    """While it is entered, SIGINT and SIGTERM let a training finish its step, save a checkpoint and stop.
+    """A context in which SIGINT and SIGTERM let a training finish its step, save a checkpoint and stop.
 
-    A second signal, one in an evaluation, or one to a process of several, which would stop at different steps, ends the
-    training at once with what it has saved.
+    A second signal, or a signal during evaluation, ends the training at once with what it has saved. So does any signal if
+    there are several processes, which would stop at different steps.
 
     Attributes:
-        number: the signal that came, or `None`.
+        number: the signal that was received, or `None`.
     """
 
     def __init__(self, trainer):

@@ -14,13 +14,11 @@ from .run import REQUIRED, train
 
 @dataclass
 class SmtOptions(RunOptions, DataOptions, ModelOptions):
-    """What to train, on what."""
+    """The teacher and student to train, and the data to train them on."""
 
     model: str | None = field(
         default=None,
-        metadata={
-            "help": "Folder or Hub id of an SMT run to start from instead of new weights; the sizes are its own."
-        },
+        metadata={"help": "Folder or Hub id of an SMT run to start from instead of new weights; its sizes are kept."},
     )
 
 
@@ -50,7 +48,7 @@ def main(argv: Sequence[str]) -> SmtTrainer:
 
 
 def build(options: SmtOptions, arguments: SmtTrainingArguments) -> SmtTrainer:
-    """The trainer of an SMT run, with its model and its data."""
+    """Builds the trainer of an SMT run, with its model and data."""
     model = load_joint(options.model) if options.model else None
     language_model = backbone_for(options)
     tokenizer = processing_for(options)

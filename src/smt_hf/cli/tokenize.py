@@ -15,16 +15,16 @@ class TokenizeOptions(TextOptions, ProcessingOptions):
 
     model: str | None = field(
         default=None,
-        metadata={"help": "Folder or Hub id of a model, whose tokenizer or image processor is used instead."},
+        metadata={"help": "Folder or Hub id of a model; its tokenizer or image processor is used instead."},
     )
     num_shards: int | None = field(
-        default=None, metadata={"help": "Parts that the corpus is cut into, one for each of several machines."}
+        default=None, metadata={"help": "Number of shards to cut the corpus into, one per machine."}
     )
     shard_index: int | None = field(
-        default=None, metadata={"help": "The part to encode here, numbered from 0 to num_shards - 1."}
+        default=None, metadata={"help": "The shard to encode here, from 0 to num_shards - 1."}
     )
     merge: bool = field(
-        default=False, metadata={"help": "Make the one cache of all shards, which have to be there, and remove them."}
+        default=False, metadata={"help": "Merge all shards, which must exist, into one cache, and remove them."}
     )
 
     def __post_init__(self):
@@ -44,8 +44,8 @@ class TokenizeOptions(TextOptions, ProcessingOptions):
 COMMAND = Command(
     name="tokenize",
     kinds=[TokenizeOptions],
-    description="""Encode a text, or images, into the token cache that every other command finds when it is given the same data,
-tokenizer and cache_dir. Several machines encode a shard each; the merged cache is to the byte that of one machine.""",
+    description="""Encode text or images into the token cache that every other command finds when it is given the same data, tokenizer
+and cache_dir. Several machines can encode one shard each; the merged cache is byte for byte that of a single machine.""",
     example="""example:
   smt-hf tokenize stories.txt
   smt-hf tokenize corpus/ --num_shards 2 --shard_index 0   # one machine

@@ -20,7 +20,7 @@ from .token_cache import TokenCache, cached_tokens, text_key
 from .tokenizer import load_tokenizer
 from .windows import TokenWindows, check_window_length
 
-# What the options of reading are for, as messages say it.
+# What the options for reading data are for, in the words of messages.
 MEANT_FOR = {
     "split": "data in splits",
     "eval_split": "data in splits",
@@ -41,10 +41,10 @@ MEANT_FOR = {
 
 @dataclass
 class TextOptions:
-    """Where a text comes from, or images where the model is one of images."""
+    """Where to read text from, or images if the model is trained on images."""
 
     _argument_group_name = "data"
-    # Options that a recipe gives, which may be used with other data than it was written for: they count where the data honour them.
+    # Options from a recipe, which may be used with other data than it was written for: they count only where the data honour them.
     of_recipe: ClassVar[frozenset[str]] = frozenset()
 
     dataset: str | None = field(
@@ -61,32 +61,35 @@ class TextOptions:
     streaming: bool = field(
         default=False,
         metadata={
-            "help": "Read the text as it comes, from the Hub or from files, and never hold it whole; max_steps or "
-            "max_train_seconds ends a training. Validation text and images are still kept whole, read while they download."
+            "help": "Stream the text from the Hub or from files, without holding all of it; max_steps or max_train_seconds ends a "
+            "training. Validation text and images are still kept whole, but read while they download."
         },
     )
     max_documents: int | None = field(
-        default=None, metadata={"help": "Read at most this many documents, or images, of the dataset."}
+        default=None, metadata={"help": "Read at most this many documents or images of the dataset."}
     )
     image_column: str | None = field(
-        default=None, metadata={"help": "Column that holds images; the one of that kind by default."}
+        default=None, metadata={"help": "Column that holds the images; by default, the first of type Image."}
     )
     label_column: str | None = field(
-        default=None, metadata={"help": "Column that holds the classes of images; the one of that kind by default."}
+        default=None,
+        metadata={"help": "Column that holds the image classes; by default, the first of type ClassLabel."},
     )
     holdout: int | None = field(
         default=None,
-        metadata={"help": "Of every n images without splits, make one the split 'validation' and the others 'train'."},
+        metadata={
+            "help": "For images without splits: put one of every N into the split 'validation', the others into 'train'."
+        },
     )
     num_proc: int | None = field(
-        default=None, metadata={"help": "Processes that encode a text for its token cache; one a core by default."}
+        default=None, metadata={"help": "Processes that encode text for its token cache; one per core by default."}
     )
     cache_dir: str | None = field(
-        default=None, metadata={"help": "Folder of token caches; $SMT_HF_CACHE or ~/.cache/smt_hf by default."}
+        default=None, metadata={"help": "Folder for token caches; $SMT_HF_CACHE or ~/.cache/smt_hf by default."}
     )
 
     def tokens(self, tokenizer, shard: Shard | None = None) -> TokenCache:
-        """The text of `dataset` as tokens, or its images where the tokenizer is a [`SmtImageProcessor`]; or one shard of them.
+        """The text of `dataset` as tokens, or its images if the tokenizer is an [`SmtImageProcessor`]; all of it or one shard.
 
         Raises:
             InputError: if there is no dataset, or it cannot be read.
@@ -96,7 +99,7 @@ class TextOptions:
         return self._read(self.dataset, tokenizer, shard, split=self.split, max_documents=self.max_documents)
 
     def merged(self, tokenizer, num_shards: int) -> TokenCache:
-        """What [`tokens`] returns, made of shards; raises as [`merge_shards`] does."""
+        """Merges shards into what [`tokens`] returns; raises as [`merge_shards`] does."""
         if isinstance(tokenizer, SmtImageProcessor):
             key = image_key(self.images(), tokenizer, self.max_documents)
         else:
@@ -105,11 +108,11 @@ class TextOptions:
         return merge_shards(key, num_shards, self.cache_dir)
 
     def tokens_of(self, source: str, split: str, tokenizer) -> TokenCache:
-        """As [`tokens`], of another source or split."""
+        """Like [`tokens`], for another source or split."""
         return self._read(source, tokenizer, split=split)
 
     def images(self, source=None, split: str | None = None) -> ImageSource:
-        """The images of `dataset`, or of another source, before they are encoded; raises as [`open_images`] does."""
+        """The images of `dataset` or of another source, not yet encoded; raises as [`open_images`] does."""
         source = source or self.dataset
         options = {
             "split": split or self.split,
@@ -123,24 +126,24 @@ class TextOptions:
         return open_images(source, **{name: value for name, value in options.items() if name in honours})
 
     def sources(self, tokenizer) -> list[tuple[str, str, str]]:
-        """All data that are read: the source, its split, and the option that names the split."""
+        """The data to read: each source, its split, and the option that names the split."""
         return [(self.dataset, self.split, "split")]
 
     def kind_of(self, source: str, split: str, tokenizer) -> SourceKind:
-        """What a source is, read with this tokenizer or [`SmtImageProcessor`]."""
+        """The kind of a source when it is read with this tokenizer or [`SmtImageProcessor`]."""
         if isinstance(tokenizer, SmtImageProcessor):
             return image_kind(source)
         return text_kind(source, split, self.dataset_config)
 
     def check_honoured(self, tokenizer, streams: bool = False) -> None:
-        """Checks that no option of reading was given in vain, but by a recipe: one that none of the data that are read honour.
+        """Checks that the data honour every option for reading them that was given; those of a recipe are not checked.
 
         Args:
-            tokenizer: the model's, or its image processor.
-            streams: whether `dataset` is text that is read as it comes.
+            tokenizer: the model's tokenizer or image processor.
+            streams: whether `dataset` is streamed text.
 
         Raises:
-            InputError: naming all such options, and the data.
+            InputError: naming all options that none of the data honour, and the data.
         """
         sources = self.sources(tokenizer)
         honoured, kinds = set(), {}
@@ -153,7 +156,7 @@ class TextOptions:
         for source, split, split_option in sources:
             kind = kinds[source] = self.kind_of(source, split, tokenizer)
             honoured |= {"dataset_config" if name == "config_name" else name for name in kind.honours - {"split"}}
-            if "split" in kind.honours or split == "train":  # which is what there is where there are no splits
+            if "split" in kind.honours or split == "train":  # data without splits is all "train"
                 honoured.add(split_option)
         ignored = {
             name: getattr(self, name)
@@ -181,7 +184,7 @@ class TextOptions:
         return cached_tokens(source, tokenizer, self.cache_dir, num_proc, shard, **self._reading(), **options)
 
     def _reading(self) -> dict:
-        """How every text is read."""
+        """The options for reading any text."""
         return {
             "config_name": self.dataset_config,
             "text_column": self.text_column,
@@ -192,7 +195,7 @@ class TextOptions:
 
 @dataclass
 class ProcessingOptions:
-    """The tokenizer of a new model, or what images become."""
+    """The tokenizer of a new model, or how it sees images."""
 
     _argument_group_name = "model"
 
@@ -202,21 +205,21 @@ class ProcessingOptions:
     image_size: int | None = field(
         default=None, metadata={"help": "Learn images of this height and width, pixel by pixel, instead of text."}
     )
-    num_levels: int = field(default=8, metadata={"help": "Grey levels of a pixel."})
+    num_levels: int = field(default=8, metadata={"help": "Grey levels per pixel."})
     class_conditional: bool = field(
         default=False,
-        metadata={"help": "Begin every image with the token of its class, so that a class can be drawn."},
+        metadata={"help": "Begin every image with the token of its class, so that you can choose the class to draw."},
     )
 
     def new_processing(self, images: Callable[[], ImageSource]):
-        """The tokenizer, or with `image_size` what makes ids of images.
+        """Makes the tokenizer or, with `image_size`, the image processor.
 
         Args:
-            images: opens them; not called where the model is one of text.
+            images: opens the images; not called for a model of text.
 
         Raises:
-            InputError: as [`load_tokenizer`] and [`processor_for`] do, for options of images without `image_size`, and for a
-                tokenizer beside it.
+            InputError: as [`load_tokenizer`] and [`processor_for`] do, for image options without `image_size`, and for a
+                tokenizer together with it.
         """
         if self.image_size is not None:
             if self.tokenizer != ProcessingOptions.tokenizer:
@@ -232,44 +235,44 @@ class ProcessingOptions:
         return load_tokenizer(self.tokenizer)
 
     def of_images(self) -> list[str]:
-        """The options of images that are given, with their values."""
+        """The image options that were given, with their values."""
         of_images = (each for each in fields(ProcessingOptions) if each.name != "tokenizer")
         return [f"{each.name}={value}" for each in of_images if (value := getattr(self, each.name)) != each.default]
 
 
 @dataclass
 class DataOptions(TextOptions):
-    """What a training reads, and what it is evaluated on."""
+    """The data to train on, and the data to evaluate on."""
 
     _argument_group_name = "data"
 
     eval_dataset: str | None = field(
         default=None,
-        metadata={"help": "Validation text; with eval_split alone, that split of the dataset."},
+        metadata={"help": "Validation text or images; with only eval_split, that split of the dataset."},
     )
-    eval_split: str | None = field(default=None, metadata={"help": "Split of the validation text."})
+    eval_split: str | None = field(default=None, metadata={"help": "Split of the validation data."})
     num_eval_windows: int = field(
-        default=64, metadata={"help": "Windows of every evaluation during training, spread evenly over the text."}
+        default=64, metadata={"help": "Windows in each evaluation during training, spread evenly over the data."}
     )
 
     num_readers: int | None = field(
         default=None,
         metadata={
-            "help": "Readers that a streamed text is shared out to, a multiple of the processes times their "
-            "dataloader_num_workers, which is the default. A run goes on with as many, whatever runs them."
+            "help": "Readers that share a streamed text: a multiple of processes x dataloader_num_workers, which is the default. "
+            "A resumed run needs the same number, with any processes and workers."
         },
     )
     shuffle_buffer_size: int = field(
         default=1024,
         metadata={
-            "help": "Windows of a streamed text that each reader shuffles, or with carry_memory documents; 1: none."
+            "help": "Windows of a streamed text that each reader shuffles (documents with carry_memory); 1: no shuffling."
         },
     )
 
     def validation(self, tokenizer) -> tuple[str, str, str] | None:
-        """The validation data as one of [`sources`], or `None` if there are none.
+        """The validation data as one of [`sources`], or `None` if there is none.
 
-        Training data without splits, such as a single file, have none: `eval_split` alone would measure on the training text.
+        `eval_split` alone does not count for data without splits, such as a single file: it would select the training text.
         """
         if self.eval_dataset is None:
             if self.eval_split is None:
@@ -284,23 +287,23 @@ class DataOptions(TextOptions):
         return super().sources(tokenizer) + ([] if validation is None else [validation])
 
     def eval_tokens(self, tokenizer) -> TokenCache | None:
-        """The validation text as tokens, or `None` if there is none, see [`validation`]."""
+        """The validation data as tokens, or `None` if there is none; see [`validation`]."""
         validation = self.validation(tokenizer)
         return None if validation is None else self.tokens_of(*validation[:2], tokenizer)
 
     def datasets(self, tokenizer, window_length: int, arguments) -> dict:
-        """The `train_dataset` and `eval_dataset` of a trainer; the latter is `None` without validation text.
+        """The `train_dataset` and `eval_dataset` of a trainer; the latter is `None` without validation data.
 
-        Whole images are rows where the context is as long as they are; with a shorter one they are read in windows, as text is.
+        If the context is as long as an image, every image is a row; otherwise images are read in windows, as text is.
 
         Args:
-            tokenizer: the model's, or its image processor.
+            tokenizer: the model's tokenizer or image processor.
             window_length: tokens of a window.
-            arguments: the trainer's, for its seeds and its evaluation strategy.
+            arguments: the trainer's arguments, for its seeds and its evaluation strategy.
 
         Raises:
-            InputError: if the text is missing or too short, evaluations were asked for without validation text, or options were given
-                that the data do not honour.
+            InputError: if the text is missing or too short, if evaluations were asked for without validation text, or if the data do
+                not honour an option.
         """
         streams = self.streaming and not isinstance(tokenizer, SmtImageProcessor)
         self.check_honoured(tokenizer, streams)
@@ -326,7 +329,7 @@ class DataOptions(TextOptions):
         return datasets
 
     def stream(self, tokenizer, window_length: int, arguments) -> TextStream:
-        """The text of `dataset` to be read as it comes.
+        """The text of `dataset` as a stream.
 
         Raises:
             InputError: if there is none, it cannot be read, or the training would have no end.
@@ -352,7 +355,7 @@ class DataOptions(TextOptions):
 
 
 def training_rows(cache: TokenCache, tokenizer, arguments) -> ImageRows | TokenWindows:
-    """The rows that a trainer takes from a corpus: images where the context is as long as they are, windows otherwise.
+    """The rows that a trainer takes from a corpus: images if the context is as long as they are, windows otherwise.
 
     Raises:
         InputError: if the corpus is shorter than one window.

@@ -1,4 +1,4 @@
-"""Where the token cache of a corpus lies: a name that changes with everything that the cache depends on."""
+"""Where the token cache of a corpus is stored: its name changes with everything that the cache depends on."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from .shards import Shard
 
 @dataclass(frozen=True)
 class CacheKey:
-    """What a token cache holds, and so where it lies.
+    """What a token cache holds, and therefore where it is stored.
 
     Attributes:
         source: the name of the corpus.
@@ -25,7 +25,7 @@ class CacheKey:
 
     @property
     def stem(self) -> str:
-        """What the folder's name begins with."""
+        """The beginning of the folder's name."""
         return re.sub(r"[^\w.]+", "_", self.source)[-40:].lstrip(".")
 
     def path(self, cache_dir: str | os.PathLike | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""From rows of tokens to batches, without a pad token: `document_ids` say what is padding."""
+"""From rows of tokens to batches, without a pad token: `attention_mask` and `documents` say what is padding."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -20,17 +20,17 @@ PADDING = {
 
 
 def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
-    """Return a batch of rows; the data collator of the trainers.
+    """Collates rows into a batch; the data collator of the trainers.
 
-    Rows of different lengths are padded on the right, and get an `attention_mask` that says so if they have none.
+    Rows of different lengths are padded on the right, and get an `attention_mask` if they have none.
 
     Args:
-        rows: each with the same columns: lists, arrays or tensors of numbers. Those with one item a token, `(T,)`, are
+        rows: rows with the same columns: lists, arrays or tensors of numbers. Columns with one item per token, `(T,)`, are
             `input_ids`, `attention_mask`, `documents`, `labels`, `shift_labels`, `position_ids` and
-            `token_type_ids`; others have one shape in all rows.
+            `token_type_ids`; others have the same shape in all rows.
 
     Returns:
-        The columns, `(B, T)` for those with one item a token; these are int64.
+        The columns; those with one item per token are int64 `(B, T)`.
 
     Raises:
         InputError: for rows without `input_ids`, and for columns that differ between rows, hold anything but numbers, or do not
@@ -71,10 +71,10 @@ def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
 
 
 def check_token_ids(names: Iterable[str]) -> None:
-    """Checks that there are token ids among the columns of the data.
+    """Checks that the data have a column of token ids.
 
     Raises:
-        InputError: naming the columns that are there.
+        InputError: naming the existing columns.
     """
     if "input_ids" not in names:
         raise InputError(
@@ -84,7 +84,7 @@ def check_token_ids(names: Iterable[str]) -> None:
 
 
 def check_whole_numbers(columns: Mapping) -> None:
-    """Checks that a batch, of whatever data collator, has token ids, and whole numbers wherever there is one for each token.
+    """Checks that a batch from any data collator has token ids, and whole numbers in the columns that have one per token.
 
     Raises:
         InputError: naming the column.
@@ -104,7 +104,7 @@ def check_whole_numbers(columns: Mapping) -> None:
 
 
 def check_vocabulary(columns: Mapping, vocab_size: int) -> None:
-    """Checks that every token id of a batch has an embedding, and every label that is read a logit.
+    """Checks that every token id in a batch has an embedding, and that every label that counts has a logit.
 
     Raises:
         InputError: naming the id.
@@ -127,14 +127,14 @@ def check_vocabulary(columns: Mapping, vocab_size: int) -> None:
 
 
 class CheckedCollator:
-    """A data collator whose batches are checked where they are made, on the host: later a device would be waited for.
+    """A data collator that checks its batches on the host, where they are made: later, a check would wait for the device.
 
     Args:
-        collator: of the batches.
-        vocab_size: ids that the model has.
+        collator: makes the batches.
+        vocab_size: number of ids that the model has.
 
     Raises:
-        InputError: by a call, for a batch that a training cannot read.
+        InputError: when called, for a batch that a training cannot read.
     """
 
     def __init__(self, collator: Callable, vocab_size: int):
@@ -155,7 +155,7 @@ def _tensor(value, name: str) -> torch.Tensor:
             f"column {name!r} holds {type(value).__name__}, which is not a tensor of numbers ({one_line(error)[:100]}): "
             "remove the column"
         ) from error
-    whole = not value.is_floating_point() or value.numel() == 0  # an empty list has the type of no integer
+    whole = not value.is_floating_point() or value.numel() == 0  # an empty list becomes a float tensor
     return value.long() if name in PADDING and whole else value
 
 

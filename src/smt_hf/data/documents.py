@@ -16,7 +16,7 @@ from .shards import Shard
 SPLITS = (datasets.DatasetDict, datasets.IterableDatasetDict)
 DATASETS = (datasets.Dataset, datasets.IterableDataset)
 SEPARATOR = "<|endoftext|>"
-SAVED_SPLITS = "dataset_dict.json"  # what `save_to_disk` writes of several splits
+SAVED_SPLITS = "dataset_dict.json"  # what `save_to_disk` writes for several splits
 SAVES = (SAVED_SPLITS,), ("state.json", "dataset_info.json")
 
 
@@ -34,7 +34,7 @@ def iter_documents(
     """Return an iterator over the documents of a corpus, in order, without holding the corpus in memory.
 
     Newlines at either end of a document are stripped, and empty and null documents are dropped; everything else is read
-    as it is, or refused. Only a `.json` file that is not JSON lines is held in memory.
+    as it is or refused. Only a `.json` file that is not JSON lines is held in memory.
 
     Args:
         source: one of
@@ -44,18 +44,18 @@ def iter_documents(
             - the id of a Hub dataset;
             - a `Dataset`, an `IterableDataset`, or a dictionary of them by split.
         split: the split of a folder, a Hub dataset or a dictionary; a file or a `Dataset` is read whole.
-        text_column: the column that holds the text (all but `.txt`), the only one that is looked at.
+        text_column: the column that holds the text (all but `.txt`), the only one that is read.
         config_name: the configuration of a folder or Hub dataset that has several.
         streaming: read a Hub dataset while it downloads instead of downloading it first.
         separator: the text between the documents of a `.txt` file; a file without it is one document.
         max_documents: stop after this many documents.
-        shard: read this part alone; the parts one after another are the whole. Where there are as many files, or rows of
-            a `Dataset`, as shards, and no `max_documents`, whole files or rows are dealt out, and the others are not read.
-            Otherwise the documents are counted first, and read again up to the end of the part.
+        shard: read only this part; the parts one after another are the whole corpus. If there are at least as many files, or
+            rows of a `Dataset`, as shards, and no `max_documents`, a part is made of whole files or rows, and the others are
+            not read. Otherwise the documents are counted first, then read again up to the end of the part.
 
     Raises:
         InputError: at the call, for a source, split or column that does not exist, a Hub that cannot be reached, and
-            a source without documents, or with fewer than shards; on iteration, for contents that cannot be read, naming
+            a source without documents, or with fewer documents than shards; on iteration, for contents that cannot be read, naming
             the file and the row.
     """
     if not separator:
@@ -82,13 +82,12 @@ def iter_documents(
 
 
 def _num_pieces(found: list[Path] | datasets.Dataset | datasets.IterableDataset) -> int:
-    """The files or rows of a source that can be read without the others."""
+    """The number of files or rows of a source that can be read without the others."""
     return found.num_shards if isinstance(found, datasets.IterableDataset) else len(found)
 
 
 def iter_text_file(path: str | os.PathLike, *, text_column: str = "text", separator: str = SEPARATOR) -> Iterator[str]:
-    """Return an iterator over the documents of one file, read as [`iter_documents`] reads it; whatever its name, it may
-    be text.
+    """Return an iterator over the documents of one file, read as in [`iter_documents`]; a file of any other name is text.
 
     Raises:
         InputError: at the call, for a file that does not exist or contains no documents; on iteration, for contents that
@@ -110,7 +109,7 @@ def _texts(
 
 
 def _documents(texts: Iterable[str | None], source) -> Iterator[str]:
-    """The documents that texts are; the first is read at the call, so that there is one."""
+    """The documents among texts; the first is read at the call, to make sure that there is one."""
     documents = _without_empty(texts)
     first = next(documents, None)
     if first is None:
@@ -119,12 +118,12 @@ def _documents(texts: Iterable[str | None], source) -> Iterator[str]:
 
 
 def _without_empty(texts: Iterable[str | None]) -> Iterator[str]:
-    """The texts without newlines at either end, empty and null ones left out."""
+    """The texts without newlines at either end; empty and null ones are dropped."""
     return filter(None, (text.strip("\r\n") for text in texts if text))
 
 
 def find_source(source, split: str, config_name: str | None) -> list[Path] | datasets.Dataset | str:
-    """What a source is: the files to read, in order, a dataset, or the id of one on the Hub.
+    """What a source stands for: the files to read, in order, a dataset, or the id of one on the Hub.
 
     Raises:
         InputError: as `iter_documents` does at the call.
@@ -163,19 +162,19 @@ def _is_path(name: str) -> bool:
 
 
 def describe(source) -> str:
-    """A source as errors name it: its name in quotes, or its type."""
+    """How error messages name a source: its name in quotes, or its type."""
     return repr(str(source)) if isinstance(source, (str, os.PathLike)) else f"the given {type(source).__name__}"
 
 
 def split_of(splits: dict, split: str, source):
-    """One of several splits; raises as [`iter_documents`] does for one that is not there."""
+    """One of several splits; raises as [`iter_documents`] does for one that does not exist."""
     if split not in splits:
         raise InputError(f"{describe(source)} has no split {split!r}: choose one of {', '.join(map(str, splits))}")
     return splits[split]
 
 
 def load_dataset(source, load, *arguments, **options):
-    """What a function of `datasets` returns, with its errors, of any type, in one line."""
+    """Calls a function of `datasets`, and turns an error of any type into an [`InputError`] of one line."""
     try:
         return load(*arguments, **options)
     except Exception as error:

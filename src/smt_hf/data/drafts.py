@@ -27,7 +27,7 @@ def draft_folder(path: Path) -> Iterator[Path]:
 
 
 def publish(draft: Path, path: Path) -> None:
-    """Puts a draft at `path`, in place of the folder that may be there."""
+    """Moves a draft to `path`, in place of any folder that is there."""
     while True:
         try:
             draft.rename(path)

@@ -43,12 +43,12 @@ def encode_documents(
 def encoded_chunks(
     chunks: Iterable[Sequence[str]], tokenizer: PreTrainedTokenizerBase, num_proc: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """What [`encode_documents`] makes of each of some lists of documents, in their order.
+    """Encodes lists of documents one by one, in order, as [`encode_documents`] does.
 
     Args:
         chunks: the lists; `2 * num_proc` of them are held at a time.
         tokenizer: one with an eos token.
-        num_proc: processes; 1 encodes in this one, as do a single chunk and the byte tokenizer.
+        num_proc: number of processes. This one encodes if it is 1, if there is a single chunk, and for the byte tokenizer.
     """
     chunks = iter(chunks)
     first = list(itertools.islice(chunks, 2))
@@ -80,7 +80,7 @@ def _encode_with_kept(documents: Sequence[str]) -> tuple[np.ndarray, np.ndarray,
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

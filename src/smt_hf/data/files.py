@@ -68,9 +68,9 @@ def file_texts(
 
     Args:
         path: the file. A byte order mark at its beginning is skipped; line breaks are kept as they are.
-        text_column: the column with the text, the only one that is looked at (all formats but `.txt`).
+        text_column: the column with the text, the only one that is read (all formats but `.txt`).
         separator: the text between the documents of a `.txt` file.
-        default: the format of a file whose name does not tell; `None` refuses such a file.
+        default: the format of a file whose name does not tell it; `None` refuses such a file.
 
     Raises:
         InputError: on iteration, naming the file and the line or row: for a name of no known format, contents that
@@ -160,7 +160,7 @@ _blank = re.compile(r"[ \t\r\n]*")
 
 
 def _json_rows(file: io.TextIOBase) -> Iterator[tuple[str, object]]:
-    """The values of JSON lines, read a line at a time; those of an array, or over several lines, are read whole."""
+    """The values of JSON lines, read line by line; an array, or values that span several lines, are read whole."""
     number, first = 1, file.read(1)
     while first.isspace():
         number += first == "\n"
@@ -193,7 +193,7 @@ def _goes_on(line: str) -> bool:
 
 
 def _values(text: str, place: str) -> Iterator[object]:
-    """The values that stand in a text one after another."""
+    """The consecutive JSON values in a text."""
     start = _blank.match(text).end()
     while start < len(text):
         try:

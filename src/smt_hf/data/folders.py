@@ -1,4 +1,4 @@
-"""What a folder holds: all of its files of documents, and their splits if it is laid out by splits."""
+"""The document files in a folder, and their splits if it is laid out by splits."""
 
 import functools
 import itertools
@@ -30,13 +30,13 @@ say_once = functools.lru_cache(maxsize=None)(logger.warning)
 
 
 def folder_files(folder: Path, split: str, config_name: str | None = None) -> list[Path]:
-    """Return the files of documents of one split of a folder, sorted by their paths.
+    """Return the document files of one split of a folder, sorted by path.
 
-    All files in the folder and the folders in it count but hidden ones, those that begin with two underscores, token
-    caches, and a few such as `README.md` and `LICENSE`. They are one whole, the split `train`, unless the folder is
+    All files in the folder and its subfolders count, except hidden ones, those that begin with two underscores, token
+    caches, and a few such as `README.md` and `LICENSE`. Together they are the split `train`, unless the folder is
     laid out by splits as the `datasets` library documents it: by `configs` in the metadata of its `README.md`, or by
     the names of *all* its folders or files, as in `train/` and `test/`, `train.txt` and `valid.txt`, or
-    `my_train_1.jsonl` and `my_test_1.jsonl`. What is left out is logged.
+    `my_train_1.jsonl` and `my_test_1.jsonl`. Files that are left out are logged.
 
     Raises:
         InputError: for a file of another format, a folder without files, a split or configuration that does not exist, and
@@ -56,7 +56,7 @@ def folder_files(folder: Path, split: str, config_name: str | None = None) -> li
 
 
 def data_files(folder: Path) -> list[Path]:
-    """All files of documents in a folder and the folders in it; raises as [`folder_files`] does."""
+    """All document files in a folder and its subfolders; raises as [`folder_files`] does."""
     found = sorted(_walk(folder, {folder.resolve()}), key=lambda file: file.relative_to(folder).parts)
     unknown = [file for file in found if file_format(file) is None or not file.is_file()]
     if unknown:
@@ -125,7 +125,7 @@ def _described_splits(folder: Path, config_name: str | None) -> dict[str, list[P
 
 
 def _named_splits(folder: Path, files: list[Path]) -> dict[str, list[Path]] | None:
-    """The files of every split if the folders or the names of all files are those of splits, else `None`."""
+    """The files of every split if the folders or the names of all files name splits, else `None`."""
     paths = [file.relative_to(folder) for file in files]
     sharded = [_sharded.fullmatch(path.as_posix()) for path in paths]
     if all(sharded):
@@ -139,18 +139,18 @@ def _named_splits(folder: Path, files: list[Path]) -> dict[str, list[Path]] | No
         if len(rests) == 1 and any(map(any, rests.values())):
             continue  # all files have a word such as "test" in their names, and none is left out
         if not any(all(few <= many for few in rests.values()) for many in rests.values()):
-            # as 'a-train-ride.txt' and 'a-taste-test.txt', not 'my-train-1.txt' and 'my-test-1.txt'
+            # such as 'a-train-ride.txt' and 'a-taste-test.txt', not 'my-train-1.txt' and 'my-test-1.txt'
             raise _unclear(folder, words, files)
         return _grouped([split for split, _ in words], files)
     words = [folder_word or name_word for folder_word, name_word in zip(by_folder, by_name, strict=True)]
     if len({split for split, rest in filter(None, words) if not rest}) > 1:
-        # as train.txt, test.txt and notes.txt
+        # such as train.txt, test.txt and notes.txt
         raise _unclear(folder, words, files)
     return None
 
 
 def _word(names: Sequence[str]) -> tuple[str, str] | None:
-    """The one split that is named in the names of folders or a file, and what else, numbers aside, is in that name."""
+    """The one split that the names of folders or a file contain, and the rest of that name without numbers."""
     found = [(KEYWORDS[match[1]], match) for name in names for match in _keyword.finditer(name)]
     if len({split for split, _ in found}) != 1:
         return None

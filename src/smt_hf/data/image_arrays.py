@@ -1,4 +1,4 @@
-"""Images in arrays of numpy: `.npz` and `.npy` files, and the digits of scikit-learn."""
+"""Images in numpy arrays: `.npz` and `.npy` files, and the digits of scikit-learn."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,7 +54,7 @@ def split_arrays(keys: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def from_class_files(folder: Path, split: str, holdout: int | None) -> ImageSource:
-    """`.npy` files, one a class; the classes in turn, so that a part of the data set has all of them."""
+    """Images in `.npy` files, one per class; classes take turns, so that a part of the dataset has all of them."""
     files = [file for file in files_of(folder) if file.suffix.lower() == ".npy"]
     arrays = [_images_of(describe(file), load_array(file)) for file in files]
     names = [file.stem.removeprefix("full_numpy_bitmap_") for file in files]
@@ -93,7 +93,7 @@ def _from_arrays(name: str, images, labels, class_names: list[str] | None, ident
 
 
 def _images_of(name: str, array: np.ndarray) -> np.ndarray:
-    """An array of images, those of one dimension made square.
+    """An array of images; flat images are made square.
 
     Raises:
         InputError: for another shape or type.
@@ -114,12 +114,12 @@ def load_array(path: Path):
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Says in one line what keeps arrays from being read."""
+    """Turns an error in reading arrays into an [`InputError`] of one line."""
     try:
         yield
     except Exception as error:  # damaged files raise errors of every kind
         reason = one_line(error)[:200]
-        if "pickle" in reason or "Python objects" in reason:  # numpy's advice is to run what lies in it
+        if "pickle" in reason or "Python objects" in reason:  # numpy would advise running the code in the file
             reason = "it holds something else than arrays of numbers or text"
         raise InputError(f"{str(path)!r} cannot be read ({reason}): check that it is whole") from error
 

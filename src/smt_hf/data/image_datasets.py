@@ -1,4 +1,4 @@
-"""Images in rows of a data set: of the Hub, saved, in `.parquet` files, or given as an object of `datasets`."""
+"""Images in the rows of a dataset: on the Hub, saved, in `.parquet` files, or given as an object of `datasets`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ SAVED = (SAVED_SPLITS, "state.json")  # what `save_to_disk` writes
 
 
 def find_dataset(source, split: str, config_name: str | None, streaming: bool):
-    """The `Dataset` or `IterableDataset` that a source is."""
+    """The `Dataset` or `IterableDataset` that a source stands for."""
     if isinstance(source, Path) and source.exists():
         if source.is_file() or not any((source / name).exists() for name in SAVED):
             place = {"data_files": str(source)} if source.is_file() else {"data_dir": str(source)}
@@ -68,7 +68,7 @@ def from_dataset(
 
 
 def _column_of(features: dict, kind: type) -> str | None:
-    """The first column of a kind of feature."""
+    """The first column with this type of feature."""
     return next((column for column, feature in features.items() if isinstance(feature, kind)), None)
 
 

@@ -1,4 +1,4 @@
-"""Images in a folder, each in a folder of its class."""
+"""Images in a folder, with one subfolder per class."""
 
 import os
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".p
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files in a folder and the folders in it, hidden ones left out."""
+    """The files in a folder and its subfolders, without hidden ones."""
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not _hidden(name)]
@@ -26,14 +26,14 @@ def _hidden(name: str) -> bool:
 
 
 def split_folders(folder: Path, files: Iterable[Path]) -> dict[str, str]:
-    """The folders that hold the images of each split; none, unless all images lie in such."""
+    """The folder that holds the images of each split; empty unless all images are in such folders."""
     tops = {file.relative_to(folder).parts[0] for file in files if file.suffix.lower() in IMAGES}
     splits = {split_name(top): top for top in sorted(tops)}
     return {} if None in splits else splits
 
 
 def from_folder(folder: Path, split: str, holdout: int | None) -> ImageSource:
-    """Images in folders of their classes."""
+    """Opens a folder of images that has one subfolder per class."""
     name, files = describe(folder), [file for file in files_of(folder) if file.suffix.lower() in IMAGES]
     splits = split_folders(folder, files)
     if splits:
@@ -53,9 +53,9 @@ def from_folder(folder: Path, split: str, holdout: int | None) -> ImageSource:
     class_names = sorted({path[-1] for path in parts if path}) or None
     if class_names and not all(parts):
         lone = next(file for file, path in zip(files, parts, strict=True) if not path)
-        raise InputError(f"{str(lone)!r} lies in no folder of a class, as others do: move it into one")
+        raise InputError(f"{str(lone)!r} is in no class folder, but other images are: move it into one")
     numbers, places = {}, []
-    for path in parts:  # classes in turn, so that a part of the data set has all of them
+    for path in parts:  # classes take turns, so that a part of the dataset has all of them
         label = class_names.index(path[-1]) if class_names else None
         numbers[label] = numbers.get(label, -1) + 1
         places.append((numbers[label], label))
@@ -68,10 +68,10 @@ def from_folder(folder: Path, split: str, holdout: int | None) -> ImageSource:
 
 
 def read_image(path: Path):
-    """The PIL image in a file.
+    """Reads the PIL image in a file.
 
     Raises:
-        InputError: if there is none.
+        InputError: if the file holds none.
     """
     from PIL import Image
 

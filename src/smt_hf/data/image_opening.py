@@ -1,4 +1,4 @@
-"""Opens any source of images: folders, arrays, Hub datasets and `datasets` objects."""
+"""Opening any source of images: folders, arrays, Hub datasets and `datasets` objects."""
 
 import os
 
@@ -27,29 +27,28 @@ def open_images(
     config_name: str | None = None,
     streaming: bool = False,
 ) -> ImageSource:
-    """Return the images of one split of a data set, without reading them yet.
+    """Return the images of one split of a dataset, without reading them yet.
 
     Args:
         source: one of
-            - a folder of images, each in a folder of its class, below folders named after splits if there are any. Where
-              folders of classes lie in both `sketch` and `photo`, as Sketchy is distributed, the photos are left aside, and a warning
-              says so;
+            - a folder of images, with one subfolder per class, inside folders named after splits if there are any. If there are
+              class folders in both `sketch` and `photo`, as Sketchy is distributed, the photos are ignored with a warning;
             - an `.npz` file with `x` and `y`, or `x_train`, `y_train`, `x_test`, ..., and `classes`, the names of the classes;
               images are uint8, `(N, H, W)`, `(N, H, W, C)` or, if square, `(N, H x W)`;
-            - a folder of `.npy` files, one a class, as QuickDraw's bitmaps are distributed;
+            - a folder of `.npy` files, one per class, as QuickDraw's bitmaps are distributed;
             - a `.parquet` file, or a folder of them, with images as `datasets` writes them;
             - the id of a Hub dataset; a `Dataset`, an `IterableDataset`, or a dictionary of them by split;
             - `"digits"`, the 1,797 digits of 8 x 8 pixels that come with scikit-learn.
         split: the split to read.
-        holdout: n, for a source without splits: of every n images one is in the split `"validation"`, the others in
-            `"train"`. 6 for `"digits"`.
+        holdout: n, for a source without splits: one of every n images is in the split `"validation"`, the others are in
+            `"train"`. 6 by default for `"digits"`.
         image_column: the column with the images; by default the one whose feature is `Image`.
         label_column: the column with the labels; by default the one whose feature is `ClassLabel`.
         config_name: the configuration of a Hub dataset that has several.
         streaming: read a Hub dataset while it downloads.
 
     Raises:
-        InputError: for a source, split or column that is not there or holds something else.
+        InputError: for a source, split or column that does not exist or holds something else.
     """
     if holdout is not None and holdout < 2:
         raise InputError(f"holdout is {holdout}: give 2 or more, of which one is for validation")
@@ -72,10 +71,10 @@ def open_images(
 
 
 def image_kind(source) -> SourceKind:
-    """What a source of images is.
+    """The kind of a source of images.
 
     Raises:
-        InputError: for a file or folder that is not there, or holds no images.
+        InputError: for a file or folder that does not exist, or holds no images.
     """
     path = local_path(source) if isinstance(source, (str, os.PathLike)) else None
     if path is None:

@@ -1,4 +1,4 @@
-"""Images and their labels as a data set gives them, one by one, and the splits that it is parted into."""
+"""The images and labels of a dataset, one by one, and the splits that it is divided into."""
 
 import itertools
 import random
@@ -23,8 +23,8 @@ class ImageSource:
         name: for messages.
         class_names: the classes, in the order of their labels; `None` where images have none.
         identity: JSON-ready values that change when the images do.
-        items: makes an iterator over images, or what `read` makes them of, and their labels, `None` where there are none.
-        read: the image of an item, so that none is read in vain.
+        items: makes an iterator over `(item, label)` pairs; the label is `None` if images have none.
+        read: makes the image of an item, so that only images that are needed are read.
     """
 
     name: str
@@ -38,7 +38,7 @@ class ImageSource:
             yield self.read(item), label
 
     def part(self, shard: Shard, max_images: int | None = None) -> "ImageSource":
-        """One of the contiguous parts of the first `max_images` images, or of all.
+        """One contiguous part of the first `max_images` images, or of all.
 
         Raises:
             InputError: if there are fewer images than parts.
@@ -53,7 +53,7 @@ class ImageSource:
 
 
 def held_out(source: ImageSource, split: str, holdout: int | None) -> ImageSource:
-    """One of the two splits that `holdout` makes of a source that has none."""
+    """One of the two splits that `holdout` makes of a source without splits."""
     if holdout is None:
         if split != "train":
             raise InputError(
@@ -68,7 +68,7 @@ def held_out(source: ImageSource, split: str, holdout: int | None) -> ImageSourc
         number, found = 0, False
         for number, item in enumerate(source.items(), 1):
             block, place = divmod(number - 1, holdout)
-            # drawn, for an even step would take the same few of classes that stand in turn
+            # at random, because an even step would always take the same few of classes that take turns
             if (random.Random(block).randrange(holdout) == place) == validation:
                 found = True
                 yield item

@@ -19,10 +19,10 @@ CHUNK_IMAGES = 4096
 
 
 class ImageRows(torch.utils.data.Dataset):
-    """The images of a token cache, one a row: an item is `{"input_ids": (T,) int64}`.
+    """The images of a token cache, one per row: an item is `{"input_ids": (T,) int64}`.
 
     Args:
-        cache: from [`cached_images`], all of whose documents have one length T; it is read, never copied.
+        cache: from [`cached_images`]; all its documents have the same length T. It is read, never copied.
 
     Raises:
         InputError: for a cache whose documents differ in length, such as one of text.
@@ -37,7 +37,7 @@ class ImageRows(torch.utils.data.Dataset):
         self.cache = cache
 
     def identity(self) -> dict:
-        """What tells these images from others, for a resumed training to compare."""
+        """Identifies these images, for a resumed training to compare."""
         return {"kind": "ImageRows", "tokens": self.cache.digest}
 
     def __len__(self) -> int:
@@ -50,18 +50,18 @@ class ImageRows(torch.utils.data.Dataset):
 
 
 def evenly_spaced_images(rows: ImageRows, num_images: int) -> torch.Tensor:
-    """Images spread evenly over a data set, `(num_images, T)` int64; all when there are no more."""
+    """Images spread evenly over a dataset, `(num_images, T)` int64; all if there are no more."""
     num_images = min(num_images, len(rows))
     return torch.stack([rows[index * len(rows) // num_images]["input_ids"] for index in range(num_images)])
 
 
 def processor_for(source: ImageSource, conditional: bool = True, **options) -> SmtImageProcessor:
-    """Return a processor for a data set, with its classes.
+    """Return a processor for a dataset, with its classes.
 
     Args:
         source: from [`open_images`].
-        conditional: with class tokens; the images must have labels.
-        options: those of [`SmtImageProcessor`], without the classes.
+        conditional: whether to add class tokens; the images must then have labels.
+        options: options of [`SmtImageProcessor`], except the classes.
 
     Raises:
         InputError: for options that cannot work, or images without labels.
@@ -83,17 +83,17 @@ def cached_images(
     shard: Shard | None = None,
     **options,
 ) -> TokenCache:
-    """Return the token cache of a data set of images, built on the first call and reused while nothing it depends on changes.
+    """Return the token cache of a dataset of images, built on the first call and reused while nothing it depends on changes.
 
-    Every image is a document of T ids, `processor.sequence_length`; the cache counts a byte for each pixel.
+    Every image is a document of T ids, `processor.sequence_length`; the cache counts one byte per pixel.
 
     Args:
-        source: from [`open_images`], or what it opens.
-        processor: makes ids of images.
+        source: from [`open_images`], or anything that it opens.
+        processor: turns images into ids.
         cache_dir: the folder of all caches, as for text.
-        max_images: read so many at most.
-        shard: build the cache of this part alone, for [`merge_shards`].
-        options: those of [`open_images`].
+        max_images: read at most this many.
+        shard: build the cache of this part only, for [`merge_shards`].
+        options: options of [`open_images`].
 
     Raises:
         InputError: as [`open_images`] does; for an image or a label that the processor refuses, naming its place; for classes
@@ -140,10 +140,10 @@ def build_image_cache(
     """Encode images into a token cache in the folder `path`, in one pass and in bounded memory.
 
     Args:
-        images: of `(image, label)`, such as an [`ImageSource`].
-        processor: makes ids of images.
+        images: pairs `(image, label)`, such as an [`ImageSource`].
+        processor: turns images into ids.
         path: the folder to write.
-        max_images: read so many at most.
+        max_images: read at most this many.
         fingerprint: JSON-ready values that say what the cache was made from.
 
     Raises:

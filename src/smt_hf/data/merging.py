@@ -1,4 +1,4 @@
-"""From the token caches of all shards of a corpus, each built by another machine, to the one cache of the corpus."""
+"""Merging the token caches of all shards of a corpus, each built on its own machine, into one cache."""
 
 import json
 import os
@@ -19,15 +19,15 @@ CHUNK_DOCUMENTS = 10_000
 
 
 def merge_shards(key: CacheKey, num_shards: int, cache_dir: str | os.PathLike | None = None) -> TokenCache:
-    """Return the token cache of a corpus whose shards are built: to the byte the one that a single machine builds.
+    """Return the token cache of a corpus whose shards are built: byte for byte the one that a single machine builds.
 
-    The cache appears complete or not at all; then the shards are removed. A cache that is there is returned as it is. Every
+    The cache appears complete or not at all; then the shards are removed. An existing cache is returned as it is. Every
     shard is checked before anything is written, and memory stays constant.
 
     Args:
-        key: of the corpus, from [`text_key`] or [`image_key`], with the options that its shards were built with.
-        num_shards: of the corpus.
-        cache_dir: the folder of all caches, in which the shards lie too; as in [`cached_tokens`].
+        key: key of the corpus, from [`text_key`] or [`image_key`], with the options that its shards were built with.
+        num_shards: number of shards of the corpus.
+        cache_dir: the folder of all caches, including the shards; as in [`cached_tokens`].
 
     Raises:
         InputError: for shards that are missing, damaged, or made of something else, and if the cache cannot be written.
@@ -63,7 +63,7 @@ def open_shards(keys: list[CacheKey], cache_dir: str | os.PathLike | None) -> li
 
 
 def _others(missing: list[CacheKey], cache_dir) -> str:
-    """What lies there in place of missing shards, for the message."""
+    """What there is in place of missing shards, for the message."""
     found = []
     for key in missing:
         path = key.path(cache_dir)
@@ -78,13 +78,13 @@ def _others(missing: list[CacheKey], cache_dir) -> str:
 
 
 def _difference(path: Path, key: CacheKey) -> str | None:
-    """What a shard was made with where the key has something else; `None` if it is what the key says."""
+    """The settings of a shard that differ from those of the key; `None` if all agree."""
     try:
         fingerprint = read_fingerprint(path)
     except InputError:
         return None  # not a token cache, or damaged
     words = []
-    expected = json.loads(json.dumps(key.fingerprint))  # tuples as they are read
+    expected = json.loads(json.dumps(key.fingerprint))  # turns tuples into lists, as in the file
     for name, (old, new) in differences(fingerprint, expected).items():
         top, _, option = name.partition(".")
         if top in ("source", "tokenizer", "processor"):

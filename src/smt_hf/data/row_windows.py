@@ -1,4 +1,4 @@
-"""Windows that the rows of a step read segment by segment, for students whose memory goes on from step to step."""
+"""Windows that the rows of a step read segment by segment, for students whose memory is carried from step to step."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from .windows import window_at
 
 
 class RowPlace(NamedTuple):
-    """What a row reads in a step, in numbers and no tensors: what they decide is decided on the host.
+    """What a row reads in a step, as numbers rather than tensors: decisions that depend on them are made on the host.
 
     segment: number of the segment in its window.
     row: number of the row among those of a step.
-    begins: whether the row read another window in the step before, or nothing.
-    continued: whether the row's memory after the step before goes on into this segment.
+    begins: whether the row read another window, or nothing, in the step before.
+    continued: whether the row's memory from the step before is carried into this segment.
     """
 
     segment: int
@@ -28,9 +28,9 @@ class RowPlace(NamedTuple):
 
 
 def collate_places(rows: Sequence[dict], collator: Callable) -> dict:
-    """A batch of [`RowWindows`] as a collator makes it, with the list `places` of their [`RowPlace`]s; of other rows as it is.
+    """Collates rows of [`RowWindows`], and adds the list `places` of their [`RowPlace`]s; other rows are just collated.
 
-    What moves a batch to a device leaves the list where it is.
+    Moving the batch to a device leaves the list where it is.
     """
     if "place" not in rows[0]:
         return collator(rows)
@@ -39,19 +39,20 @@ def collate_places(rows: Sequence[dict], collator: Callable) -> dict:
 
 
 class RowWindows(EpochDataset):
-    """Item `i` is segment by segment what row `i % num_rows` reads: its window, and which segment of it is due.
+    """Windows that rows read segment by segment: item `i` is the window that row `i % num_rows` reads, and the segment that is due.
 
-    A row reads consecutive windows of a text, or one image after another. Rows stand at different segments, so that every step
-    sees all places of a window, and only some rows begin a new one. An item is `input_ids` and, of a text, `documents` `(T,)` of the whole
-    window, with `lead` tokens before it and one after it, and the [`RowPlace`] `place`; [`collate_places`] makes batches of them.
+    A row reads consecutive windows of a text, or one image after another. Rows are at different segments, so that every step
+    covers all parts of a window, and only some rows begin a new one. An item has the `input_ids` and, for text, the `documents`
+    `(T,)` of the whole window, with `lead` tokens before it and one after it, and the [`RowPlace`] `place`; [`collate_places`]
+    makes batches of items.
 
     Args:
         windows: `TokenWindows`, whose text is read in windows of `window_length` tokens, or `ImageRows`, which are read whole.
         window_length: tokens of a text's window; a multiple of `segment_length`.
         segment_length: tokens that a step reads.
         num_rows: rows of a step, over all processes and accumulated batches.
-        lead: tokens of a text before every window, for whoever has to know what came before.
-        seed: of the places and the order.
+        lead: tokens of a text to add before every window, for models that need what came before.
+        seed: seed of the places and the order.
 
     Raises:
         InputError: if the data are something else, or too few for the rows.
@@ -67,7 +68,7 @@ class RowWindows(EpochDataset):
         self.cache, self.seed, self.num_rows = windows.cache, seed, num_rows
         self.images = windows if isinstance(windows, ImageRows) else None
         self.segment_length = segment_length
-        self._order, self._order_epoch = np.empty(0, dtype=np.int64), -1  # of the images, drawn once an epoch
+        self._order, self._order_epoch = np.empty(0, dtype=np.int64), -1  # of the images, drawn once per epoch
         if self.images is None:
             if window_length % segment_length:
                 raise InputError(
@@ -88,7 +89,7 @@ class RowWindows(EpochDataset):
             )
 
     def identity(self) -> dict:
-        """What tells these rows from others, see [`smt_hf.training.resume.data_identity`]."""
+        """Identifies these rows; see [`smt_hf.training.resume.data_identity`]."""
         names = ("window_length", "segment_length", "num_rows", "lead", "seed")
         return {"kind": "RowWindows", "tokens": self.cache.digest, **{name: getattr(self, name) for name in names}}
 
@@ -114,7 +115,7 @@ class RowWindows(EpochDataset):
         return {**window, "place": RowPlace(segment, row, begins, continued=step > 0 and goes_on)}
 
     def _image_at(self, place: int) -> int:
-        """Which image of the epoch's order stands at a place."""
+        """The image at a place in the epoch's order."""
         epoch = self.epoch
         if self._order_epoch != epoch:
             self._order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))

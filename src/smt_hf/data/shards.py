@@ -1,4 +1,4 @@
-"""The parts that a corpus is cut into, one a machine."""
+"""The parts that a corpus is cut into, one per machine."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ class Shard:
     """One of the contiguous parts of a corpus, as `datasets.Dataset.shard(num_shards, index, contiguous=True)` cuts them.
 
     Args:
-        num_shards: of how many parts.
-        index: which one, from 0.
+        num_shards: number of parts.
+        index: number of this part, from 0.
 
     Raises:
         InputError: for an index outside 0..num_shards-1.
@@ -32,22 +32,22 @@ class Shard:
 
     @property
     def suffix(self) -> str:
-        """What a file or folder of this shard is called after, as in the names of data sets."""
+        """The suffix of a file or folder of this shard, as in the file names of datasets."""
         return f"-{self.index:05}-of-{self.num_shards:05}"
 
     def part(self, length: int) -> slice:
-        """Its part of so many things in order; the parts differ in length by one at most."""
+        """Its part of `length` things in order; the lengths of the parts differ by one at most."""
         each, more = divmod(length, self.num_shards)
         start = self.index * each + min(self.index, more)
         return slice(start, start + each + (self.index < more))
 
     def part_of_all(self, length: int, name: str, what: str) -> slice:
-        """The same, where every part must have something.
+        """The same, but every part must have something.
 
         Args:
-            length: how many things there are.
-            name: of the corpus, for the message.
-            what: the things are.
+            length: number of things.
+            name: name of the corpus, for the message.
+            what: what the things are, for the message.
 
         Raises:
             InputError: if there are fewer things than shards.

@@ -1,4 +1,4 @@
-"""What kinds of sources there are, and which options of reading each of them honours: the one place where it is decided."""
+"""The kinds of sources, and the options for reading that each of them honours: this is decided only here."""
 
 import os
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from .files import TEXT, file_format, local_path
 
 @dataclass(frozen=True)
 class SourceKind:
-    """What a source is.
+    """A kind of source.
 
     Attributes:
         name: for messages.
-        honours: the options that say how it is read. Others have nothing to act on, and change nothing.
+        honours: the options that affect how it is read. Other options change nothing.
     """
 
     name: str
@@ -29,7 +29,7 @@ _COLUMNS = ("image_column", "label_column")
 # ---- text ----
 TEXT_FILE = _kind("a file of text", "separator")
 ROW_FILE = _kind("a file of rows", "text_column")
-OTHER_FILE = _kind("a file", "separator", "text_column")  # of no known format, which is refused when it is read
+OTHER_FILE = _kind("a file", "separator", "text_column")  # of unknown format, which is refused when it is read
 SAVED_TEXT = _kind("one split of a dataset, saved by itself", "text_column")
 SAVED_TEXTS = _kind("a saved dataset", "split", "text_column")
 HUB_TEXT = _kind("a dataset of the Hub", "split", "config_name", "text_column", "streaming")
@@ -52,7 +52,7 @@ GIVEN_IMAGE_SPLITS = _kind("a dictionary of datasets", "split", *_COLUMNS)
 
 
 def text_kind(source, split: str, config_name: str | None) -> SourceKind:
-    """What a source of text is, from [`find_source`]; raises as it does."""
+    """The kind of a source of text; raises as [`find_source`] does."""
     found = find_source(source, split, config_name)
     if isinstance(found, str):
         return HUB_TEXT

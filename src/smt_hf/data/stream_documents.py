@@ -1,4 +1,4 @@
-"""A corpus that is read as it comes: its shards, and the documents of one reader as token ids, pass after pass."""
+"""A corpus that is read as a stream: its shards, and the documents of one reader as token ids, pass after pass."""
 
 import os
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from .documents import SEPARATOR, describe, find_source, load_dataset
 from .encoding import encode_documents
 from .files import file_texts, row_texts
 
-FILE_COLUMN = "text"  # of what is read from files
-DATASET_SHARDS = 64  # that a `Dataset` is cut into, at most
-CHUNK_CHARACTERS = 1 << 16  # documents that are encoded at once
+FILE_COLUMN = "text"  # column of the rows that are read from files
+DATASET_SHARDS = 64  # most shards that a `Dataset` is cut into
+CHUNK_CHARACTERS = 1 << 16  # of the documents that are encoded at once
 CHUNK_DOCUMENTS = 1_000
 
 
@@ -28,9 +28,9 @@ def open_shards(
     separator: str = SEPARATOR,
     max_documents: int | None = None,
 ) -> tuple[datasets.IterableDataset, str]:
-    """Open a corpus to be read as it comes, from the Hub or from files, without a cache.
+    """Open a corpus to read as a stream, from the Hub or from files, without a cache.
 
-    Every file is a shard, local or on the Hub; a `Dataset` is cut into shards.
+    Every file is a shard, whether local or on the Hub; a `Dataset` is cut into shards.
 
     Args:
         source, split, text_column, config_name, separator: as in [`iter_documents`].
@@ -69,18 +69,18 @@ def file_rows(files: list[Path], column: str, separator: str) -> Iterator[dict[s
 
 
 class DocumentReader:
-    """The documents of one of several readers as token ids, without end: pass after pass, in a new order of shards.
+    """The documents of one of several readers as token ids, without end: every pass has a new order of shards.
 
-    Readers share out the shards; where they are more than the shards, several read one shard and each encodes its share of
-    the documents. Within one pass of a reader every document of its share comes once.
+    Readers divide the shards among themselves. If there are more readers than shards, several read one shard and each encodes
+    its share of the documents. In one pass, a reader gives every document of its share once.
 
     Args:
         dataset: from [`open_shards`].
-        column: of the texts.
+        column: column of the texts.
         tokenizer: one with an eos token, which ends each document.
         reader: number of this reader.
-        num_readers: of all readers.
-        seed: of the order of the shards.
+        num_readers: number of readers.
+        seed: seed of the order of the shards.
     """
 
     def __init__(
@@ -115,11 +115,11 @@ class DocumentReader:
         return self._chunk[self._given - 1]
 
     def state(self) -> dict:
-        """Where the reader is, JSON-ready: the place of the chunk that was encoded at once, and how much of it was given."""
+        """Where the reader is, JSON-ready: where its chunk of encoded documents begins, and how many of them it has given."""
         return {"chunk": self._chunk_at, "given": self._given}
 
     def load(self, state: dict) -> None:
-        """Goes on from a state of the same reader of the same corpus."""
+        """Continues from a state of the same reader of the same corpus."""
         self._chunk_at, self._given = state["chunk"], state["given"]
         self._open(self._chunk_at)
         self._chunk = self._read_chunk() if self._given else []
@@ -127,7 +127,7 @@ class DocumentReader:
     # ---- rows of one shard after another ---------------------------------------------------------------------------
 
     def _open(self, at: dict) -> None:
-        """Opens the shard whose turn it is, at the row after those that `at` has seen."""
+        """Opens the shard whose turn it is, after the rows that `at` has seen."""
         self._pass, self._turn, self._number = at["pass"], at["turn"], at["number"]
         num_shards = self._dataset.num_shards
         key = np.random.SeedSequence((self.seed, self._pass, self.reader))
@@ -136,7 +136,7 @@ class DocumentReader:
         if at["rows"] is not None:
             self._shard.load_state_dict(at["rows"])
         self._rows_at = at["rows"]
-        self._rows = self._shard.iter(batch_size=1)  # unlike `iter`, not split once more by a data loader's worker
+        self._rows = self._shard.iter(batch_size=1)  # unlike `iter`, not split again by a data loader's worker
 
     def _at(self) -> dict:
         return {"pass": self._pass, "turn": self._turn, "number": self._number, "rows": self._rows_at}
@@ -180,7 +180,7 @@ class DocumentReader:
 def _share(
     dataset: datasets.IterableDataset, reader: int, num_readers: int
 ) -> tuple[datasets.IterableDataset, int, int]:
-    """The shards of a reader, and which of every how many documents it takes."""
+    """The shards of a reader, and `(place, of)`: it takes the documents whose number modulo `of` is `place`."""
     num_shards = dataset.num_shards
     if num_readers <= num_shards:
         return dataset.shard(num_shards=num_readers, index=reader), 0, 1

@@ -1,4 +1,4 @@
-"""The batches of a [`TextStream`] for a training: dealt out to processes and workers, and gone on with exactly."""
+"""The batches of a [`TextStream`] for a training: divided among processes and workers, and resumed exactly."""
 
 import json
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ from ..errors import InputError
 from .text_stream import TextStream
 
 STREAM_FILE = "text_stream.json"
-STATE_EVERY = 64  # steps between two states of the readers; a training that goes on reads that many again, at most
+STATE_EVERY = 64  # steps between two states of the readers; a resumed training reads at most that many again
 
 
 class ReaderSteps(IterableDataset):
-    """The rows of some readers for every optimiser step, and now and then where the readers were before them.
+    """The rows of some readers for every optimiser step and, every `STATE_EVERY` steps, the states of the readers before them.
 
     Args:
         stream: the corpus.
         readers: the numbers of a process's readers, of which a worker takes an equal share.
         num_rows: rows of one reader in a step.
-        states: of these readers, to go on from.
-        skipped: steps to leave out then.
+        states: states of these readers to continue from.
+        skipped: number of steps to skip from there.
     """
 
     def __init__(self, stream: TextStream, readers: range, num_rows: int, states: list | None, skipped: int):
@@ -53,7 +53,7 @@ class ReaderSteps(IterableDataset):
 class StreamBatches(IterableDataset):
     """The micro-batches of one process, without end.
 
-    A step's rows are those of reader 0, then of reader 1 and so on, and the processes take equal parts of them; each
+    The rows of a step are those of reader 0, then of reader 1, and so on. The processes take equal parts of them; each
     part is cut into the accumulated micro-batches.
 
     Args:
@@ -61,12 +61,12 @@ class StreamBatches(IterableDataset):
         batch_size: rows of a micro-batch in one process.
         num_batches: micro-batches of a step in one process.
         process: number of this process.
-        num_processes: of all.
-        num_workers: of each process; 0 reads in the process itself.
+        num_processes: number of processes.
+        num_workers: workers of each process; 0 reads in the process itself.
         **loading: further options of the `DataLoader` that runs the workers.
 
     Raises:
-        InputError: if the readers cannot be shared out to processes and workers, or the rows of a step to the readers.
+        InputError: if readers cannot be divided equally among processes and workers, or the rows of a step among readers.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class StreamBatches(IterableDataset):
         self._states, self._since, self._skipped, self._batches = None, 0, 0, 0
 
     def go_on(self, folder: str | Path, num_steps: int) -> None:
-        """Makes the next iteration go on from a checkpoint.
+        """Makes the next iteration continue from a checkpoint.
 
         Args:
-            folder: of the checkpoint.
-            num_steps: optimiser steps that it comes after. The library leaves out as many batches of what it iterates; they
-                are given without being read.
+            folder: folder of the checkpoint.
+            num_steps: optimiser steps before the checkpoint. transformers skips their batches when it iterates; these are given
+                empty, without being read.
 
         Raises:
             InputError: if the checkpoint holds no state of a stream.
@@ -116,7 +116,7 @@ class StreamBatches(IterableDataset):
         self._since, self._skipped = saved["steps"], num_steps * self.num_batches
 
     def save(self, folder: str | Path, is_main_process: bool) -> None:
-        """Writes where all readers are after the last whole step into a checkpoint; called on every process."""
+        """Writes where all readers are after the last whole step to a checkpoint; called on every process."""
         readers = gather_object(self._states)
         if is_main_process:
             state = {"steps": self._since, "readers": readers}
@@ -132,7 +132,7 @@ class StreamBatches(IterableDataset):
         while True:
             columns, states = zip(
                 *(next(parts) for _ in range(max(self.num_workers, 1))), strict=True
-            )  # one of each worker
+            )  # one from each worker
             if states[0] is not None:
                 self._states, self._since = [state for worker in states for state in worker], 0
             rows = {name: torch.cat([each[name] for each in columns]) for name in columns[0]}

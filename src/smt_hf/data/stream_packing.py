@@ -1,4 +1,4 @@
-"""From one reader's documents to windows or running rows of tokens; every stage can say where it is and go on from there."""
+"""From one reader's documents to windows or running rows of tokens; every stage can save where it is and continue from there."""
 
 from typing import Any, Protocol
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Stage(Protocol):
-    """Something that is read piece by piece, without end."""
+    """A source without end that is read piece by piece."""
 
     def next(self) -> Any:
         """The next piece."""
@@ -15,18 +15,18 @@ class Stage(Protocol):
         """Where it is."""
 
     def load(self, state: dict) -> None:
-        """Goes on from there."""
+        """Continues from a state."""
 
 
 class Shuffled:
-    """Pieces in another order: a buffer is filled, shuffled and given out whole, then filled again.
+    """Shuffles pieces: a buffer is filled, shuffled and given out completely, then filled again.
 
-    The state is where the buffer began and how much of it was given: going on fills it again, and nothing is lost.
+    The state is where the buffer began and how much of it was given: loading it fills the buffer again, and nothing is lost.
 
     Args:
-        stage: what is shuffled.
+        stage: the stage to shuffle.
         size: pieces in the buffer, 1 or more.
-        key: of the orders, whole numbers of 0 or more.
+        key: seed of the orders, whole numbers of 0 or more.
     """
 
     def __init__(self, stage: Stage, size: int, key: tuple[int, ...]):
@@ -64,7 +64,7 @@ class Windows:
     """Windows of consecutive tokens, documents one after another: `(ids, documents)`, both `(window_length,)`.
 
     Args:
-        documents: of token ids.
+        documents: documents of token ids.
         window_length: tokens of a window.
     """
 
@@ -85,7 +85,7 @@ class Windows:
         return _numbered(pieces)
 
     def state(self) -> dict:
-        """Where the document began that the next window begins in, and how much of it was given."""
+        """Where the document in which the next window begins started, and how much of it was given."""
         return {"document": self._begin, "offset": self._offset}
 
     def load(self, state: dict) -> None:
@@ -96,13 +96,13 @@ class Windows:
 
 
 class RunningRows:
-    """Rows that each read one document after another, segment by segment, the last token of a segment again as the first of the next.
+    """Rows that each read one document after another in segments; the last token of a segment is also the first of the next.
 
-    A piece is `ids` and `documents` `(num_rows, segment_length + 1)` and the bool `continued` `(num_rows,)`: whether the row goes
-    on within the document of its segment before. A row that comes to the end of a document takes the next that nobody has.
+    A piece is `ids` and `documents`, both `(num_rows, segment_length + 1)`, and the bool `continued` `(num_rows,)`: whether the row
+    continues within the document of its previous segment. A row that reaches the end of a document takes the next free one.
 
     Args:
-        documents: of token ids.
+        documents: documents of token ids.
         num_rows: rows.
         segment_length: tokens that are read; the last column is only a target.
     """
@@ -111,7 +111,7 @@ class RunningRows:
         self.documents, self.segment_length = documents, segment_length
         self._rows = [
             [] for _ in range(num_rows)
-        ]  # of each the documents that it has, and whether from their first token on
+        ]  # for each, its documents, and whether it has them from their first token on
 
     def next(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         continued = np.array([bool(row) and not row[0][1] for row in self._rows])
@@ -136,7 +136,7 @@ class RunningRows:
         return _numbered([piece for piece in pieces if len(piece)])
 
     def state(self) -> dict:
-        """Where the documents are, and what the rows have in hand."""
+        """Where the documents are, and what the rows still hold."""
         return {"documents": self.documents.state(), "rows": [list(row) for row in self._rows]}
 
     def load(self, state: dict) -> None:
@@ -145,6 +145,6 @@ class RunningRows:
 
 
 def _numbered(pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The pieces in one row, and the number of its piece for every token."""
+    """The pieces as one row, and for every token the number of its piece."""
     numbers = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
     return np.concatenate(pieces).astype(np.int64), numbers

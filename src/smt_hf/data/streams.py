@@ -15,21 +15,21 @@ CARRIED_FILE = "carried_memory.safetensors"
 
 
 class TokenStreams(EpochDataset):
-    """A corpus read by several readers at once, each going on where it stopped: row r of a step follows row r of the last.
+    """A corpus read by several streams at once: row r of a step continues row r of the step before.
 
-    The corpus is a ring of segments, of which every stream reads an equal arc; item i is segment `i // num_streams` of stream
+    The corpus is a ring of segments, and every stream reads an equal arc of it. Item i is segment `i // num_streams` of stream
     `i % num_streams`, so that consecutive batches are consecutive optimiser steps. Where the arcs and the segments begin
-    depends on the seed and the epoch. An item is `input_ids` and `documents` `(segment_length + 1,)`, the last token
-    being only a target, and the bool `continued`: the memory of the segment before is carried on into it.
+    depends on the seed and the epoch. An item is `input_ids` and `documents`, both `(segment_length + 1,)`, whose last token
+    is only a target, and the bool `continued`: whether the memory of the segment before is carried into it.
 
     Args:
         cache: the corpus.
         segment_length: tokens that a step reads.
         num_streams: rows of a step, over all processes and accumulated batches.
-        seed: of the beginnings.
+        seed: seed of the beginnings.
 
     Raises:
-        InputError: if the corpus is too short for one segment a stream.
+        InputError: if the corpus is too short for one segment per stream.
     """
 
     def __init__(self, cache: TokenCache, segment_length: int, num_streams: int, seed: int = 0):
@@ -46,7 +46,7 @@ class TokenStreams(EpochDataset):
             )
 
     def identity(self) -> dict:
-        """What tells these streams from others, see [`smt_hf.training.resume.data_identity`]."""
+        """Identifies these streams; see [`smt_hf.training.resume.data_identity`]."""
         return {
             "kind": "TokenStreams",
             "tokens": self.cache.digest,
@@ -74,11 +74,11 @@ class TokenStreams(EpochDataset):
 
 
 class CarriedMemory:
-    """The memories `(B, K, D)` with which the accumulated batches of one process go on in the next optimiser step.
+    """The memories `(B, K, D)` that the accumulated batches of one process carry into the next optimiser step.
 
     Args:
-        by_process: whether a step's rows are dealt out process after process, as those of a [`TextStream`] are, each with all of its
-            accumulated batches; otherwise batch after batch, the processes in turn.
+        by_process: whether a step's rows are divided process by process, as those of a [`TextStream`] are, each with all of its
+            accumulated batches; otherwise batch by batch, the processes in turn.
     """
 
     def __init__(self, by_process: bool = False):
@@ -87,11 +87,11 @@ class CarriedMemory:
         self.batch = 0
 
     def rewind(self) -> None:
-        """The next batch is the first of an optimiser step."""
+        """Makes the next batch the first of an optimiser step."""
         self.batch = 0
 
     def take(self, continued: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-        """The memory before the next batch: the carried one where a row is continued, bool `(B,)`, else `start` `(B, K, D)`."""
+        """The memory before the next batch: the carried one where `continued`, bool `(B,)`, else `start` `(B, K, D)`."""
         if self.batch == len(self.memories):
             return start
         return torch.where(continued[:, None, None], self.memories[self.batch].to(start.dtype), start)
@@ -102,8 +102,8 @@ class CarriedMemory:
         self.batch += 1
 
     def save(self, folder: str, accelerator) -> None:
-        """Writes the memories of all processes into a checkpoint, in the order of the streams: `(streams, K, D)`."""
-        memories = [accelerator.gather(memory) for memory in self.memories]  # batch after batch, the processes in turn
+        """Writes the memories of all processes to a checkpoint, in the order of the streams: `(streams, K, D)`."""
+        memories = [accelerator.gather(memory) for memory in self.memories]  # batch by batch, the processes in turn
         if memories and accelerator.is_main_process:
             memory = torch.stack(memories).unflatten(
                 1, (accelerator.num_processes, -1)
@@ -113,10 +113,10 @@ class CarriedMemory:
             save_file({"memory": memory.flatten(0, 2).cpu().contiguous()}, Path(folder) / CARRIED_FILE)
 
     def load(self, folder: str, args) -> None:
-        """Reads those of this process again, however the streams were dealt out before.
+        """Reads the memories of this process from a checkpoint, however the streams were divided before.
 
         Raises:
-            InputError: if the checkpoint has none, or those of another number of streams.
+            InputError: if the checkpoint has no memories, or those of another number of streams.
         """
         file = Path(folder) / CARRIED_FILE
         if not file.is_file():

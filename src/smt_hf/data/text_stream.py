@@ -1,4 +1,4 @@
-"""Windows of a corpus that fits no disk: read, encoded, packed and shuffled on the way to the training."""
+"""Windows of a corpus that is too large for any disk: read, encoded, packed and shuffled on the way to the training."""
 
 import copy
 import os
@@ -19,20 +19,20 @@ from .tokenizer import tokenizer_content
 
 
 class TextStream(torch.utils.data.IterableDataset):
-    """A corpus that is never held: neither in memory nor on disk, and without end.
+    """A stream of windows without end, from a corpus that is never held in memory or on disk.
 
-    Several readers share out its shards (see [`DocumentReader`]). Each packs its documents one after another into windows
-    and gives them out in the order of a shuffled buffer; what a training reads depends on the readers and not on the
+    Several readers divide its shards among themselves (see [`DocumentReader`]). Each packs its documents one after another
+    into windows and gives them out in the order of a shuffled buffer. What a training reads depends on the readers, not on the
     processes and workers that run them. The items are those of [`TokenWindows`]: `{"input_ids", "documents"}`, both
-    `(window_length,)`. Iterated by itself, it has one reader.
+    `(window_length,)`. Iterated by itself, the stream has one reader.
 
     Args:
         source: as in [`open_shards`]: files, a folder, a Hub dataset, a `Dataset` or an `IterableDataset`.
         tokenizer: one with an eos token.
         window_length: tokens of a window.
-        seed: of the orders, 0 or more.
-        num_readers: of a training. A multiple of its processes times their workers, and a divisor of the rows of a step.
-        shuffle_buffer_size: windows that each reader shuffles; 1 for none. Of running text, documents.
+        seed: seed of the orders, 0 or more.
+        num_readers: readers in a training: a multiple of its processes times their workers, and a divisor of the rows of a step.
+        shuffle_buffer_size: windows (documents, for running text) that each reader shuffles; 1 for no shuffling.
         **options: `split`, `text_column`, `config_name`, `separator` and `max_documents` of [`open_shards`].
 
     Raises:
@@ -65,13 +65,13 @@ class TextStream(torch.utils.data.IterableDataset):
         self._source = _identity(source, self.dataset, tokenizer, options)
 
     def as_running_text(self, segment_length: int) -> "TextStream":
-        """The same corpus for BPTT with the memory carried on: rows that go on where they stopped, see [`RunningRows`]."""
+        """The same corpus for BPTT with carried memory: rows continue where they stopped, see [`RunningRows`]."""
         stream = copy.copy(self)
         stream.running, stream.window_length = True, segment_length
         return stream
 
     def identity(self) -> dict:
-        """What tells this stream from others, for a resumed training to compare."""
+        """Identifies this stream, for a resumed training to compare."""
         names = ("window_length", "seed", "num_readers", "shuffle_buffer_size", "running")
         return {"kind": "TextStream", **self._source, **{name: getattr(self, name) for name in names}}
 
@@ -93,7 +93,7 @@ class TextStream(torch.utils.data.IterableDataset):
 
 
 class RowReader:
-    """The rows that one reader gives to every optimiser step, as tensors `(num_rows, ...)`; it can go on from its state."""
+    """The rows that one reader gives to every optimiser step, as tensors `(num_rows, ...)`; it can continue from a state."""
 
     def __init__(self, stream: TextStream, number: int, num_rows: int):
         documents = DocumentReader(

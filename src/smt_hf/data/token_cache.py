@@ -43,8 +43,8 @@ class TokenCache:
         tokens: (num_tokens,) uint16, or uint32 where the vocabulary needs it; each document ends with the eos token.
         document_starts: (num_documents,) int64, where each document starts in `tokens`.
         num_bytes: UTF-8 bytes of the text, and one for each eos token (the divisor of bits per byte).
-        vocab_size: `len(tokenizer)`, above every token id.
-        digest: of `tokens` and `document_starts`, the same for the same data wherever it lies.
+        vocab_size: `len(tokenizer)`, larger than every token id.
+        digest: digest of `tokens` and `document_starts`, the same for the same data wherever it is stored.
     """
 
     path: Path
@@ -64,10 +64,10 @@ class TokenCache:
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "TokenCache":
-        """Open the cache in the folder `path`, all of which is read once to compare it with its digest.
+        """Open the cache in the folder `path`; all of it is read once to check its digest.
 
         Raises:
-            InputError: the folder is not a token cache, is one of another format, or a damaged one.
+            InputError: if the folder is not a token cache, or one of another format, or is damaged.
         """
         path = Path(path).expanduser()
         cache = cls._map(path)
@@ -77,7 +77,7 @@ class TokenCache:
 
     @classmethod
     def _map(cls, path: Path, digest: str | None = None) -> "TokenCache":
-        """The cache as its `meta.json` describes it, which is checked; the tokens are not."""
+        """The cache that its `meta.json` describes; the description is checked, the tokens are not."""
         meta = _read_meta(path)
         if digest not in (None, meta["digest"]):
             raise InputError(f"the token cache {str(path)!r} was replaced after it was opened: open it again")
@@ -106,8 +106,8 @@ def build_token_cache(
     """Encode documents into a token cache, in one pass and in bounded memory.
 
     The text of a special token inside a document is encoded as plain text; lone surrogates become `?`. The folder
-    appears complete or not at all, and replaces a token cache that was there. What killed builds left in the folder
-    around it is removed.
+    appears complete or not at all, and replaces an earlier token cache. What killed builds left in the parent folder is
+    removed.
 
     Args:
         documents: the texts.
@@ -115,11 +115,11 @@ def build_token_cache(
         path: the folder to write.
         fingerprint: JSON-ready values that say what the cache was made from, kept in its `meta.json`.
         num_proc: processes that encode, for texts of more than a few million characters; the cache is the same for any number.
-        may_be_empty: accept that there are no documents.
+        may_be_empty: allow a cache without documents.
 
     Raises:
-        InputError: no documents, no eos token, a token id outside the vocabulary, a `path` that is something else, or
-            one that cannot be written.
+        InputError: for no documents, no eos token, a token id outside the vocabulary, or a `path` that is something else or
+            cannot be written.
     """
     check_eos_token(tokenizer)
     return write_token_cache(
@@ -134,17 +134,17 @@ def write_token_cache(
     fingerprint: dict | None = None,
     may_be_empty: bool = False,
 ) -> TokenCache:
-    """Write documents that are token ids already into a token cache; the rest is as in [`build_token_cache`].
+    """Write documents that are already token ids to a token cache; the rest is as in [`build_token_cache`].
 
     Args:
-        chunks: of documents: their ids one after another, the length of each, and their number of bytes.
-        vocab_size: above every token id.
+        chunks: chunks of documents: their ids one after another, the length of each, and their number of bytes.
+        vocab_size: larger than every token id.
         path: the folder to write.
         fingerprint: JSON-ready values that say what the cache was made from, kept in its `meta.json`.
-        may_be_empty: accept that there are no documents.
+        may_be_empty: allow a cache without documents.
 
     Raises:
-        InputError: no documents, a `path` that is something else, or one that cannot be written.
+        InputError: for no documents, or a `path` that is something else or cannot be written.
     """
     path = Path(path).expanduser()
     with ExitStack() as stack:
@@ -175,18 +175,17 @@ def cached_tokens(
 ) -> TokenCache:
     """Return the token cache of a corpus, built on the first call and reused while nothing it depends on changes.
 
-    Those are the source (for a local one its path and the size and time of each file; a `Dataset` by its fingerprint; a
-    Hub dataset by its id alone), the tokenizer's content and the options. Processes that call this at once build the
-    cache only once. A cache that is there is only read, so that it may lie on a read-only disk; a damaged one is built
-    again.
+    It depends on the source (for a local one, its path and the size and time of each file; for a `Dataset`, its fingerprint;
+    for a Hub dataset, only its id), the tokenizer's content and the options. Processes that call this at the same time build
+    the cache only once. An existing cache is only read, so it may be on a read-only disk; a damaged one is built again.
 
     Args:
-        source: as in `iter_documents`, but an `IterableDataset`.
+        source: as in `iter_documents`, except an `IterableDataset`.
         tokenizer: one with an eos token.
         cache_dir: the folder of all caches; `$SMT_HF_CACHE`, else `$HF_HOME/smt_hf`, else `~/.cache/smt_hf`.
         num_proc: as in [`build_token_cache`].
-        shard: build the cache of this part alone, for [`merge_shards`]; as in `iter_documents`.
-        options: the others of `iter_documents`.
+        shard: build the cache of this part only, for [`merge_shards`]; as in `iter_documents`.
+        options: the other options of `iter_documents`.
 
     Raises:
         InputError: as `iter_documents` and `build_token_cache` do.
@@ -224,7 +223,7 @@ def cached(
     """The token cache of a key, built by the first process that asks for it.
 
     Args:
-        key: what it holds.
+        key: what the cache holds.
         build: writes the cache at a path.
         cache_dir: the folder of all caches, as in [`cached_tokens`].
 
@@ -253,7 +252,7 @@ def _open_if_whole(path: Path) -> TokenCache | None:
 
 
 def _source_state(source, split: str, config_name: str | None) -> list:
-    """What a source is, as JSON-ready values that change when it does."""
+    """JSON-ready values that identify a source, and change when it does."""
     found = find_source(source, split, config_name)
     if isinstance(found, str):
         return [found]
@@ -271,7 +270,7 @@ def _source_state(source, split: str, config_name: str | None) -> list:
 
 
 def _write_tokens(chunks: Iterable, vocab_size: int, folder: Path, path: Path) -> dict:
-    """Writes the tokens of documents; returns what `meta.json` says of them."""
+    """Writes the tokens of documents; returns what `meta.json` says about them."""
     dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
     num_tokens = num_documents = num_bytes = 0
     with (folder / TOKENS).open("wb") as token_file, (folder / STARTS).open("wb") as start_file:
@@ -343,7 +342,7 @@ def _map_file(path: Path, dtype) -> np.ndarray:
 
 
 def _meta_text(meta: dict) -> str:
-    """`meta.json`, to the letter: its last line is a digest of all others."""
+    """The exact text of `meta.json`: its last entry is a digest of all others."""
     meta = {name: value for name, value in meta.items() if name != "meta_digest"}
     return json.dumps({**meta, "meta_digest": xxhash.xxh3_128_hexdigest(json.dumps(meta).encode())}, indent=2) + "\n"
 
@@ -361,19 +360,19 @@ def _damaged(path: Path, reason: str) -> InputError:
 
 
 def _may_replace(path: Path) -> bool:
-    """Whether there is nothing at a path, or a token cache, be it damaged."""
+    """Whether there is nothing at a path, or a token cache, even a damaged one."""
     try:
         names = set(os.listdir(path))
     except FileNotFoundError:
         return True
-    except NotADirectoryError:  # a file, or below one, which the writing will meet
+    except NotADirectoryError:  # a file, or a path below one, where writing will fail
         return not os.path.lexists(path)
     return META in names or names <= set(FILES)
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Says in one line what keeps a cache from being written."""
+    """Turns an error in writing a cache into an [`InputError`] of one line."""
     try:
         yield
     except (OSError, NotImplementedError) as error:  # the latter where a file system has no locks

@@ -44,11 +44,11 @@ def byte_tokenizer(model_max_length: int = NO_MAX_LENGTH) -> PreTrainedTokenizer
 def load_tokenizer(name_or_path: str | os.PathLike) -> PreTrainedTokenizerBase:
     """Return the tokenizer of that name: `"byte"` for `byte_tokenizer()`, else a folder or a Hub id.
 
-    It adds no special tokens to a text, for training does not, see [`without_special_tokens`]. Code that comes with a
-    tokenizer is never run. It needs no pad token.
+    It adds no special tokens to a text, because training does not; see [`without_special_tokens`]. It needs no pad token.
+    Code that comes with a tokenizer is never run.
 
     Raises:
-        InputError: it cannot be found or loaded, has no eos token to end documents with, or adds special tokens that it
+        InputError: if it cannot be found or loaded, has no eos token to end documents with, or adds special tokens that it
             cannot be saved without.
     """
     if name_or_path == "byte":
@@ -78,9 +78,9 @@ def load_tokenizer(name_or_path: str | os.PathLike) -> PreTrainedTokenizerBase:
 
 
 def without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Return a tokenizer that adds no special tokens to a text, as training reads it, also when saved and loaded again.
+    """Return a tokenizer that adds no special tokens to a text, as in training, even after it is saved and loaded again.
 
-    It is the tokenizer itself if that adds none, otherwise a `PreTrainedTokenizerFast` with the same tokens, chat template and
+    It is the tokenizer itself if it adds none, otherwise a `PreTrainedTokenizerFast` with the same tokens, chat template and
     decoding: many classes, such as Bert's, add theirs again whenever they are loaded.
 
     Raises:
@@ -110,7 +110,7 @@ def without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedToke
 
 
 def _offsets_only(processor) -> processors.PostProcessor:
-    """A post-processor without its special tokens; what corrects the offsets of byte-level tokens stays."""
+    """A post-processor without its special tokens; it still corrects the offsets of byte-level tokens."""
     state = json.loads(processor.__getstate__())
     steps = state["processors"] if state["type"] == "Sequence" else [state]
     kept = [step for step in steps if step["type"] in ("ByteLevel", "RobertaProcessing")]

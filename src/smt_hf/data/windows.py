@@ -19,11 +19,11 @@ class TokenWindows(EpochDataset):
     Args:
         cache: the corpus; it is read, never copied.
         window_length: tokens in a window.
-        seed: of the offsets, 0 or more.
+        seed: seed of the offsets, 0 or more.
         random_offset: False for evaluation: the windows are contiguous and the same in every epoch.
 
     Raises:
-        InputError: a window length or seed out of range, or a corpus shorter than one window.
+        InputError: for a window length or seed out of range, or a corpus shorter than one window.
     """
 
     def __init__(self, cache: TokenCache, window_length: int, seed: int = 0, random_offset: bool = True):
@@ -37,7 +37,7 @@ class TokenWindows(EpochDataset):
         self.random_offset = random_offset
 
     def identity(self) -> dict:
-        """What tells these windows from others, for a resumed training to compare."""
+        """Identifies these windows, for a resumed training to compare."""
         return {
             "kind": "TokenWindows",
             "tokens": self.cache.digest,
@@ -68,7 +68,7 @@ def evenly_spaced_windows(cache: TokenCache, window_length: int, num_windows: in
         `{"input_ids": (num_windows, window_length) int64, "documents": (num_windows, window_length) int64}`
 
     Raises:
-        InputError: a length or number below 1, or a corpus shorter than one window.
+        InputError: for a length or number below 1, or a corpus shorter than one window.
     """
     check_window_length(cache, window_length)
     if num_windows < 1:
@@ -79,13 +79,13 @@ def evenly_spaced_windows(cache: TokenCache, window_length: int, num_windows: in
 
 
 def check_window_length(cache: TokenCache, window_length: int, name: str = "the corpus", **lengths: int) -> None:
-    """Checks that a corpus is as long as a window.
+    """Checks that a corpus is at least as long as a window.
 
     Args:
         cache: the corpus.
         window_length: tokens of a window.
-        name: of the corpus, for the message.
-        lengths: the options that the length of a window follows from; none where it is an argument itself.
+        name: name of the corpus, for the message.
+        lengths: the options that decide the length of a window; none if it is an argument itself.
 
     Raises:
         InputError: naming both lengths, and what to change.

@@ -10,12 +10,12 @@ from ..rollout import teacher_rollout
 
 
 def bptt_gradient_norms(student, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Norms of the gradient of the last labelled step's loss at the student's own memories.
+    """Norms of the gradient of the last labelled step's loss with respect to the student's own memories.
 
     Args:
         student: an `SmtRnnForCausalLM`.
         input_ids: `(B, T)`.
-        labels: `(B, T)`, aligned; -100 is no label. The last column that has labels is the loss.
+        labels: `(B, T)`, aligned; -100 is no label. The loss is that of the last column with labels.
 
     Returns:
         `(T + 1,)`: the norm of `dL/dm_t`, averaged over the rows, for the memory before any token, after the first, and so
@@ -43,7 +43,7 @@ def bptt_gradient_norms(student, input_ids: torch.Tensor, labels: torch.Tensor) 
 
 
 def smt_gradient_norms(student, teacher, input_ids: torch.Tensor) -> torch.Tensor:
-    """Norms of the gradient of the dynamics loss of every transition at the memory that it starts from.
+    """Norms of the gradient of every transition's dynamics loss with respect to the memory that it starts from.
 
     No path of SMT is longer than its segments: the loss of a transition reaches the memory before it directly, whatever
     the distance to the beginning or the end of the sequence.

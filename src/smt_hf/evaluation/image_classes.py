@@ -1,4 +1,4 @@
-"""What a class-conditional student still knows of the class that it was told at the beginning of an image."""
+"""How well a class-conditional student remembers the class that it was given at the beginning of an image."""
 
 import math
 
@@ -15,25 +15,25 @@ from ..rollout import next_token_losses, rollout
 def evaluate_classes(
     student, processor: SmtImageProcessor, rows: ImageRows, num_images: int = 100, batch_size: int = 32
 ) -> dict:
-    """Reads real images as each of the classes in turn, and sees which makes them likeliest.
+    """Reads real images as each of the classes in turn, and finds which class makes them likeliest.
 
     A mean over hundreds of pixels hardly shows whether a memory of fixed size has held on to the one token before them; this
-    does. By Bayes' rule, all classes being as frequent, `p(class | image)` is in proportion to `p(image | class)`.
+    does. By Bayes' rule, if all classes are equally frequent, `p(class | image)` is proportional to `p(image | class)`.
 
     Args:
         student: an `SmtRnnForCausalLM`.
-        processor: the one that it was trained with; it has classes.
+        processor: the image processor that it was trained with; it has classes.
         rows: validation images, encoded by the processor.
-        num_images: images, spread evenly over the data set; all when there are no more.
-        batch_size: images at a time.
+        num_images: number of images, spread evenly over the dataset; all if there are no more.
+        batch_size: images per batch.
 
     Returns:
-        `num_images`; `class_accuracy`, the share of the images that are likeliest as what they are; `class_information`, the
+        `num_images`; `class_accuracy`, the share of the images that are likeliest as their own class; `class_information`, the
         mean of `ln p(class | image) + ln C` in nats an image: 0 where the class was forgotten, `ln C` (`class_entropy`) where
         it is certain, and below 0 where the student is sure of another one.
 
     Raises:
-        InputError: for a student without classes, or of another vocabulary.
+        InputError: for a student without classes, or with another vocabulary.
     """
     if processor.num_classes == 0:
         raise InputError("the student has no classes to know: train it with labels")

@@ -1,10 +1,10 @@
-"""How good drawn images are, in the eyes of a small classifier that was trained on real ones.
+"""How good drawn images are, judged by a small classifier that was trained on real ones.
 
 Label agreement says whether a class-conditional sample shows its class; precision and recall (Kynkäänniemi et al., Improved
 precision and recall metric for assessing generative models, 2019) whether samples look like real images and whether they cover
 their variety; the Fréchet distance (Heusel et al., GANs trained by a two time-scale update rule, 2017) compares means and
-covariances. The features are the classifier's, so the numbers compare with each other, not with those of other papers; real
-images that were not trained on are the ceiling.
+covariances. The features are the classifier's, so the numbers can be compared with each other, but not with those of other
+papers; real images that were not trained on are the ceiling.
 """
 
 import torch
@@ -45,14 +45,14 @@ class ImageClassifier(nn.Module):
 def train_classifier(
     images: torch.Tensor, labels: torch.Tensor, num_classes: int, num_steps: int = 1000, seed: int = 0
 ) -> ImageClassifier:
-    """A classifier trained on real images.
+    """Trains a classifier on real images.
 
     Args:
         images: `(N, H, W)`, from 0 to 1.
         labels: `(N,)`.
-        num_classes: classes there are.
-        num_steps: steps of 64 images.
-        seed: of the weights and of the order of the images.
+        num_classes: number of classes.
+        num_steps: training steps of 64 images each.
+        seed: seed of the weights and of the order of the images.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng([]):
@@ -82,21 +82,21 @@ def evaluate_samples(
     seed: int = 0,
     classifier_steps: int = 1000,
 ) -> dict:
-    """Lets a class-conditional student draw, and compares what it draws with real images.
+    """Lets a class-conditional student draw, and compares its images with real ones.
 
     Args:
         student: an `SmtRnnForCausalLM`.
-        processor: the one that it was trained with; it has classes.
-        train: real images; the classifier is trained on them, and they are what samples should look like.
-        validation: real images that nothing was trained on: they measure the classifier, and are the ceiling.
-        num_images: images of each kind that are compared; fewer where there are fewer real ones.
-        temperature: of the sampling.
-        seed: of classifier and samples.
+        processor: the image processor that it was trained with; it has classes.
+        train: real images that the classifier is trained on, and that samples should look like.
+        validation: real images that nothing was trained on: they test the classifier, and are the ceiling.
+        num_images: images of each kind to compare; fewer if there are fewer real ones.
+        temperature: sampling temperature.
+        seed: seed of the classifier and the samples.
         classifier_steps: training steps of the classifier.
 
     Returns:
         `classifier_accuracy` on the validation images, and for `real` (the validation images) and `samples`:
-        `label_agreement`, `precision`, `recall` and `frechet_distance`, each against as many training images.
+        `label_agreement`, `precision`, `recall` and `frechet_distance`, each measured against as many training images.
 
     Raises:
         InputError: for a student without classes.
@@ -146,7 +146,7 @@ def _real(rows: ImageRows, num_images: int, processor: SmtImageProcessor) -> tup
 
 
 def frechet_distance(real: torch.Tensor, other: torch.Tensor) -> float:
-    """Distance of two sets of features `(N, F)`, `|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2))`."""
+    """The Fréchet distance of two sets of features `(N, F)`, `|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2))`."""
     real, other = real.double(), other.double()
     shift = (real.mean(dim=0) - other.mean(dim=0)).square().sum()
     covariances = [torch.cov(features.T) for features in (real, other)]

@@ -1,4 +1,4 @@
-"""Measuring a student of pixels: its loss on images, pixel by pixel and row by row."""
+"""Measuring a student trained on pixels: its loss on images, pixel by pixel and row by row."""
 
 import torch
 
@@ -24,11 +24,11 @@ def evaluate_images(
 
     Args:
         student: an `SmtRnnForCausalLM`.
-        processor: the one that it was trained with.
+        processor: the image processor that it was trained with.
         rows: validation images, encoded by the processor.
         teacher: the `SmtTeacherModel`, or `None`.
-        num_images: images, spread evenly over the data set; all when there are no more.
-        batch_size: images at a time.
+        num_images: number of images, spread evenly over the dataset; all if there are no more.
+        batch_size: images per batch.
 
     Returns:
         `student` and, with a teacher, `teacher` (its own readout), each with `nats_per_pixel`, `standard_error` (over the
@@ -36,7 +36,7 @@ def evaluate_images(
         token is given, not scored.
 
     Raises:
-        InputError: if the student has another vocabulary than the processor.
+        InputError: if the student's vocabulary is not that of the processor.
     """
     check_processor(student, processor)
     images = evenly_spaced_images(rows, num_images)
@@ -59,7 +59,7 @@ def evaluate_images(
 
 
 def _summary(losses: torch.Tensor, pixels: torch.Tensor, processor: SmtImageProcessor) -> dict:
-    """The losses `(N, H x W)` of the pixels of images in numbers."""
+    """Summarises the losses `(N, H x W)` of the pixels of images."""
     scores = loss_scores(losses, pixels)
     loss = scores["rollout_loss"]
     by_row = torch.tensor(scores["loss_by_position"]).unflatten(0, (processor.size["height"], -1)).mean(dim=1)

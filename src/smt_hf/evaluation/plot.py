@@ -1,4 +1,4 @@
-"""Reports as pictures."""
+"""Plots of reports."""
 
 import torch
 
@@ -56,13 +56,13 @@ def plot_image_report(report: dict, path: str) -> None:
 
 
 def grid(report: dict) -> tuple[int, int, float]:
-    """Panels, columns and inches a row."""
+    """Panels, columns and inches per row."""
     panels = 2 if "drift" in report else 1
     return panels, panels, 3.2
 
 
 def drift(axes, report: dict) -> None:
-    """Draws the drift into the axes that there are for it, one or none."""
+    """Draws the drift into `axes`, which holds one or none."""
     for axis in axes:
         curve = report["drift"]
         axis.plot(range(1, len(curve) + 1), curve, color=START_LINES["student_cold"]["color"])
@@ -70,7 +70,7 @@ def drift(axes, report: dict) -> None:
 
 
 def smoothed(values: list[float]) -> tuple[range, torch.Tensor]:
-    """A curve as moving averages over its thirty-secondth part, and the positions of their middles."""
+    """The centres and values of moving averages of a curve, each over a thirty-second of its length."""
     width = max(1, len(values) // MAX_POINTS)
     means = torch.tensor(values).unfold(0, width, 1).mean(dim=-1)
     return range(width // 2, width // 2 + len(means)), means

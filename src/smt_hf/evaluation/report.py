@@ -1,4 +1,4 @@
-"""One evaluation of a student and, where there is one, its teacher, in numbers."""
+"""Evaluating a student and, if there is one, its teacher on text."""
 
 import torch
 
@@ -21,18 +21,17 @@ def evaluate_models(
 ) -> dict:
     """Rolls the student over validation windows and compares it with the teacher.
 
-    A window holds a context of `context_length` tokens, which the warm start has read through the teacher, and
-    `rollout_steps` tokens, on which cold and warm start are scored alike. At the first token of a document every
-    memory starts afresh.
+    A window holds a context of `context_length` tokens, which the teacher reads for the warm start, and `rollout_steps`
+    tokens, on which cold and warm start are both scored. At the first token of a document every memory starts afresh.
 
     Args:
         student: an `SmtRnnForCausalLM`.
         cache: the validation tokens.
         teacher: the `SmtTeacherModel`, or `None`.
         context_length: the teacher's context in training.
-        rollout_steps: steps of the student on its own states.
-        num_windows: windows, spread evenly over the corpus.
-        batch_size: windows at a time.
+        rollout_steps: steps that the student runs on its own states.
+        num_windows: number of windows, spread evenly over the corpus.
+        batch_size: windows per batch.
 
     Returns:
         `student_cold` (from the initial memory) and, with a teacher, `student_warm` (from the teacher's state) and
@@ -76,7 +75,7 @@ def evaluate_models(
     if "drift" in collected:
         report["drift"] = drift_curve(collected.pop("drift"))
     for name, batches in collected.items():
-        # beyond its training context the teacher is out of its depth: the curve shows it, the mean leaves it out
+        # beyond its training context the teacher is unreliable: the curve shows that part, the mean leaves it out
         num_counted = context_length if name == "teacher" else rollout_steps
         report[name] = _summary(torch.cat(batches), references, num_counted, bytes_per_token)
     if "student_warm" in report:
@@ -87,7 +86,7 @@ def evaluate_models(
 
 
 def _summary(losses: torch.Tensor, references: torch.Tensor, num_counted: int, bytes_per_token: float) -> dict:
-    """The losses `(N, T)` in numbers: the means over the first `num_counted` columns, the curve over all."""
+    """Summarises losses `(N, T)`: the means over the first `num_counted` columns, and the curve over all."""
     counted = {"predictions": losses[:, :num_counted], "references": references[:, :num_counted]}
     scores = loss_scores(*counted.values())
     bits = metrics.compute("bits_per_byte", **counted, bytes_per_token=bytes_per_token)["bits_per_byte"]

@@ -8,7 +8,7 @@ from . import metrics
 
 
 def loss_scores(losses: torch.Tensor, references: torch.Tensor) -> dict:
-    """The metric `rollout_loss` of losses `(N, T)` in nats of the tokens `(N, T)`, its standard error `None` for one row."""
+    """The metric `rollout_loss` of losses `(N, T)` in nats and tokens `(N, T)`; its standard error is `None` for one row."""
     scores = metrics.compute("rollout_loss", predictions=losses, references=references)
     error = scores["standard_error"]
     return scores | {"standard_error": None if math.isnan(error) else round(error, 4)}
@@ -20,5 +20,5 @@ def drift_curve(distances: list[torch.Tensor]) -> list[float]:
 
 
 def rounded(values: list[float], digits: int = 4) -> list[float]:
-    """The values as a report holds them."""
+    """Rounds values for a report."""
     return [round(value, digits) for value in values]

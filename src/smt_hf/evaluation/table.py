@@ -1,8 +1,8 @@
-"""Reports as tables."""
+"""Tables of reports."""
 
 
 def format_table(report: dict) -> str:
-    """The report as a table: a row a start, with the mean loss over quarters of the rollout."""
+    """The report as a table: one row per start, with the mean loss over quarters of the rollout."""
     steps = report["rollout_steps"]
     quarters = [(steps * quarter // 4, steps * (quarter + 1) // 4) for quarter in range(4)]
     heads = "".join(f"{f'{a}-{b}':>10}" for a, b in quarters)
@@ -67,7 +67,7 @@ def format_quality(quality: dict) -> str:
 
 
 def _drift(report: dict) -> list[str]:
-    """A line with points of the drift, where there is one."""
+    """A line with points of the drift curve, if there is one."""
     if "drift" not in report:
         return []
     curve = report["drift"]

@@ -6,7 +6,7 @@ from ..losses import IGNORED, cross_entropy
 from ..rollout import teacher_states
 from ..tasks import Task, row_accuracy, task_accuracy
 
-EVALUATION_SEED = 2**31 - 1  # of rows that a `TaskDataset` of another seed does not have
+EVALUATION_SEED = 2**31 - 1  # gives rows that a `TaskDataset` of another seed does not have
 
 
 @torch.no_grad()
@@ -18,13 +18,13 @@ def evaluate_on_task(
     Args:
         student: an `SmtRnnForCausalLM`.
         task: the task, whose length may differ from that of the training.
-        num_rows: rows to measure on.
-        seed: of the rows.
-        batch_size: rows at a time.
+        num_rows: number of rows to measure on.
+        seed: seed of the rows.
+        batch_size: rows per batch.
 
     Returns:
-        `accuracy` of the labelled steps, `row_accuracy` of rows whose labelled steps are all right, and the mean `loss` of
-        the labelled steps in nats.
+        `accuracy` of the labelled steps; `row_accuracy`, the share of rows whose labelled steps are all right; and `loss`, the mean
+        over the labelled steps in nats.
     """
 
     def logits(input_ids, columns):
@@ -37,7 +37,7 @@ def evaluate_on_task(
 def evaluate_teacher_on_task(
     teacher, task: Task, num_rows: int = 512, seed: int = EVALUATION_SEED, batch_size: int = 16
 ) -> dict:
-    """How well a teacher solves a task: its memories of the labelled steps, read alone. As [`evaluate_on_task`]."""
+    """How well a teacher solves a task, read from its memories at the labelled steps alone; as in [`evaluate_on_task`]."""
 
     def logits(input_ids, columns):
         return teacher.readout(teacher_states(teacher, input_ids, columns))

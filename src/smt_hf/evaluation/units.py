@@ -4,12 +4,12 @@ import math
 
 
 def bits(nats: float) -> float:
-    """A loss in nats as bits."""
+    """Converts a loss from nats to bits."""
     return nats / math.log(2)
 
 
 def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
-    """A loss in nats per token as bits per byte of the text, which compares models with different tokenizers.
+    """Converts a loss from nats per token to bits per byte of text, which compares models with different tokenizers.
 
     Args:
         nats_per_token: the mean cross-entropy.

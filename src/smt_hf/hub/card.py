@@ -36,12 +36,12 @@ LOSS_TERMS = (
 def write_card(folder: str, name: str | None = None, license: str | None = None) -> bool:
     """Writes `README.md` into the folder of a student, a teacher or both.
 
-    It is filled from `config.json`, the weights, `training.json` and, where `smt-hf evaluate` wrote them into the folder or
-    into `evaluation/` in it, `evaluation.json` and `evaluation.png`.
+    It is filled from `config.json`, the weights, `training.json` and, if `smt-hf evaluate` wrote them to the folder or to
+    `evaluation/` in it, `evaluation.json` and `evaluation.png`.
 
     Args:
         folder: what a training command wrote.
-        name: the model's name, a Hub id where it has one; the folder's by default.
+        name: the model's name, a Hub id if it has one; the folder's name by default.
         license: its license, as the Hub names it, such as `"apache-2.0"`.
 
     Returns:
@@ -58,7 +58,7 @@ def write_card(folder: str, name: str | None = None, license: str | None = None)
 
 
 def card_text(folder: Path, name: str | None = None, license: str | None = None) -> str | None:
-    """What [`write_card`] writes, `None` where it leaves the card alone; raises as it does."""
+    """What [`write_card`] writes, or `None` if it leaves the card alone; raises as it does."""
     if (folder / CARD).exists() and not is_own_card(folder / CARD):
         return None
     return str(make_card(folder, name, license))
@@ -115,7 +115,7 @@ def make_card(folder: Path, name: str | None = None, license: str | None = None)
 
 
 def find_evaluation(folder: Path) -> tuple[dict | None, str | None]:
-    """What `smt-hf evaluate` wrote into the folder or into `evaluation/` in it: the report, and where its plot is.
+    """Finds what `smt-hf evaluate` wrote to the folder or to `evaluation/` in it: the report, and the path of its plot.
 
     Raises:
         InputError: if the report is damaged.
@@ -135,7 +135,7 @@ def find_evaluation(folder: Path) -> tuple[dict | None, str | None]:
 
 
 def weights_digest(folder: str | Path) -> str | None:
-    """A digest of the weights in a folder, `None` where there are none: an evaluation names those that it measured."""
+    """A digest of the weights in a folder, or `None` without weights; an evaluation records the digest of what it measured."""
     digest, files = xxhash.xxh3_128(), sorted(Path(folder).glob("*.safetensors"))
     for file in files:
         digest.update(file_digest(file).encode())
@@ -143,7 +143,7 @@ def weights_digest(folder: str | Path) -> str | None:
 
 
 def count_parameters(folder: Path) -> int:
-    """Numbers in the safetensors files of a folder."""
+    """Counts the parameters in the safetensors files of a folder."""
     total = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
@@ -156,7 +156,7 @@ def count_parameters(folder: Path) -> int:
 
 
 def hub_datasets(stages: list[dict]) -> list[str]:
-    """Hub ids among the training data: `owner/name`, as local files are recorded by their names alone."""
+    """The Hub ids among the training data, `owner/name`; local files are recorded by name only."""
     names = {str(stage["recipe"].get("dataset", "")) for stage in stages}
     return sorted(filter(is_hub_id, names))
 

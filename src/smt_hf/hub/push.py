@@ -10,7 +10,7 @@ from huggingface_hub.utils import HFValidationError, filter_repo_objects, valida
 
 from ..errors import InputError
 
-# What training leaves beside a model, and hidden files, which may be secrets: no model needs them.
+# What training leaves beside a model, and hidden files, which may hold secrets: no model needs them.
 LEFTOVERS = (
     "checkpoint-*/*",
     "runs/*",
@@ -43,15 +43,15 @@ def share_folder(
     commit_message: str | None = None,
     card: str | None = None,
 ) -> RepoUrl:
-    """Uploads a model folder, without what training left in it, to a model repository, which is created if it does not exist.
+    """Uploads a model folder, without what training left in it, to a model repository, created if it does not exist.
 
     Nothing in the folder changes.
 
     Args:
         folder: holds the weights, the configuration and whatever else belongs to the model.
         repo_id: `user/name`, or `name` for the user of the token.
-        private: a new repository is for its owner alone.
-        token: with write access; by default the one of `hf auth login` or `$HF_TOKEN`.
+        private: make a new repository private.
+        token: token with write access; by default, the one of `hf auth login` or `$HF_TOKEN`.
         revision: the branch, created if it does not exist, or the `refs/pr/N` of a pull request.
         commit_message: the title of the commit.
         card: the text of `README.md`, in place of the folder's own.
@@ -61,7 +61,7 @@ def share_folder(
 
     Raises:
         InputError: for an invalid name, a token that is missing or refused, a repository that the token may not
-            write to or that is public against `private`, a Hub that cannot be reached.
+            write to or that is public despite `private`, or a Hub that cannot be reached.
     """
     api, url = make_repository(repo_id, private, token)
     with refusals_in_words(repo_id, api.endpoint):
@@ -106,7 +106,7 @@ def check_repo_id(repo_id: str) -> None:
     """Checks the name of a repository.
 
     Raises:
-        InputError: if it cannot be one.
+        InputError: if it is not valid.
     """
     try:
         validate_repo_id(repo_id)

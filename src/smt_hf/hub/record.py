@@ -15,7 +15,7 @@ from .._version import __version__
 from ..errors import InputError, one_line
 
 RECORD = "training.json"
-# What says nothing about the model, or is private.
+# Fields that say nothing about the model, or are private.
 _LEFT_OUT = set(
     "output_dir overwrite resume cache_dir logging_dir run_name hub_token hub_model_id push_to_hub disable_tqdm report_to "
     "save_strategy save_steps save_total_limit logging_steps teacher student model num_threads dataloader_pin_memory".split()
@@ -27,9 +27,9 @@ class TrainingStage:
     """One training command: its options, and what it started from.
 
     Args:
-        command: `"smt"`, `"dmt"`, `"bptt"` or `"finetune"`.
-        options: its parsed dataclasses.
-        starts_from: folder or Hub id of the models that it started from; their stages come first in the record.
+        command: `"lm"`, `"smt"`, `"dmt"`, `"bptt"` or `"finetune"`.
+        options: its parsed options dataclasses.
+        starts_from: folders or Hub ids of the models that it started from; their stages come first in the record.
     """
 
     command: str
@@ -38,10 +38,10 @@ class TrainingStage:
     earlier: list[dict] = field(default_factory=list)
 
     def read_earlier(self) -> None:
-        """Reads the records of the models that the run starts from: before it trains, since they may be damaged.
+        """Reads the records of the models that the run starts from; before it trains, because they may be damaged.
 
         Raises:
-            InputError: if one is.
+            InputError: if one is damaged.
         """
         self.earlier = []
         for path in self.starts_from:
@@ -77,7 +77,7 @@ class TrainingStage:
 
 
 def changed_fields(options) -> dict:
-    """The fields of an options dataclass that differ from its defaults; local files and folders by their names only."""
+    """The fields of an options dataclass that differ from its defaults; local files and folders appear by name only."""
     reference = (
         type(options)(output_dir=options.output_dir) if isinstance(options, TrainingArguments) else type(options)()
     )
@@ -96,7 +96,7 @@ def changed_fields(options) -> dict:
 
 
 def public_name(value):
-    """A file or folder of this machine by its name alone; any other value as it is."""
+    """The name alone of a local file or folder; any other value unchanged."""
     if isinstance(value, str | os.PathLike):
         text = os.fspath(value)
         if text.startswith("~") or os.path.isabs(text) or os.path.exists(text) or text.startswith((".", "file:")):
@@ -105,7 +105,7 @@ def public_name(value):
 
 
 def describe_data(dataset) -> dict:
-    """How much text a dataset of token windows contains; nothing for others."""
+    """The size of a dataset of token windows; empty for other datasets."""
     cache = getattr(dataset, "cache", None)
     if cache is None:
         return {}

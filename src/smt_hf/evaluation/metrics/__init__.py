@@ -1,7 +1,7 @@
-"""Metrics for Hugging Face `evaluate`: a folder each, laid out as `evaluate` and metric Spaces have them.
+"""Metrics for Hugging Face `evaluate`: one folder each, laid out like those of `evaluate` and metric Spaces.
 
-To add one, add a folder with a file of the same name that defines one `evaluate.Metric`; nothing else lists them. What needs
-`evaluate` is imported when a metric is loaded, for that takes a second.
+To add one, add a folder with a file of the same name that defines one `evaluate.Metric`; there is no other list of metrics.
+Code that needs `evaluate` is imported only when a metric is loaded, because that takes a second.
 """
 
 import tempfile
@@ -16,11 +16,11 @@ METRICS = tuple(
 
 
 def load(name: str, **kwargs):
-    """One of the package's metrics. Nothing is downloaded, and unlike with `evaluate.load` no copy of the file is made.
+    """Loads one of the package's metrics. Nothing is downloaded and, unlike with `evaluate.load`, no file is copied.
 
     Args:
         name: one of `METRICS`.
-        **kwargs: those of `evaluate.Metric`, such as `keep_in_memory`, and what the metric itself takes.
+        **kwargs: arguments of `evaluate.Metric`, such as `keep_in_memory`, and those of the metric itself.
 
     Returns:
         The `evaluate.Metric`.
@@ -35,11 +35,11 @@ def load(name: str, **kwargs):
 
 
 def compute(name: str, **inputs) -> dict:
-    """The results of one of the package's metrics for rows that are all at hand; no file is left behind.
+    """Computes one of the package's metrics for rows that are all in memory; no file is left behind.
 
     Args:
         name: one of `METRICS`.
-        **inputs: those of the metric: `predictions`, in most of them `references`, and its own.
+        **inputs: inputs of the metric: `predictions`, usually `references`, and its own.
     """
     with tempfile.TemporaryDirectory() as folder:  # a metric makes a folder even when it keeps its rows in memory
         return load(name, keep_in_memory=True, cache_dir=folder).compute(**inputs)

@@ -1,4 +1,4 @@
-"""The rows that a metric was given, as tensors."""
+"""The rows that a metric is given, as tensors."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ def stack_rows(rows, name: str) -> torch.Tensor:
 
     Args:
         rows: `N` nested lists or arrays.
-        name: what they are called, for the error.
+        name: their name, for the error.
 
     Raises:
         InputError: if there is no row, or their shapes differ.
