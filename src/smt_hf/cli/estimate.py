@@ -54,7 +54,7 @@ class EstimateOptions:
         metadata={"help": "Fields of the recipe to change, such as hidden_size=2048 max_steps=1000."},
     )
     json: bool = field(default=False, metadata={"help": "Print JSON."})
-    num_threads: int | None = field(default=None, metadata={"help": "CPU threads, if hardware is cpu."})
+    num_threads: int | None = field(default=None, metadata={"help": "CPU threads, for --hardware cpu."})
 
 
 COMMAND = Command(
@@ -77,6 +77,8 @@ def main(argv: Sequence[str]) -> Estimate:
     """Runs the command and returns the estimate."""
     (options,) = parse(COMMAND, argv)
     if options.num_threads is not None:
+        if options.hardware != "cpu":
+            raise InputError(f"num_threads={options.num_threads} is for hardware=cpu: leave it out")
         torch.set_num_threads(options.num_threads)
     if options.hardware not in (*HARDWARE, "cpu"):
         raise InputError(f"hardware={options.hardware!r} is unknown: choose one of {', '.join(HARDWARE)}, cpu")
@@ -157,7 +159,10 @@ def joint_config(given) -> SmtConfig:
 
 
 class Vocabulary:
-    """Stands in for the tokenizer or image processor that the options name, with its number of tokens only: no data is read."""
+    """Stands in for the tokenizer or image processor that the options name, with its number of tokens only.
+
+    No data is read, so the tokens of image classes, whose number depends on them, are left out.
+    """
 
     pad_token_id = bos_token_id = eos_token_id = None
 

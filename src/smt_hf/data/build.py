@@ -85,7 +85,8 @@ class TextOptions:
         default=None, metadata={"help": "Processes that encode text for its token cache; one per core by default."}
     )
     cache_dir: str | None = field(
-        default=None, metadata={"help": "Folder for token caches; $SMT_HF_CACHE or ~/.cache/smt_hf by default."}
+        default=None,
+        metadata={"help": "Folder for token caches; by default $SMT_HF_CACHE, $HF_HOME/smt_hf or ~/.cache/smt_hf."},
     )
 
     def tokens(self, tokenizer, shard: Shard | None = None) -> TokenCache:

@@ -4,7 +4,7 @@ import torch
 
 from ..utils.figures import START_LINES, draw
 
-MAX_POINTS = 32  # of a curve; neighbours are averaged
+WINDOWS = 32  # of the moving average, in the length of a curve
 
 
 def plot_report(report: dict, path: str) -> None:
@@ -71,6 +71,6 @@ def drift(axes, report: dict) -> None:
 
 def smoothed(values: list[float]) -> tuple[range, torch.Tensor]:
     """The centres and values of moving averages of a curve, each over a thirty-second of its length."""
-    width = max(1, len(values) // MAX_POINTS)
+    width = max(1, len(values) // WINDOWS)
     means = torch.tensor(values).unfold(0, width, 1).mean(dim=-1)
     return range(width // 2, width // 2 + len(means)), means

@@ -113,7 +113,7 @@ class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
         default=None,
         metadata={
             "help": "Number of student steps trained in every window: segments times their length, at most what the context "
-            "holds. By default 32 or the nearest possible number below, and one segment with full_context."
+            "holds. By default one segment with full_context or a segment of more than 32 steps, else as many segments as 32 steps hold."
         },
     )
     segment_length: int = field(
@@ -372,8 +372,8 @@ def sample_segments(context_length: int, segment_length: int, num_segments: int,
         generator: a CPU generator.
 
     Returns:
-        Sorted columns `(S,)` a multiple of J apart, so that one segment may end where another starts. If there are several,
-        the first is column 0, the cold start.
+        Sorted columns `(S,)`. If there are several, the first is column 0, the cold start, and the others are a multiple of J
+        apart, so that one segment may end where another starts; the second may begin within the first.
     """
     if num_segments == 1:
         return torch.randint(context_length - segment_length + 1, (1,), generator=generator)
