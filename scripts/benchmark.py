@@ -119,7 +119,7 @@ def measure(variants: dict, rounds: int, min_seconds: float) -> dict[str, list[t
 
 def print_table(title: str, results: dict, baseline: str, column: int) -> None:
     """Prints medians with their range, and the median over the rounds of the ratio to the baseline."""
-    print(f"\n{title}\n{'':44}{'s a step':>10}{'transitions/s':>15}{'range':>16}{'ratio':>8}")
+    print(f"\n{title}\n{'':44}{'s/step':>10}{'transitions/s':>15}{'range':>16}{'ratio':>8}")
     for name, rows in results.items():
         seconds, speed = (statistics.median(row[i] for row in rows) for i in (0, 1))
         pairs = zip(rows, results[baseline], strict=True)
@@ -149,14 +149,14 @@ def main() -> None:
         }
         smt = {
             single: smt_variant(folder, 8, "bidirectional", **paper),
-            "dense, 32 transitions a window": smt_variant(folder, 8),
-            "dense, 128 transitions a window": smt_variant(folder, 8, num_transitions=128),
+            "dense, 32 transitions per window": smt_variant(folder, 8),
+            "dense, 128 transitions per window": smt_variant(folder, 8, num_transitions=128),
             "dense, 8 segments of 16 steps (recipe)": smt_variant(
                 folder, 8, num_transitions=128, segment_length=16, num_decoded=1, student_weight=1.0
             ),
         }
         results = measure(smt, options.rounds, options.min_seconds)
-        print_table("SMT, 8 windows a step", results, single, 1)
+        print_table("SMT, 8 windows per step", results, single, 1)
         unrolled = "unrolled, teacher position by position (paper)"
         dmt = {
             unrolled: unrolled_variant("bidirectional"),

@@ -48,7 +48,7 @@ def cpu_seconds(call: Callable[[], object]) -> float:
 
 def one_prompt(student, ids: torch.Tensor, num_tokens: int, rounds: int) -> None:
     """Prints the table for single prompts."""
-    print("| tokens | ms a token | the library's loop | ratio |\n| --- | ---: | ---: | ---: |")
+    print("| tokens | ms per token | the library's loop | ratio |\n| --- | ---: | ---: | ---: |")
     for name, options in WAYS.items():
 
         def write(options=options):

@@ -119,7 +119,7 @@ def main() -> None:
             command, _, file = recipe.partition(":")
             speed = step_speed(command, file, options.text)
             print(
-                f"{file}: a step takes {speed:,.0f} tokens a second; the slowest loader gives {min(speeds) / speed:,.0f} times as many"
+                f"{file}: a step takes {speed:,.0f} tokens per second; the slowest loader gives {min(speeds) / speed:,.0f} times as many"
             )
         for name, number in itertools.product(options.tokenizers, options.num_proc):
             tokenizer, documents = load_tokenizer(name), list(iter_text_file(options.text)) * options.copies
@@ -127,7 +127,8 @@ def main() -> None:
             cache = build_token_cache(documents, tokenizer, Path(folder) / "cache", num_proc=number)
             seconds = time.monotonic() - begun
             print(
-                f"{name}, cache by {number} process(es): {cache.num_bytes / seconds / 1e6:.1f} MB a second", flush=True
+                f"{name}, cache by {number} process(es): {cache.num_bytes / seconds / 1e6:.1f} MB per second",
+                flush=True,
             )
 
 

@@ -59,7 +59,7 @@ def main() -> None:
                 page.screenshot(path=options.screenshot)
             browser.close()
         server.shutdown()
-    print(f"median {statistics.median(rates):.0f} tokens a second, {min(rates):.0f} to {max(rates):.0f}")
+    print(f"median {statistics.median(rates):.0f} tokens per second, {min(rates):.0f} to {max(rates):.0f}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ LONG_GENERATION, ESTIMATE = "long_generation", "estimate"
 PREDICTED = {
     "flops": ("GFLOP a step", 1e9),
     "bytes": ("MB of a step", 1e6),
-    "seconds": ("CPU s a step", 1),
+    "seconds": ("CPU s per step", 1),
 }
 # The curves that the pages of these tasks show.
 CURVES = {"retrieval": ("gradients", "drift", "memory_space"), "parity": ("drift",), "stack": ("drift",)}

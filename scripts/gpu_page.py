@@ -68,7 +68,7 @@ def worst(found) -> str:
 def steps(title: str, found: dict | None, flops: dict | None = None) -> str:
     if not found or "skipped" in found:
         return ""
-    head = ["method", "windows", "s a step", "tokens/s", "transitions/s", "peak GiB", "TFLOP/s"]
+    head = ["method", "windows", "s per step", "tokens/s", "transitions/s", "peak GiB", "TFLOP/s"]
     rows = []
     for name, each in found.items():
         if "seconds" not in each:
@@ -88,7 +88,7 @@ def generation(found: dict | None) -> str:
         return ""
     names = ["generate", "step", "graph"]
     rows = [[batch, *(number(each.get(name)) for name in names)] for batch, each in found.items()]
-    return "## Writing, tokens a second\n\n" + table(["rows", "`generate()`", "bare step", "as a CUDA graph"], rows)
+    return "## Writing, tokens per second\n\n" + table(["rows", "`generate()`", "bare step", "as a CUDA graph"], rows)
 
 
 def race(found: dict | None) -> str:
@@ -105,7 +105,7 @@ def race(found: dict | None) -> str:
         trained = ", ".join(f"{stage['kind']} {stage['steps']}" for stage in each["stages"])
         first = next(point["seconds"] for point in each["curve"] if point["loss"] <= reached)
         rows.append([arm, number(last["seconds"]), f"{last['loss']:.3f}", number(first), trained])
-    head = ["arm", "seconds of training", "held-out nats a token", f"seconds to {reached:.3f}", "steps"]
+    head = ["arm", "seconds of training", "held-out nats per token", f"seconds to {reached:.3f}", "steps"]
     return "## Race\n\n" + table(head, rows)
 
 

@@ -97,7 +97,7 @@ class HeldOut(TrainerCallback):
         tokens = self.trainer._race_tokens * state.global_step
         point = {"seconds": self.before + elapsed, "loss": loss, "step": state.global_step, "tokens": tokens}
         self.curve.append(point)
-        print(f"  {point['seconds']:7.1f} s {loss:.4f} nats a token, step {state.global_step}", flush=True)
+        print(f"  {point['seconds']:7.1f} s {loss:.4f} nats per token, step {state.global_step}", flush=True)
         self.trainer.clock.skip()
 
 

@@ -184,7 +184,7 @@ def laws(axes, rows: list[dict]) -> None:
         panel.set_yticks(np.arange(1.4, max(losses), 0.2))
         panel.yaxis.set_major_formatter("{x:.1f}")
     for panel in axes[::2]:
-        panel.set_ylabel("nats a byte")
+        panel.set_ylabel("nats per byte")
 
 
 def plot_recall(rows: list[dict], file: Path) -> Path:

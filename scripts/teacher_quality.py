@@ -80,7 +80,7 @@ def main() -> None:
     loss = {name: sums[name] / counts[name] for name in sums}
     for name, other in (("readout", "backbone there"), ("future", "backbone over the future")):
         more = loss[name] / loss[other] - 1
-        print(f"{name}: {loss[name]:.4f} nats a token; {other}: {loss[other]:.4f} ({more:+.1%})")
+        print(f"{name}: {loss[name]:.4f} nats per token; {other}: {loss[other]:.4f} ({more:+.1%})")
 
 
 if __name__ == "__main__":

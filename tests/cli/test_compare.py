@@ -147,7 +147,7 @@ def test_a_dataset_in_one_process_and_in_two(tmp_path, capsys):
     one, two = tmp_path / "one", tmp_path / "two"
     assert main([*words, "--output_dir", str(one)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("nats a byte\n") == 4 and (one / "results.md").read_text() in printed
+    assert printed.count("nats per byte\n") == 4 and (one / "results.md").read_text() in printed
     assert {file.name for file in one.iterdir()} == {
         "transformer",
         "results.csv",

@@ -25,7 +25,7 @@ def test_from_a_recipe(recipes, capsys):
     text = printed(capsys, recipes["smt"], "--processes", 2, "--price", 3)
     for line in (
         "SMT on 2 x NVIDIA H100 SXM",
-        "FLOPs a token",
+        "FLOPs per token",
         "buckets of DistributedDataParallel",
         "cost",
         "  data: ",

@@ -69,7 +69,7 @@ def test_what_is_on_the_way_is_spent_and_stands_in_no_table(run):
     for method, end in free.items():
         for name in BUDGETS:
             assert end[name] == pytest.approx(runs[method]["path"][-1][name] - ends[0][name])
-    assert "as if it came for free" in (folder / "results.md").read_text(encoding="utf-8")
+    assert "The same without the cost of the language model" in (folder / "results.md").read_text(encoding="utf-8")
 
 
 def test_a_segment_of_every_row_is_read_in_a_step(run):

@@ -10,7 +10,7 @@ from tests.conftest import tiny_model
 
 from .conftest import COMMON
 
-T = 20  # tokens a row
+T = 20  # tokens per row
 
 
 @pytest.fixture

@@ -200,14 +200,14 @@ def shown(found: Estimate) -> str:
         )
     lines.append("a step")
     add("tokens", f"{found.tokens:,}")
-    add("FLOPs a token", f"{found.flops / found.tokens:,.0f}")
-    add("sequential FLOPs a token", f"{found.sequential_flops / found.tokens:,.0f}")
+    add("FLOPs per token", f"{found.flops / found.tokens:,.0f}")
+    add("sequential FLOPs per token", f"{found.sequential_flops / found.tokens:,.0f}")
     add("GB moved by a process", f"{found.bytes_moved / 1e9:,.1f}")
     add("kernels of a process", f"{found.kernels:,.0f}")
     for name, seconds in found.seconds.items():
         add(f"s, {name}", f"{seconds:.4f}")
     add("s in all", f"{found.seconds_per_step:.4f}")
-    add("tokens a second", f"{found.tokens / found.seconds_per_step:,.0f}")
+    add("tokens per second", f"{found.tokens / found.seconds_per_step:,.0f}")
     if found.hours is not None:
         lines.append("the training")
         add("steps", f"{found.steps:,}")

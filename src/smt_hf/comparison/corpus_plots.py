@@ -54,4 +54,4 @@ def budgets(axes, runs: list[dict], lines: dict, unit: str) -> None:
             axis.plot([point[name] for point in path], [point["loss"] for point in path], **line)
         axis.set(xlabel=label, xscale="log", ylim=(0.97 * min(losses), 1.02 * top))
     for axis in axes[::3]:
-        axis.set_ylabel(f"nats a {unit}")
+        axis.set_ylabel(f"nats per {unit}")

@@ -89,28 +89,27 @@ def tables(rows: list[dict], reference: str = "BPTT", targets: list[float] | Non
     runs, unit = runs_of(rows), rows[0]["unit"]
     share = max(run["data_share"] for run in runs)
     seeds = sorted({run["seed"] for run in runs})
-    over = f"means over the seeds (lowest–highest, n of them) of {len(seeds)}" if len(seeds) > 1 else "one seed"
+    over = f"means over {len(seeds)} seeds (lowest–highest, n)" if len(seeds) > 1 else "one seed"
     parts = [
-        f"Nats a {unit} of held-out {unit}s, the student on its own states from its initial memory: at the end (± standard "
-        f"error over {rows_at_end(runs)}), and the lowest on the way; {over}.",
+        f"Nats per {unit} on held-out data; the student starts from its initial memory and runs on its own states. The loss at the end "
+        f"(± standard error over {rows_at_end(runs)}) and the lowest along the way; {over}.",
         loss_table(runs),
-        "What was spent, the stages before included, medians over the seeds; and the epochs that the tokens come to.",
+        "The budgets spent, including earlier stages, and the number of epochs; medians over the seeds.",
         spending_table(runs),
     ]
     whole = chosen(runs, data_share=share)
     targets = targets or default_targets(whole, reference)
     if targets:
         parts += [
-            f"The budget needed to reach a loss, relative to {reference}'s (in brackets the budget itself): medians over the seeds, "
-            "read off the line between two measurements, on which the loss falls evenly with the logarithm of the budget; "
-            "\\< and \\> where the first measurement of the method or of the reference is below it already (~: of both); "
-            "– where it was not reached.",
+            f"The budget needed to reach a loss, relative to that of {reference}, with the budget itself in brackets; medians over the "
+            "seeds. Between two measurements, the loss is taken to be linear in the logarithm of the budget. \\< and \\>: the first "
+            "measurement of the method, or of the reference, is below that loss already (~: both are). –: not reached.",
             needed_table(whole, reference, targets),
         ]
         free = free_of_backbones(whole)
         if free:
             parts += [
-                "The same for methods with a language model of their own, as if it came for free.",
+                "The same without the cost of the language model, for the methods that train one.",
                 needed_table([*free, *reference_runs(whole, reference)], reference, targets),
             ]
     return "\n\n".join(parts) + "\n"
@@ -130,7 +129,7 @@ def free_of_backbones(runs: list[dict]) -> list[dict]:
 def rows_at_end(runs: list[dict]) -> str:
     """The number of windows or images that the final losses were measured on, in words."""
     numbers = sorted({run["path"][-1]["rows"] for run in runs})
-    return f"{'–'.join(map(str, numbers))} of them" if len(numbers) < 3 else f"{numbers[0]} and more of them"
+    return f"{'–'.join(map(str, numbers))} rows" if len(numbers) < 3 else f"{numbers[0]} or more rows"
 
 
 def loss_table(runs: list[dict]) -> str:

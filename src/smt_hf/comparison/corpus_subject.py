@@ -230,7 +230,7 @@ class CorpusSubject:
     def words(self, result: dict) -> str:
         """A result in a few words."""
         loss = result.get("student", result["trace"][-1])["loss"]
-        return f"{loss:.4f} nats a {'pixel' if self.is_image else 'byte'}"
+        return f"{loss:.4f} nats per {'pixel' if self.is_image else 'byte'}"
 
 
 def order_seed(seed: int, stage: Stage) -> int:

@@ -107,7 +107,7 @@ def accuracy(axis, results, lines, chance) -> None:
     axis.set_xticks(lengths, lengths)
     axis.minorticks_off()
     axis.set(
-        xlabel="tokens a row",
+        xlabel="tokens per row",
         ylabel="accuracy, %",
         ylim=(max(-2, 100 * chance - 10), 103),
         title="Accuracy of the student on its own states",

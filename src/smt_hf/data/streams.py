@@ -127,7 +127,7 @@ class CarriedMemory:
         if len(batches) != expected or len(batches[-1]) != args.per_device_train_batch_size:
             raise InputError(
                 f"{folder!r} carries the memories of {len(memory)} streams, a step has {expected} batches of "
-                f"{args.per_device_train_batch_size}: resume with as many rows a step"
+                f"{args.per_device_train_batch_size}: resume with as many rows per step"
             )
         own = batches[args.process_index :: args.world_size]
         if self.by_process:

@@ -41,7 +41,7 @@ def _data(arguments, hardware: Hardware, processes: int, device: float, host: fl
     most = min(ends)
     useful = min(1.0, most / (processes * WAYS))
     if most <= processes:
-        return useful, "data", f"fewer rows a process would not make a step shorter: {ends[most]}"
+        return useful, "data", f"fewer rows per process would not make a step shorter: {ends[most]}"
     return useful, "data", f"shortens a step up to {most:,.0f} processes with as many rows in all: then {ends[most]}"
 
 

@@ -29,7 +29,7 @@ def evaluate_classes(
 
     Returns:
         `num_images`; `class_accuracy`, the share of the images that are likeliest as their own class; `class_information`, the
-        mean of `ln p(class | image) + ln C` in nats an image: 0 where the class was forgotten, `ln C` (`class_entropy`) where
+        mean of `ln p(class | image) + ln C` in nats per image: 0 where the class was forgotten, `ln C` (`class_entropy`) where
         it is certain, and below 0 where the student is sure of another one.
 
     Raises:

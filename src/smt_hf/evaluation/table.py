@@ -45,7 +45,7 @@ def format_image_table(report: dict) -> str:
         lines += [
             "",
             f"the class: {known['class_accuracy']:.1%} of {known['num_images']} images are likeliest as what they are; "
-            f"{known['class_information']:.3f} of {known['class_entropy']:.3f} nats an image",
+            f"{known['class_information']:.3f} of {known['class_entropy']:.3f} nats per image",
         ]
     return "\n".join(lines)
 

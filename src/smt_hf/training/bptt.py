@@ -81,7 +81,7 @@ class BpttTrainingArguments(MemoryTrainingArguments):
 
     @property
     def window_length(self) -> int:
-        """Number of tokens a window must have: the context and the target of its last state."""
+        """Number of tokens per window must have: the context and the target of its last state."""
         return self.context_length + 1
 
 

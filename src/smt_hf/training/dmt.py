@@ -152,7 +152,7 @@ class DmtTrainingArguments(weights_of(DMT_TERMS), TaughtTrainingArguments):
 
     @property
     def window_length(self) -> int:
-        """Number of tokens a window must have: the context and the target of its last state."""
+        """Number of tokens per window must have: the context and the target of its last state."""
         return self.context_length + 1
 
 

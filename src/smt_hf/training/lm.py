@@ -24,7 +24,7 @@ class LmTrainingArguments(TimedTrainingArguments):
 
     @property
     def window_length(self) -> int:
-        """Number of tokens a window must have: the context and the target of its last token."""
+        """Number of tokens per window must have: the context and the target of its last token."""
         return self.context_length + 1
 
 

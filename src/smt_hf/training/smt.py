@@ -184,7 +184,7 @@ class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
 
     @property
     def window_length(self) -> int:
-        """Number of tokens a window must have: the context and the future of its last state."""
+        """Number of tokens per window must have: the context and the future of its last state."""
         return self.context_length + self.horizon
 
     @property
