@@ -112,6 +112,7 @@ def test_one_command_draws_every_plot(tmp_path):
     students = (
         "digits",
         "mnist_teacher_first",
+        "mnist_twice",
         "mnist_gru",
         "mnist_gru_taught",
         "quickdraw_teacher_first",
