@@ -70,6 +70,49 @@ def test_the_given_rows_stay_and_the_others_follow(num_classes):
     assert processor.pixel_ids(whole).tolist() == processor.pixel_ids(half).tolist()
 
 
+@torch.no_grad()
+def guided_by_hand(student, processor, prompts: torch.Tensor, strength: float, temperature: float) -> np.ndarray:
+    """Every image read anew as each class for every pixel, and Bayes' rule written out."""
+    levels, drawn = processor.num_levels, prompts
+    while drawn.shape[1] < processor.sequence_length:
+        joint, following = [], []  # ln p(pixels | class), p(next pixel | class, pixels)
+        for label in range(processor.num_classes):
+            row = torch.cat([torch.full_like(drawn[:, :1], levels + label), drawn[:, 1:]], dim=1)
+            probabilities = student(row, use_cache=False).logits[..., :levels].softmax(dim=-1)
+            given = probabilities[:, :-1].gather(-1, row[:, 1:, None]).squeeze(-1)
+            joint.append(given.log().sum(dim=1))
+            following.append(probabilities[:, -1])
+        prior, following = torch.stack(joint, dim=1).softmax(dim=1), torch.stack(following, dim=1)
+        own = following[torch.arange(len(drawn)), drawn[:, 0] - levels]
+        after = own * prior.gather(1, drawn[:, :1] - levels) / (following * prior[..., None]).sum(dim=1)
+        chances = own * after ** (strength - 1)  # p(pixel | class) p(class | pixels and this one) ** (strength - 1)
+        if temperature == 0:
+            pixel = chances.argmax(dim=-1)
+        else:
+            chances = torch.nn.functional.pad(chances ** (1 / temperature), (0, student.config.vocab_size - levels))
+            pixel = torch.multinomial(chances / chances.sum(dim=-1, keepdim=True), 1)[:, 0]
+        drawn = torch.cat([drawn, pixel[:, None]], dim=1)
+    return drawn[:, -processor.num_pixels :].numpy()
+
+
+@pytest.mark.parametrize("given_rows", [0, 2])
+@pytest.mark.parametrize("temperature", [0, 1.0, 0.7])
+@pytest.mark.parametrize("strength", [1.5, 4.0])
+def test_guidance_is_bayes_rule_with_the_student_as_classifier(strength, temperature, given_rows):
+    student, processor = make(3)
+    given = np.random.default_rng(0).integers(256, size=(3, 4)).astype(np.uint8)
+    pixels = torch.from_numpy(processor.pixel_ids(given))[: 4 * given_rows].repeat(6, 1)
+    classes = torch.tensor([[4 + number % 3] for number in range(6)])
+    torch.manual_seed(5)
+    expected = guided_by_hand(student, processor, torch.cat([classes, pixels], dim=1), strength, temperature)
+    complete = {"complete": given, "complete_rows": given_rows} if given_rows else {}
+    options = {"temperature": temperature, "seed": 5, **complete}
+    images = generate_images(student, processor, 6, guidance=strength, **options)
+    assert (ids(processor, images) == expected).all()
+    if strength > 2 and temperature:
+        assert (expected != ids(processor, generate_images(student, processor, 6, **options))).any()
+
+
 def test_a_seed_decides_the_images_and_leaves_the_rest_alone():
     student, processor = make(0)
     torch.manual_seed(1)
@@ -77,6 +120,14 @@ def test_a_seed_decides_the_images_and_leaves_the_rest_alone():
     first = generate_images(student, processor, 3, seed=5)
     assert torch.random.get_rng_state().equal(state)
     assert first == generate_images(student, processor, 3, seed=5) != generate_images(student, processor, 3, seed=6)
+
+
+def test_guidance_needs_classes():
+    student, processor = make(0)
+    with pytest.raises(InputError, match="guidance=2 is towards a class, and the student has none: leave it out"):
+        generate_images(student, processor, 2, guidance=2.0)
+    with pytest.raises(InputError, match="guidance=0.5 must be at least 1"):
+        generate_images(*make(3), 2, guidance=0.5)
 
 
 def test_wrong_wishes_are_refused_in_one_line():

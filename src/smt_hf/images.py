@@ -5,8 +5,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from transformers import LogitsProcessorList
 
 from .errors import InputError, one_line
+from .guidance import ClassGuidance
 from .models import SmtImageProcessor, SmtMemory, SmtRnnCache, SmtRnnForCausalLM
 from .models.image_processing_smt import each_label
 from .utils.bounds import check_bounds
@@ -26,6 +28,7 @@ def generate_images(
     top_p: float = 1.0,
     seed: int | None = None,
     batch_size: int = 256,
+    guidance: float = 1.0,
 ) -> list:
     """Draws images with a student, pixel by pixel, from its initial memory.
 
@@ -41,16 +44,20 @@ def generate_images(
         top_p: sample from the likeliest levels that together have this share of the probability.
         seed: makes the images reproducible; torch's own random state if `None`.
         batch_size: images to draw at a time.
+        guidance: how much more than the student's own samples the images should show their class, see [`ClassGuidance`]; 1 draws
+            the student's own. Other values take as many times the steps and the memory as there are classes.
 
     Returns:
         Greyscale PIL images of the processor's size.
 
     Raises:
-        InputError: for a student with another vocabulary, an unknown label, a number out of range, or a `complete` that is not
-            an image.
+        InputError: for a student with another vocabulary, an unknown label, a number out of range, guidance of a student without
+            classes, or a `complete` that is not an image.
     """
     check_processor(student, processor)
-    check_bounds({"temperature": temperature, "top_p": top_p, "batch_size": batch_size})
+    check_bounds({"temperature": temperature, "top_p": top_p, "batch_size": batch_size, "guidance": guidance})
+    if guidance != 1 and not processor.num_classes:
+        raise InputError(f"guidance={guidance:g} is towards a class, and the student has none: leave it out")
     prompts = _prompts(processor, num_images, labels, complete, complete_rows)
     sampling = {"do_sample": False}
     if temperature > 0:
@@ -61,17 +68,20 @@ def generate_images(
         if seed is not None:
             torch.manual_seed(seed)
         for rows in torch.from_numpy(prompts).to(student.device).split(batch_size):
-            pixels.append(draw(student, processor, rows, **sampling).cpu())
+            pixels.append(draw(student, processor, rows, guidance, **sampling).cpu())
     return processor.to_images(torch.cat(pixels))
 
 
-def draw(student, processor: SmtImageProcessor, prompts: torch.Tensor, **sampling) -> torch.Tensor:
+def draw(
+    student, processor: SmtImageProcessor, prompts: torch.Tensor, guidance: float = 1.0, **sampling
+) -> torch.Tensor:
     """Draws the pixels that follow prompts.
 
     Args:
         student: trained on images.
         processor: the image processor that the student was trained with.
         prompts: `(B, P)` ids: the class token if there is one, then the given pixels; P may be 0.
+        guidance: strength of the [`ClassGuidance`]; 1 is none.
         sampling: options of `generate()`.
 
     Returns:
@@ -83,6 +93,8 @@ def draw(student, processor: SmtImageProcessor, prompts: torch.Tensor, **samplin
         if prompts.shape[1] == 0:
             cache = SmtRnnCache(student.model.start_memory(len(prompts)))
             start = {"memory": SmtMemory.from_cache(student, cache)}
+        if guidance != 1:
+            sampling["logits_processor"] = LogitsProcessorList([ClassGuidance(student, processor, guidance)])
         others = range(processor.num_levels, student.config.vocab_size)  # ids that are not pixels
         written = student.generate(
             **start, max_new_tokens=num_new, suppress_tokens=list(others) or None, eos_token_id=None, **sampling

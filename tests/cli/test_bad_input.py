@@ -146,13 +146,15 @@ def test_a_loss_that_is_no_number(smt_run, recipes, tmp_path, capsys):
     assert "the loss became nan at step 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["output", "images", "label", "complete", "complete_rows"])
+@pytest.mark.parametrize("flag", ["output", "images", "label", "complete", "complete_rows", "guidance"])
 def test_drawing_with_a_student_of_text(flag, fails, dmt_run, tmp_path):
-    value = "7" if flag in ("images", "complete_rows") else tmp_path / "x.png"
+    value = "7" if flag in ("images", "complete_rows", "guidance") else tmp_path / "x.png"
     fails(["generate", dmt_run, "hi", f"--{flag}", value], f"{flag}=", "does not apply", "is a student of text")
 
 
-@pytest.mark.parametrize("flag", ["reference_split", "reference_dataset", "quality_images", "class_images"])
+@pytest.mark.parametrize(
+    "flag", ["reference_split", "reference_dataset", "quality_images", "guidance", "class_images"]
+)
 def test_measuring_a_student_of_text_as_one_of_images(flag, fails, dmt_run, stories):
     evaluate = ["evaluate", dmt_run, "--dataset", stories / "valid.txt"]
     fails([*evaluate, f"--{flag}", "7"], f"{flag} cannot be honoured", "is a student of text")

@@ -50,6 +50,9 @@ class EvaluateOptions(TextOptions):
         default=None, metadata={"help": "Dataset of the reference_split, if it is not --dataset."}
     )
     quality_images: int = field(default=500, metadata={"help": "Number of samples, and of real images, to compare."})
+    guidance: float = field(
+        default=1.0, metadata={"help": "Guidance of the samples to judge, as in smt-hf generate; 1: none."}
+    )
     class_images: int = field(
         default=0,
         metadata={
@@ -71,7 +74,7 @@ class EvaluateOptions(TextOptions):
 
 # Options that only apply to text, and options that only apply to images.
 OF_TEXT = ("context_length", "rollout_steps")
-OF_IMAGES = ("reference_split", "reference_dataset", "quality_images", "class_images")
+OF_IMAGES = ("reference_split", "reference_dataset", "quality_images", "guidance", "class_images")
 
 
 COMMAND = Command(
@@ -104,10 +107,11 @@ def main(argv: Sequence[str]) -> dict:
     given = [name for name in others if getattr(options, name) != getattr(EvaluateOptions, name)]
     if given:
         raise InputError(f"{', '.join(given)} cannot be honoured: {options.model!r} is a student of {kind}")
-    if options.reference is None and options.quality_images != EvaluateOptions.quality_images:
-        raise InputError(
-            f"quality_images={options.quality_images} is of samples to judge: give reference_split, or leave it out"
-        )
+    for name in ("quality_images", "guidance"):
+        if options.reference is None and getattr(options, name) != getattr(EvaluateOptions, name):
+            raise InputError(
+                f"{name}={getattr(options, name):g} is of samples to judge: give reference_split, or leave it out"
+            )
     options.check_honoured(tokenizer)
     cache = options.tokens(tokenizer)
     if images:
@@ -146,7 +150,9 @@ def measure_images(student, processor: SmtImageProcessor, rows: ImageRows, teach
     report = evaluate_images(student, processor, rows, teacher, options.num_windows, options.batch_size)
     if options.reference is not None:
         reference = ImageRows(options.tokens_of(*options.reference, processor))
-        report["quality"] = evaluate_samples(student, processor, reference, rows, options.quality_images)
+        report["quality"] = evaluate_samples(
+            student, processor, reference, rows, options.quality_images, guidance=options.guidance
+        )
     if options.class_images:
         report["classes"] = evaluate_classes(student, processor, rows, options.class_images, options.batch_size)
     return report

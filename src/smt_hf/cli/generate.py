@@ -70,6 +70,13 @@ class GenerateOptions:
     complete_rows: int | None = field(
         default=None, metadata={"help": "Number of rows that --complete gives; half the height by default."}
     )
+    guidance: float = field(
+        default=1.0,
+        metadata={
+            "help": "How much more than the student's own samples the images should show their class; 1: no more. Other values take as "
+            "many times the steps as there are classes."
+        },
+    )
     output: str | None = field(
         default=None, metadata={"help": "File for the grid of all drawn images; images.png by default."}
     )
@@ -77,7 +84,7 @@ class GenerateOptions:
 
 # Options that only apply to text, and options that only apply to images.
 OF_TEXT = ("prompt", "prompts", "text_file", "memory", "save_memory", "max_new_tokens", "num_samples")
-OF_IMAGES = ("images", "label", "complete", "complete_rows", "output")
+OF_IMAGES = ("images", "label", "complete", "complete_rows", "guidance", "output")
 
 
 COMMAND = Command(
@@ -150,8 +157,8 @@ def draw_images(processor: SmtImageProcessor, options: GenerateOptions) -> list:
     given = None if options.complete is None else read_image(Path(options.complete).expanduser())
     student, num_images = load_student(options.model).eval(), options.images or 64
     options = with_defaults(options, temperature=1.0, top_p=1.0)
-    sampling = (options.temperature, options.top_p, options.seed)
-    return generate_images(student, processor, num_images, options.label, given, options.complete_rows, *sampling)
+    sampling = {name: getattr(options, name) for name in ("temperature", "top_p", "seed", "guidance")}
+    return generate_images(student, processor, num_images, options.label, given, options.complete_rows, **sampling)
 
 
 def read(student, tokenizer, options: GenerateOptions) -> SmtMemory | None:

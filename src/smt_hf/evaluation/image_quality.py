@@ -81,6 +81,7 @@ def evaluate_samples(
     temperature: float = 1.0,
     seed: int = 0,
     classifier_steps: int = 1000,
+    guidance: float = 1.0,
 ) -> dict:
     """Lets a class-conditional student draw, and compares its images with real ones.
 
@@ -93,6 +94,7 @@ def evaluate_samples(
         temperature: sampling temperature.
         seed: seed of the classifier and the samples.
         classifier_steps: training steps of the classifier.
+        guidance: guidance of the samples, see [`ClassGuidance`]; 1 is none.
 
     Returns:
         `classifier_accuracy` on the validation images, and for `real` (the validation images) and `samples`:
@@ -117,8 +119,9 @@ def evaluate_samples(
         drawn = torch.arange(num_images) % processor.num_classes
         prompts = (drawn + processor.num_levels)[:, None].to(student.device)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0}
-        pixels = torch.cat([draw(student, processor, part, **sampling) for part in prompts.split(256)]).cpu()
+        pixels = torch.cat([draw(student, processor, part, guidance, **sampling) for part in prompts.split(256)]).cpu()
     report = {"num_images": num_images, "classifier_accuracy": round(accuracy, 4), "temperature": temperature}
+    report |= {} if guidance == 1 else {"guidance": guidance}
     for name, (images, wanted) in (
         ("real", _real(validation, num_images, processor)),
         ("samples", (as_images(pixels, processor), drawn)),

@@ -61,7 +61,7 @@ def format_quality(quality: dict) -> str:
         lines.append(f"{name:10}{numbers}")
     lines.append(
         f"{quality['num_images']} images each, seen by a classifier that is right on {quality['classifier_accuracy']:.1%} of "
-        "real validation images"
+        "real validation images" + (f"; guidance {quality['guidance']:g}" if "guidance" in quality else "")
     )
     return "\n".join(lines)
 

@@ -159,6 +159,7 @@ BOUNDS = {
     "top_p": Bounds(0, 1, open_low=True),
     "images": SIZE,
     "complete_rows": COUNT,
+    "guidance": Bounds(1),
     "quality_images": SIZE,
     "class_images": COUNT,
     "max_tokens": SIZE,
