@@ -131,21 +131,40 @@ def test_the_tokenizer_of_a_text_is_saved_as_it_was_used(tmp_path):
     assert trainer_of("bptt", tmp_path, windows, processing_class=plain).processing_class is plain
 
 
+BAD = [{"input_ids": [300] * 40}] * 4
+
+
+def says_bad(run):
+    """Whether the id that the model has not is told in one line."""
+    with pytest.raises(InputError) as caught:
+        run()
+    said = explain(caught.value)
+    assert said.startswith("token id 300 is outside the model's vocabulary of 258 ids: use the tokenizer")
+    assert said.endswith("larger vocab_size")
+
+
 @pytest.mark.parametrize("kind", METHODS)
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_ids_that_the_model_has_not_are_told_in_evaluation_and_by_workers(kind, num_workers, tmp_path):
-    bad = [{"input_ids": [300] * 40}] * 4
-    trainer = trainer_of(kind, tmp_path, ROWS, eval_dataset=bad)
-    trainer.args.dataloader_num_workers = num_workers
-    for run in (trainer.evaluate, lambda: trainer_of_bad_rows(kind, tmp_path, bad, num_workers).train()):
-        with pytest.raises(InputError) as caught:
-            run()
-        said = explain(caught.value)
-        assert said.startswith("token id 300 is outside the model's vocabulary of 258 ids: use the tokenizer")
-        assert said.endswith("larger vocab_size")
+def test_ids_that_the_model_has_not_are_told_in_training_and_evaluation(kind, num_workers, tmp_path):
+    for trainer in (trainer_of(kind, tmp_path, ROWS, eval_dataset=BAD), trainer_of(kind, tmp_path, BAD)):
+        trainer.args.dataloader_num_workers = num_workers
+        says_bad(trainer.train if trainer.eval_dataset is None else trainer.evaluate)
 
 
-def trainer_of_bad_rows(kind, folder, rows, num_workers):
-    trainer = trainer_of(kind, folder, rows)
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_loader_of_ones_own_is_checked_too(kind, tmp_path):
+    trainer = trainer_of(kind, tmp_path, BAD)
+    trainer.get_train_dataloader = lambda: torch.utils.data.DataLoader(BAD, 2, collate_fn=collate)
+    says_bad(trainer.train)
+
+
+@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_for_another_device_ids_are_checked_before_they_are_moved(kind, num_workers, tmp_path, monkeypatch):
+    """By the loader itself, in its workers if it has any."""
+    trainer = trainer_of(kind, tmp_path, BAD, eval_dataset=BAD)
     trainer.args.dataloader_num_workers = num_workers
-    return trainer
+    monkeypatch.setattr(type(trainer.args), "device", torch.device("cuda"))
+    for loader in (trainer.get_train_dataloader, trainer.get_eval_dataloader):
+        says_bad(lambda loader=loader: next(iter(loader())))
+    assert trainer.data_collator is collate

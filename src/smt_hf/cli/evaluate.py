@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> dict:
     for name in ("quality_images", "guidance"):
         if options.reference is None and getattr(options, name) != getattr(EvaluateOptions, name):
             raise InputError(
-                f"{name}={getattr(options, name):g} is of samples to judge: give reference_split, or leave it out"
+                f"{name}={getattr(options, name)} is of samples to judge: give reference_split, or leave it out"
             )
     options.check_honoured(tokenizer)
     cache = options.tokens(tokenizer)

@@ -167,13 +167,13 @@ class TermsTrainer(ResumableTrainer):
         if self._stream_from is not None:
             self._stream.go_on(*self._stream_from)
         return DataLoader(
-            self._stream,
-            batch_size=None,
-            collate_fn=functools.partial(checked_batch, vocab_size=self.vocab_size()),
-            pin_memory=args.dataloader_pin_memory and args.device.type != "cpu",
+            self._stream, batch_size=None, pin_memory=args.dataloader_pin_memory and args.device.type != "cpu"
         )
 
     def _get_dataloader(self, *args, **kwargs):
+        """As in the library; batches that accelerate moves to another device are checked before, see [`batch_of`]."""
+        if self.args.device.type == "cpu":
+            return super()._get_dataloader(*args, **kwargs)
         given = self.data_collator
         self.data_collator = CheckedCollator(given, self.vocab_size())
         try:
@@ -200,8 +200,13 @@ class TermsTrainer(ResumableTrainer):
         return self.step_of(batch, self.draw_plan(batch, step_generator(*draw)), draw)
 
     def batch_of(self, inputs) -> Batch:
-        """Makes a [`Batch`] on the trainer's device from the output of a data collator."""
+        """Makes a [`Batch`] on the trainer's device from the output of a data collator.
+
+        Ids are checked here if they are still on the host, whatever loader they come from; elsewhere a check would wait.
+        """
         check_whole_numbers(inputs)
+        if inputs["input_ids"].device.type == "cpu":
+            check_vocabulary(inputs, self.vocab_size())
         return Batch.of(self._prepare_inputs(inputs))
 
     def step_of(self, batch: Batch, plan, draw: tuple[int, int]) -> Step:
@@ -429,17 +434,6 @@ def with_batches(name: str, loader: DataLoader) -> DataLoader:
             "size, or leave dataloader_drop_last out"
         )
     return loader
-
-
-def checked_batch(batch: dict, vocab_size: int) -> dict:
-    """Checks that the model has all ids of a [`TextStream`] batch; an empty batch is one that a resumed training skips.
-
-    Raises:
-        InputError: naming the id.
-    """
-    if batch:
-        check_vocabulary(batch, vocab_size)
-    return batch
 
 
 def check_endless(dataset, args) -> None:
