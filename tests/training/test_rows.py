@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from datasets import IterableDataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, default_data_collator
 
@@ -102,6 +103,15 @@ def test_data_sets_without_a_batch(kind, tmp_path):
     trainer.args.dataloader_drop_last = True
     with pytest.raises(InputError, match="dataloader_drop_last leaves out the only batch of train_dataset"):
         trainer.train()
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_streams_that_give_nothing(kind, tmp_path):
+    empty = IterableDataset.from_generator(lambda: iter(()))
+    with pytest.raises(InputError, match="train_dataset gave no rows: check what it reads"):
+        trainer_of(kind, tmp_path, empty).train()
+    with pytest.raises(InputError, match="eval_dataset gave no rows"):
+        trainer_of(kind, tmp_path, ROWS, eval_dataset=empty).evaluate()
 
 
 def test_padding_trains_nothing(tmp_path):

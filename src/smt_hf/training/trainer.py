@@ -13,7 +13,6 @@ from accelerate.utils import convert_outputs_to_fp32
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import ProgressCallback, get_scheduler
-from transformers.trainer_utils import has_length
 
 from ..batch import IGNORED, Batch
 from ..data import TextStream, TokenCache, collate, without_special_tokens
@@ -23,6 +22,7 @@ from ..errors import InputError
 from ..hub import write_card
 from ..losses import LossTerm
 from .callbacks import ClockProgress, DatasetEpoch, TrainClock
+from .data_checks import check_endless, check_loader, check_rows, some_batch
 from .finite import FiniteLoss
 from .optimizers import MuonAndAdamW
 from .resumable import ResumableTrainer
@@ -151,7 +151,7 @@ class TermsTrainer(ResumableTrainer):
     def get_train_dataloader(self):
         if not isinstance(self.train_dataset, TextStream):
             check_rows("train_dataset", self.train_dataset)
-            return with_batches("train_dataset", super().get_train_dataloader())
+            return check_loader("train_dataset", super().get_train_dataloader())
         args = self.args
         loading = {"prefetch_factor": args.dataloader_prefetch_factor} if args.dataloader_num_workers else {}
         self._stream = StreamBatches(
@@ -182,7 +182,7 @@ class TermsTrainer(ResumableTrainer):
             self.data_collator = given
 
     def get_eval_dataloader(self, eval_dataset=None):
-        return with_batches("eval_dataset", super().get_eval_dataloader(eval_dataset))
+        return check_loader("eval_dataset", super().get_eval_dataloader(eval_dataset))
 
     def save_further_state(self, output_dir):
         if self._stream is not None:
@@ -215,7 +215,8 @@ class TermsTrainer(ResumableTrainer):
         return Step(batch, plan, targets)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        with some_batch("train_dataset"):
+            batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._num_steps += 1
         steps = [self.make_step(inputs, (self.args.seed, self.state.global_step)) for inputs in batches]
         if steps and self.state.global_step == 0:
@@ -344,7 +345,8 @@ class TermsTrainer(ResumableTrainer):
                 "evaluate() before train() cannot be honoured under FSDP2: accelerate shares out a model with its optimizer"
             )
         self._evaluated = defaultdict(list)
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        with some_batch("eval_dataset"):
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         for name, values in self._evaluated.items():
             total, count = self.accelerator.reduce(torch.stack(values).sum(dim=0), "sum").tolist()
             if count:  # a term without items in the whole evaluation is left out
@@ -409,45 +411,3 @@ class TermsTrainer(ResumableTrainer):
             )
         self._created_lr_scheduler = True
         return self.lr_scheduler
-
-
-def check_rows(name: str, dataset) -> None:
-    """Checks that a data set with a known length is not empty.
-
-    Raises:
-        InputError: naming the argument.
-    """
-    if dataset is not None and has_length(dataset) and len(dataset) == 0:
-        raise InputError(f"{name} holds no rows: give data with at least one, or check what it was made from")
-
-
-def with_batches(name: str, loader: DataLoader) -> DataLoader:
-    """Returns the loader after checking that it gives at least one batch, if its length is known.
-
-    Raises:
-        InputError: naming the argument.
-    """
-    if has_length(loader) and len(loader) == 0:
-        check_rows(name, loader.dataset)
-        raise InputError(
-            f"dataloader_drop_last leaves out the only batch of {name}, which has fewer rows than a batch takes: lower the batch "
-            "size, or leave dataloader_drop_last out"
-        )
-    return loader
-
-
-def check_endless(dataset, args) -> None:
-    """Checks the arguments that a training on an endless text needs.
-
-    Raises:
-        InputError: naming the argument.
-    """
-    if not isinstance(dataset, TextStream):
-        return
-    if args.max_steps <= 0:
-        raise InputError("a streamed text has no last window: give max_steps or max_train_seconds")
-    for name in ("split_batches", "dispatch_batches"):
-        if getattr(args.accelerator_config, name):
-            raise InputError(
-                f"accelerator_config: {name} cannot be honoured with a streamed text: each process reads its own share"
-            )
