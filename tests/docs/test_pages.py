@@ -122,6 +122,18 @@ def test_one_command_draws_every_plot(tmp_path):
     assert others == screenshots | samples
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_rows_of_a_table_have_as_many_cells_as_its_head(page):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    widths = [len(re.findall(r"(?<!\\)\|", line)) if line.lstrip().startswith("|") else None for line in lines]
+    uneven = [
+        lines[number]
+        for number in range(1, len(lines))
+        if None not in widths[number - 1 : number + 1] and widths[number] != widths[number - 1]
+    ]
+    assert not uneven
+
+
 def test_results_begin_with_their_verdict():
     for page in (ROOT / "docs" / "results").glob("*.md"):
         assert page.read_text(encoding="utf-8").split("\n\n")[1].startswith("**"), page
