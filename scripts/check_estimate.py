@@ -2,9 +2,9 @@
 
     python scripts/check_estimate.py --json docs/results/estimate.json --output docs/images/estimate.png
 
-Every row is measured in its own process, on one thread: FLOPs by torch's counter; memory as the most that the process held above what
-it held before the model was made, weights and optimiser states included; CPU seconds as the mean of two steps after the first. The
-FLOPs are those of the estimated step, drawn from the same seed.
+Every row is measured in processes of its own, on one thread: FLOPs by torch's counter; memory as the most that the process held above
+what it held before the model was made, weights and optimiser states included; in another process, whose memory is managed as usual,
+CPU seconds as the median of three steps after the first. The FLOPs are those of the estimated step, drawn from the same seed.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def measure(row: int) -> dict:
     trainer.create_optimizer_and_scheduler(10)
     trainer.model.train()
     seconds, peak = [], 0
-    for step in range(3):
+    for step in range(4):
         Path("/proc/self/clear_refs").write_text("5")
         begun = time.process_time()
         run(trainer, batch, step)
@@ -150,6 +150,28 @@ def count(trainer, batch) -> int:
     return counted.get_total_flops()
 
 
+def table(results: list[dict]) -> str:
+    """The rows as a table in Markdown."""
+    lines = [
+        "| sizes, rows | method | MB: predicted | measured | ratio | CPU s: predicted | measured | ratio |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in results:
+        sizes = GRID[row["sizes"]]
+        cell = "" if row["cell"] == "transformer" else f", `{row['cell']}`"
+        place = f"D = {sizes.hidden_size}, K = {sizes.num_memory_tokens}{cell}, {row['batch']}"
+        numbers = []
+        for (predicted, measured), digits in ((row["bytes"], 0), (row["seconds"], 2)):
+            unit = 1 if digits else 1e6
+            numbers += [
+                f"{predicted / unit:.{digits}f}",
+                f"{measured / unit:.{digits}f}",
+                f"{predicted / measured:.2f}",
+            ]
+        lines.append(f"| {' | '.join([place, row['method'], *numbers])} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--row", type=int, help="measure only this row, in this process")
@@ -170,13 +192,19 @@ def main() -> None:
     }
     for row in range(len(results), len(rows())):
         words = [sys.executable, __file__, "--row", str(row)]
-        shown = subprocess.run(words, env=environment, check=True, capture_output=True, text=True).stdout
-        results.append(json.loads(shown.splitlines()[-1]))
+        held_back, usual = (
+            json.loads(
+                subprocess.run(words, env=env, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+            )
+            for env in (environment, {**os.environ, "OMP_NUM_THREADS": "1"})
+        )
+        results.append(held_back | {"seconds": usual["seconds"]})
         ratios = {
             name: round(results[-1][name][0] / results[-1][name][1], 3) for name in ("flops", "bytes", "seconds")
         }
         print(results[-1]["sizes"], results[-1]["method"], results[-1]["cell"], ratios, flush=True)
         file.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
     for name in ("flops", "bytes", "seconds"):
         ratios = sorted(row[name][0] / row[name][1] for row in results)
         print(

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from smt_hf.estimation import HARDWARE, Hardware, estimate, trace_step
+from smt_hf.estimation import HARDWARE, Hardware, estimate, measure_cpu, trace_step
 from smt_hf.estimation.estimates import batch_cost, changed, traced_cost
 from smt_hf.training.optimizers import hidden_matrices
 from tests.conftest import tiny_config, tiny_model
@@ -40,6 +40,22 @@ def test_time_of_a_step(tmp_path):
     assert estimate(CONFIG, args, host).seconds["forward and backward"] == pytest.approx(3 * trace.num_kernels)
     cpu = dataclasses.replace(host, overlaps=False)
     assert estimate(CONFIG, args, cpu).seconds["forward and backward"] > 3 * trace.num_kernels / 2
+
+
+def test_time_of_moving_bytes():
+    assert SLOW.moving_time(3_000_000) == 3e-3
+    cpu = dataclasses.replace(SLOW, moves=((1000, 1e-6), (3000, 2e-6), (10_000, 1e-4)))
+    times = [cpu.moving_time(moved) for moved in (0, 500, 1000, 2000, 10_000, 30_000)]
+    assert times == pytest.approx([0.0, 0.5e-6, 1e-6, 1.5e-6, 1e-4, 3e-4])
+    assert cpu.kernel_time(5000, 2000, narrow=False) == pytest.approx(5e-6)  # the products take longer
+    assert cpu.kernel_time(1000, 30_000, narrow=False) == pytest.approx(3e-4)
+
+
+def test_measured_machine():
+    cpu = measure_cpu()
+    sizes, seconds = zip(*cpu.moves, strict=True)
+    assert sizes == tuple(sorted(sizes)) and min(seconds) >= 0 and not cpu.overlaps
+    assert cpu.moving_time(2 * sizes[-1]) == pytest.approx(2 * seconds[-1])
 
 
 def test_waiting_for_other_processes(tmp_path):

@@ -4,6 +4,7 @@ import os
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 
@@ -15,6 +16,8 @@ class Hardware:
         name: the name to show.
         wide_flops, narrow_flops: FLOPs per second of matrix products in float32 and in 16 bits.
         bandwidth: bytes per second to and from its memory.
+        moves: measured seconds by bytes moved, smallest first, if a kernel's time is not proportional to them: a CPU has caches,
+            and takes new pages for large results.
         memory: bytes of memory.
         kernel_seconds: seconds that the host needs to start one kernel.
         overlaps: whether kernels run while the host starts the next ones.
@@ -29,13 +32,21 @@ class Hardware:
     memory: float
     kernel_seconds: float
     overlaps: bool = True
+    moves: tuple[tuple[int, float], ...] = ()
     graph_bytes: int = 0
     link: float = 1e10
     network: float = 1e10
 
     def kernel_time(self, flops: int, moved: int, narrow: bool) -> float:
         """Seconds of one kernel: the time for its products or its memory, whichever is longer, without overheads."""
-        return max(flops / (self.narrow_flops if narrow else self.wide_flops), moved / self.bandwidth)
+        return max(flops / (self.narrow_flops if narrow else self.wide_flops), self.moving_time(moved))
+
+    def moving_time(self, moved: int) -> float:
+        """Seconds in which a kernel reads and writes so many bytes; larger ones than were measured in proportion to the largest."""
+        if not self.moves:
+            return moved / self.bandwidth
+        sizes, seconds = zip(*self.moves, strict=True)
+        return max(1.0, moved / sizes[-1]) * float(np.interp(moved, (0, *sizes), (0.0, *seconds)))
 
     def step_time(self, kernels: dict[tuple[int, int, bool], int]) -> tuple[float, float]:
         """Seconds that the device and the host are busy with `kernels`, which are counted by (FLOPs, bytes, whether in 16 bits)."""
@@ -73,16 +84,19 @@ HARDWARE = {
 
 def measure_cpu() -> Hardware:
     """This machine's CPU with torch's current number of threads, measured in about two seconds."""
-    matrix, table, small = torch.randn(768, 768), torch.randn(1 << 24), torch.randn(4, 32)
+    matrix, largest = torch.randn(768, 768), torch.randn(1 << 24)
     product = fastest(lambda: matrix @ matrix, 8)
-    copied = fastest(lambda: table + 1.0, 5)
-    started = fastest(lambda: [small + 1.0 for _ in range(1000)], 5) / 1000
-    rate = 2 * 768**3 / product
+    in_place = fastest(lambda: largest.add_(1.0), 5)
+    started = addition_time(torch.randn(4, 32))
+    tables = [largest[: 1 << bits] for bits in range(10, 25, 2)]
+    moves = tuple((2 * table.nbytes, max(0.0, addition_time(table) - started) / REACHED) for table in tables)
+    rate = REACHED * 2 * 768**3 / product
     return Hardware(
         f"this CPU, {torch.get_num_threads()} thread(s)",
         wide_flops=rate,
         narrow_flops=rate,
-        bandwidth=2 * table.nbytes / copied,
+        bandwidth=2 * largest.nbytes / in_place,
+        moves=moves,
         memory=_memory(),
         kernel_seconds=BACKWARD * started,
         overlaps=False,
@@ -90,11 +104,21 @@ def measure_cpu() -> Hardware:
     )
 
 
+# The share of the speed of a large product and of an addition that the kernels of layers reach: they are smaller, and exponentials
+# take longer than additions. Fitted to the grid of scripts/check_estimate.py.
+REACHED = 0.6
+
 # Starting a kernel in a layer takes Python this many times as long as a bare addition: modules, and the graph.
 BACKWARD = 3.0
 
 # Approximate, measured over the grid of scripts/check_estimate.py; with a GPU they are in the host's memory.
 GRAPH_BYTES = 700
+
+
+def addition_time(table: torch.Tensor) -> float:
+    """The least seconds in which a number is added to a table, as a new table."""
+    number = max(1, (1 << 18) // table.numel())
+    return fastest(lambda: [table + 1.0 for _ in range(number)], 5) / number
 
 
 def fastest(run, repetitions: int) -> float:
