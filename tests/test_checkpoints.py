@@ -69,10 +69,10 @@ def test_other_kinds(saved, kind):
 @pytest.mark.parametrize(
     "content, word",
     [
-        (b"null", "no JSON object"),
-        (b"[]", "no JSON object"),
-        (b'"smt_rnn"', "no JSON object"),
-        (b"5", "no JSON object"),
+        (b"null", "is not a JSON object"),
+        (b"[]", "is not a JSON object"),
+        (b'"smt_rnn"', "is not a JSON object"),
+        (b"5", "is not a JSON object"),
         (b"", "not JSON"),
         (b'{"model_type": "smt_rnn"', "not JSON"),
         (b'{"model_type": "smt_rnn\xff"}', "not JSON"),
@@ -218,20 +218,20 @@ def test_weights_of_torch(folder):
 
 def test_no_weights(folder):
     (folder / WEIGHTS).unlink()
-    refused(folder, f"holds no {WEIGHTS}")
+    refused(folder, f"has no {WEIGHTS}")
     (folder / WEIGHTS).mkdir()
-    refused(folder, f"holds no {WEIGHTS}")
+    refused(folder, f"has no {WEIGHTS}")
 
 
 @pytest.mark.parametrize(
     "index, word",
     [
         ("{bad", "not JSON"),
-        ("[]", "no JSON object"),
+        ("[]", "is not a JSON object"),
         ("{}", "no weight_map"),
         ('{"weight_map": []}', "no weight_map"),
         ('{"weight_map": {"lm_head.weight": 5}}', "no weight_map"),
-        ('{"metadata": {}, "weight_map": {"lm_head.weight": "model-1.safetensors"}}', "holds no model-1.safetensors"),
+        ('{"metadata": {}, "weight_map": {"lm_head.weight": "model-1.safetensors"}}', "has no model-1.safetensors"),
     ],
 )
 def test_a_damaged_index(folder, index, word):
@@ -246,7 +246,7 @@ def test_shards(folder, saved):
     shards = weight_files(folder)
     assert len(shards) > 1 and load_student(str(folder)).config.vocab_size == 20
     shards[1].unlink()
-    refused(folder, f"holds no {shards[1].name}")
+    refused(folder, f"has no {shards[1].name}")
 
 
 # ---- generation ------------------------------------------------------------------------------------------------------
@@ -307,8 +307,8 @@ def test_a_hub_that_does_not_give_it(error, words, monkeypatch):
 
 
 def test_a_file_instead_of_a_folder(folder):
-    refused(folder / WEIGHTS, "holds no config.json")
-    refused(folder / "config.json", "holds no config.json")
+    refused(folder / WEIGHTS, "has no config.json")
+    refused(folder / "config.json", "has no config.json")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -324,7 +324,7 @@ def test_what_may_not_be_read(folder, name):
 def test_a_link_to_nowhere(folder):
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).symlink_to(folder / "gone")
-    refused(folder, f"holds no {WEIGHTS}")
+    refused(folder, f"has no {WEIGHTS}")
 
 
 # ---- code of others --------------------------------------------------------------------------------------------------

@@ -124,7 +124,9 @@ def test_a_seed_decides_the_images_and_leaves_the_rest_alone():
 
 def test_guidance_needs_classes():
     student, processor = make(0)
-    with pytest.raises(InputError, match="guidance=2 is towards a class, and the student has none: leave it out"):
+    with pytest.raises(
+        InputError, match="guidance=2 steers images towards a class, but the student has no classes: leave it out"
+    ):
         generate_images(student, processor, 2, guidance=2.0)
     with pytest.raises(InputError, match="guidance=0.5 must be at least 1"):
         generate_images(*make(3), 2, guidance=0.5)
@@ -138,7 +140,7 @@ def test_wrong_wishes_are_refused_in_one_line():
         ({"labels": [0, 1]}, "2 labels were given for 1 images"),
         ({"complete": "half.png"}, "str is no image"),
         ({"complete": np.zeros((3, 4), np.uint8), "complete_rows": 4}, "must be from 0 to 3"),
-        ({"complete_rows": 1}, "give complete"),
+        ({"complete_rows": 1}, "pass complete"),
         ({"temperature": -1.0}, "temperature=-1.0 must be"),
         ({"temperature": float("nan")}, "temperature=nan must be"),
         ({"top_p": 2.0}, "top_p=2.0 must be above 0 and at most 1"),

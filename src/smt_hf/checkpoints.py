@@ -61,7 +61,7 @@ def load_backbone(path: str) -> PreTrainedModel:
         with without_warnings():
             if (kind := (read_json(place, "config.json", optional=True) or {}).get("model_type")) in list(KINDS):
                 raise InputError(
-                    f"{path[:300]!r} is {KINDS[kind]}: pass a Transformer language model, such as smt-hf lm writes"
+                    f"{path[:300]!r} is {KINDS[kind]}: pass a Transformer language model, such as one trained with smt-hf lm"
                 )
             model = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=False)
     except InputError:
@@ -70,7 +70,7 @@ def load_backbone(path: str) -> PreTrainedModel:
         missing = isinstance(error, OSError) and not os.path.exists(place)
         reason = nowhere(path, error) if missing else f"{path[:300]!r} cannot be loaded ({one_line(error)[:300]})"
         raise InputError(
-            f"{reason}: pass the folder or Hub id of a causal language model, such as smt-hf lm writes"
+            f"{reason}: pass the folder or Hub id of a causal language model, such as one trained with smt-hf lm"
         ) from error
     check_finite(model, path)
     try:
@@ -105,8 +105,8 @@ def load(path: str, *wanted: str, **kwargs) -> PreTrainedModel:
         faults = weight_faults(model, info)
         if faults:
             raise InputError(
-                f"{path!r} does not hold the weights that its config.json describes ({faults}): pass a folder as "
-                "save_pretrained or a finished run wrote it"
+                f"{path!r} does not contain the weights that its config.json describes ({faults}): pass a folder "
+                "written by save_pretrained or a finished run"
             )
         check_finite(model, path)
         if model.can_generate():
@@ -130,7 +130,7 @@ def check_kind(path: str, *wanted: str) -> str:
                 raise
             raise InputError(f"{nowhere(path, error)}: pass the folder or Hub id of {kinds(wanted)}") from error
         if config is None:
-            raise InputError(f"{path!r} holds no config.json: pass the folder of {kinds(wanted)}")
+            raise InputError(f"{path!r} has no config.json: pass the folder of {kinds(wanted)}")
         kind = config.get("model_type")
         if kind not in wanted:
             found = KINDS[kind] if kind in list(KINDS) else f"a model of type {kind!r}"
@@ -192,7 +192,7 @@ def read_json(place: str, name: str, optional: bool = False) -> dict | None:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} of {place!r} is not JSON ({one_line(error)}): save it again") from error
     if not isinstance(content, dict):
-        raise InputError(f"{name} of {place!r} holds no JSON object: save it again")
+        raise InputError(f"{name} of {place!r} is not a JSON object: save it again")
     return content
 
 
@@ -217,7 +217,7 @@ def weight_files(folder: Path) -> list[Path]:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise InputError(
-            f"{str(folder)!r} holds no {missing[0]}: pass a folder that save_pretrained or a finished run wrote"
+            f"{str(folder)!r} has no {missing[0]}: pass a folder written by save_pretrained or a finished run"
         )
     return files
 
@@ -231,7 +231,7 @@ def check_finite(model: PreTrainedModel, path: str) -> None:
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise InputError(
-                f"{path!r} holds NaN or infinity in {name}, read as {tensor.dtype}: pass a checkpoint from before its "
+                f"{path!r} contains NaN or infinity in {name}, read as {tensor.dtype}: pass a checkpoint from before its "
                 "training diverged, or another dtype"
             )
 

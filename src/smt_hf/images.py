@@ -57,7 +57,9 @@ def generate_images(
     check_processor(student, processor)
     check_bounds({"temperature": temperature, "top_p": top_p, "batch_size": batch_size, "guidance": guidance})
     if guidance != 1 and not processor.num_classes:
-        raise InputError(f"guidance={guidance:g} is towards a class, and the student has none: leave it out")
+        raise InputError(
+            f"guidance={guidance:g} steers images towards a class, but the student has no classes: leave it out"
+        )
     prompts = _prompts(processor, num_images, labels, complete, complete_rows)
     sampling = {"do_sample": False}
     if temperature > 0:
@@ -119,12 +121,12 @@ def check_processor(student, processor: SmtImageProcessor) -> None:
 def _prompts(processor: SmtImageProcessor, num_images: int, labels, complete, complete_rows: int | None) -> np.ndarray:
     """The ids that the student reads before it draws, `(num_images, P)`."""
     if num_images < 1:
-        raise InputError(f"num_images is {num_images}: give 1 or more")
+        raise InputError(f"num_images is {num_images}: pass 1 or more")
     if labels is None and processor.num_classes:
         labels = [number % processor.num_classes for number in range(num_images)]
     height, width = processor.size["height"], processor.size["width"]
     if complete is None and complete_rows is not None:
-        raise InputError(f"complete_rows={complete_rows} is of an image to complete: give complete, or leave it out")
+        raise InputError(f"complete_rows={complete_rows} needs an image to complete: pass complete, or leave it out")
     rows = height // 2 if complete_rows is None else complete_rows
     if not 0 <= rows <= height:
         raise InputError(f"complete_rows={rows} must be from 0 to {height}, the height of the image")
@@ -154,7 +156,7 @@ def image_grid(images: Sequence, columns: int | None = None, scale: int | None =
     from PIL import Image
 
     if not images or len({image.size for image in images}) != 1:
-        raise InputError("a grid needs images of one size: give at least one, and no others")
+        raise InputError("a grid needs images of one size: pass at least one, and none of another size")
     width, height = images[0].size
     columns = columns or math.ceil(math.sqrt(len(images)))
     scale = scale or max(1, round(56 / max(width, height)))

@@ -43,7 +43,9 @@ def config_class(kind: str) -> type[PreTrainedConfig]:
         InputError: for a kind that transformers does not know.
     """
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise InputError(f"model_type={kind!r} is no causal language model of transformers: choose such as 'llama'")
+        raise InputError(
+            f"model_type={kind!r} is not a causal language model of transformers: choose one such as 'llama'"
+        )
     return CONFIG_MAPPING[kind]
 
 

@@ -118,7 +118,7 @@ def test_files_that_are_refused(student, write, tmp_path):
             restore(student, data)
     two = student.read(torch.zeros(2, 3, dtype=torch.long))
     two.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="holds 2 memories"):
+    with pytest.raises(InputError, match="contains 2 memories"):
         restore(student, (tmp_path / "memory.safetensors").read_bytes())
     wide = SmtMemory(torch.zeros(1, 3, 64), two.fingerprint)
     wide.save_pretrained(tmp_path)
@@ -229,7 +229,7 @@ def test_sizes_are_readable():
 
 def test_a_command_that_cannot_work(monkeypatch, capsys, tmp_path):
     assert main(["app"]) == 2 and "model is missing" in capsys.readouterr().err
-    assert main(["app", "--model", str(tmp_path)]) == 2 and "holds no config.json" in capsys.readouterr().err
+    assert main(["app", "--model", str(tmp_path)]) == 2 and "has no config.json" in capsys.readouterr().err
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = str(busy.getsockname()[1])
         assert main(["app", "--model", str(tmp_path), "--port", port]) == 2

@@ -130,7 +130,7 @@ def test_the_pad_brings_back_what_it_was_given(artist):
     assert thumbnail(processor, whole).startswith("data:image/png;base64,")
     assert likeliest_paper(student, processor) in (0, 64, 128, 192, 255)
     for value in (None, 3, "", "12:0:0:ff", "11:0:0:" + "00" * 11, "0:0:0:" + "00" * 25, "0:0:0:f", "<b>", "-1:0:0:"):
-        with pytest.raises(InputError, match="load the page again"):
+        with pytest.raises(InputError, match="reload the page"):
             given_pixels(processor, value)
 
 
@@ -140,7 +140,7 @@ def test_the_pad_brings_back_what_it_was_given(artist):
         (None, "no file was chosen"),
         (b"", "of no known format"),
         (b"%PDF no image", "of no known format"),
-        (png(HALF)[:50], "no image that can be read"),
+        (png(HALF)[:50], "is not a readable image"),
         (png(Image.new("I;16", (4, 4))), "more than 8 bits a channel"),
         (png(Image.new("1", (6000, 5000))), "6000 x 5000 pixels"),
     ],

@@ -35,7 +35,7 @@ def test_data(fails, smt, tmp_path):
     fails([*smt, "--dataset", tmp_path / "empty.txt"], "empty.txt", "no documents")
     (tmp_path / "short.txt").write_text("Too short.")
     lengths = (
-        "has 11 tokens but a window takes 32 (context_length=24, horizon=8): give more text, or lower context_length"
+        "has 11 tokens but a window needs 32 (context_length=24, horizon=8): use more text, or lower context_length"
     )
     fails([*smt, "--dataset", tmp_path / "short.txt"], f"the training data {lengths}")
     fails([*smt, "--eval_dataset", tmp_path / "short.txt"], f"the validation data {lengths}")
@@ -96,8 +96,8 @@ def test_checkpoints_of_another_kind(fails, recipes, smt_run, dmt_run, tmp_path)
     fails(dmt, "model is missing", "smt-hf dmt MODEL")
     fails([*dmt, "--model", dmt_run], "is a student", "pass a teacher")
     fails([*dmt, "--model", tmp_path / "nowhere"], "nowhere")
-    fails([*dmt, "--model", tmp_path], "holds no config.json")
-    fails(["generate", tmp_path], "holds no config.json")
+    fails([*dmt, "--model", tmp_path], "has no config.json")
+    fails(["generate", tmp_path], "has no config.json")
     fails(["smt", "--config", recipes["smt"], "--output_dir", tmp_path / "out", "--model", dmt_run], "is a student")
     assert not (tmp_path / "out").exists()
 
@@ -149,7 +149,9 @@ def test_a_loss_that_is_no_number(smt_run, recipes, tmp_path, capsys):
 @pytest.mark.parametrize("flag", ["output", "images", "label", "complete", "complete_rows", "guidance"])
 def test_drawing_with_a_student_of_text(flag, fails, dmt_run, tmp_path):
     value = "7" if flag in ("images", "complete_rows", "guidance") else tmp_path / "x.png"
-    fails(["generate", dmt_run, "hi", f"--{flag}", value], f"{flag}=", "does not apply", "is a student of text")
+    fails(
+        ["generate", dmt_run, "hi", f"--{flag}", value], f"{flag}=", "does not apply", "is a student trained on text"
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ def test_drawing_with_a_student_of_text(flag, fails, dmt_run, tmp_path):
 )
 def test_measuring_a_student_of_text_as_one_of_images(flag, fails, dmt_run, stories):
     evaluate = ["evaluate", dmt_run, "--dataset", stories / "valid.txt"]
-    fails([*evaluate, f"--{flag}", "7"], f"{flag} cannot be honoured", "is a student of text")
+    fails([*evaluate, f"--{flag}", "7"], f"{flag} cannot be used", "is a student trained on text")
 
 
 def test_texts_too_short_to_measure(fails, dmt_run, tmp_path):
@@ -212,7 +214,11 @@ def test_a_model_of_ours_is_no_language_model(command, fails, smt_run, dmt_run, 
             "--cache_dir",
             stories / "cache",
         ]
-        message = fails(words, f"{str(folder)!r} is {kind}", "pass a Transformer language model, such as smt-hf lm")
+        message = fails(
+            words,
+            f"{str(folder)!r} is {kind}",
+            "pass a Transformer language model, such as one trained with smt-hf lm",
+        )
         assert "backbone=" not in message
 
 

@@ -88,14 +88,14 @@ def test_without_matplotlib(recipe, tmp_path, monkeypatch, capsys):
     "words, message",
     [
         (["--cells", "tape"], "cell_type='tape' is unknown"),
-        (["--only", "dmt"], "there is no stage 'dmt': choose among smt, short, bptt"),
-        (["--only", "short"], "only=['short']: none of these stages stands in a table: add one"),
+        (["--only", "dmt"], "there is no stage 'dmt': choose one of smt, short, bptt"),
+        (["--only", "short"], "only=['short']: none of these stages appears in a table: add one"),
         (["--stages", '{"dmt": {}}'], "stage 'dmt' needs a teacher"),
         (["--stages", "{"], "stages='{' is not JSON"),
         (["--training", '{"learnign_rate": 0.1}'], "training: unknown field 'learnign_rate'"),
         (["--lengths", "12", "24", "--cpu_seconds", "1", "2", "3"], "one for each of lengths=[12, 24]"),
         (["--num_processes", "0"], "num_processes=0 must be at least 1"),
-        (["--report_only"], "holds no results: train first"),
+        (["--report_only"], "contains no results: train first"),
     ],
 )
 def test_bad_input(words, message, recipe, tmp_path, monkeypatch, capsys):
@@ -126,7 +126,7 @@ def test_other_settings_in_the_same_folder(recipe, tmp_path, capsys):
     ]
     assert main(words) == 0
     assert main([*words, "--eval_rows", "8"]) == 2
-    assert "was made with other settings (eval_rows: 16, now 8)" in capsys.readouterr().err
+    assert "was made with different settings (eval_rows: 16, now 8)" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_no_number(recipe, tmp_path, capsys):

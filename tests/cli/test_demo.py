@@ -51,4 +51,4 @@ def test_the_demo_of_pixels_ends_with_a_grid_of_digits(tmp_path, monkeypatch, ca
     with Image.open(folder / "digits.png") as grid:
         assert grid.size[0] == 10 * (8 * 7 + 2) + 2
     assert main(["demo", "--pixels", "--num_stories", "9"]) == 2
-    assert "num_stories=9 is of no use with pixels" in capsys.readouterr().err
+    assert "num_stories=9 cannot be used with pixels" in capsys.readouterr().err

@@ -85,7 +85,7 @@ def test_refusals(recipes, tmp_path, capsys):
     for words, message in (
         ([recipes["smt"], "--hardware", "abacus"], "hardware='abacus' is unknown: choose one of a100, h100"),
         ([recipes["smt"], "--num_threads", "1"], "num_threads=1 is for hardware=cpu: leave it out"),
-        ([recipes["smt"], "--set", "hidden_size"], "'hidden_size' is no change: write field=value"),
+        ([recipes["smt"], "--set", "hidden_size"], "'hidden_size' is not a change: write field=value"),
         ([recipes["smt"], "--set", "hiden_size=3"], "unknown field 'hiden_size'"),
         ([recipes["smt"], "--set", "hidden_size=none"], "hidden_size"),
     ):

@@ -84,7 +84,7 @@ def test_unknown_commands_and_flags(capsys):
         (["--temprature=1"], "did you mean '--temperature'?"),
         (["--zzz", "1"], "unknown flag '--zzz': see smt-hf generate --help"),
         (["stray"], "model is given twice, as 'stray' and as --model 'x'"),
-        (["a", "b", "stray"], "'stray' belongs to no flag"),
+        (["a", "b", "stray"], "'stray' does not belong to any flag"),
         (["--max_new_tokens", "many"], "max_new_tokens='many' must be a whole number"),
         (["--max_new_tokens"], "--max_new_tokens: expected one argument"),
         (["--top_p", "2"], "top_p=2.0 must be above 0 and at most 1"),

@@ -111,7 +111,7 @@ def test_honoured_or_refused(folder, kind, name, option):
         options.check_honoured(processing)
         return
     with pytest.raises(
-        InputError, match=f"^{option}={VALUES[option]!r} is for .*, and .* is .*leave it out$"
+        InputError, match=f"^{option}={VALUES[option]!r} is for .*, but .* is .*leave it out$"
     ) as error:
         options.check_honoured(processing)
     assert "\n" not in str(error.value) and repr(options.dataset) in str(error.value)
@@ -124,13 +124,13 @@ def test_what_one_of_several_sources_honours(folder):
     given = {"separator": "===", "text_column": "body", "num_eval_windows": 3}
     DataOptions(dataset=text, eval_dataset=rows, **given).check_honoured(byte_tokenizer())
     DataOptions(dataset=text, eval_dataset=text, eval_split="train").check_honoured(byte_tokenizer())
-    with pytest.raises(InputError, match="eval_split='test' is for data in splits"):
+    with pytest.raises(InputError, match="eval_split='test' is for data with splits"):
         DataOptions(dataset=text, eval_dataset=text, eval_split="test").check_honoured(byte_tokenizer())
-    with pytest.raises(InputError, match="is a file of text: pass eval_dataset, or leave it out"):
+    with pytest.raises(InputError, match="is a text file: pass eval_dataset, or leave it out"):
         DataOptions(dataset=text, eval_split="train").check_honoured(byte_tokenizer())
     images = {"dataset": source_in(folder, "x.npz"), "reference_dataset": source_in(folder, "saved alone")}
     EvaluateOptions(**images, label_column="kind").check_honoured(SmtImageProcessor(4))
-    with pytest.raises(InputError, match="reference_split='test' is for data in splits"):
+    with pytest.raises(InputError, match="reference_split='test' is for data with splits"):
         EvaluateOptions(**images, reference_split="test").check_honoured(SmtImageProcessor(4))
 
 
@@ -214,9 +214,9 @@ def test_holdout_beside_splits(folder):
 def test_a_tokenizer_or_images(recipes, tmp_path, capsys):
     words = ["smt", "--config", str(recipes["smt"]), "--output_dir", str(tmp_path / "out"), "--image_size", "4"]
     assert main([*words, "--tokenizer", "gpt2"]) == 2
-    assert "tokenizer='gpt2' is for text, and with image_size=4 the model is one of images" in capsys.readouterr().err
+    assert "tokenizer='gpt2' is for text, but with image_size=4 the model learns images" in capsys.readouterr().err
     assert main([*words, "--backbone", "lm"]) == 2
-    assert "image_size=4: backbone='lm' says itself" in capsys.readouterr().err
+    assert "image_size=4: backbone='lm' determines" in capsys.readouterr().err
 
 
 def test_a_backbones_learning_rate_without_one(recipes, tmp_path, capsys):
@@ -228,7 +228,7 @@ def test_a_backbones_learning_rate_without_one(recipes, tmp_path, capsys):
 def test_accepted_changes(recipes, tmp_path, capsys):
     words = ["smt", "--config", str(recipes["smt"]), "--output_dir", str(tmp_path / "out"), "--save_strategy", "steps"]
     assert main([*words, "--accept_changes", "seed"]) == 2
-    assert "accept_changes=['seed'] is for a run that goes on: pass --resume" in capsys.readouterr().err
+    assert "accept_changes=['seed'] is for a resumed run: pass --resume" in capsys.readouterr().err
     assert main(words) == 0
     assert main([*words, "--resume", "--accept_changes", "seed", "dta"]) == 2
     assert "accept_changes: there is no setting 'dta': did you mean 'data'?" in capsys.readouterr().err

@@ -57,8 +57,8 @@ def test_every_trainer_takes_images(runs):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"class_conditional": True}, "class_conditional=True: without image_size the model is one of text"),
-        ({"num_levels": 4, "class_conditional": True}, "num_levels=4, class_conditional=True: without image_size"),
+        ({"class_conditional": True}, "class_conditional=True: without image_size, the model learns text"),
+        ({"num_levels": 4, "class_conditional": True}, "num_levels=4, class_conditional=True: without image_size,"),
     ],
 )
 def test_options_of_images_alone(changes, message, tmp_path):
@@ -87,11 +87,11 @@ def test_drawing(runs, tmp_path, capsys):
         assert np.asarray(grid)[2:30, 2:58].min() == 255  # the upper half as it was given
     for options, message in (
         ({"label": 11}, "label '11' is no class: give a number from 0 to 9"),
-        ({"prompt": "Once"}, "is a student of images"),
-        ({"memory": "m"}, "is a student of images"),
+        ({"prompt": "Once"}, "is a student trained on images"),
+        ({"memory": "m"}, "is a student trained on images"),
         ({"max_new_tokens": 5}, "max_new_tokens=5 does not apply"),
         ({"num_samples": 2}, "num_samples=2 does not apply"),
-        ({"complete": tmp_path / "new"}, "is no image that can be read"),
+        ({"complete": tmp_path / "new"}, "is not a readable image"),
     ):
         with pytest.raises(InputError, match=message):
             generate.main([str(runs / "dmt"), *words(options)])
@@ -100,9 +100,9 @@ def test_drawing(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"rollout_steps": 5}, "rollout_steps cannot be honoured: .* is a student of images"),
-        ({"context_length": 5}, "context_length cannot be honoured: .* is a student of images"),
-        ({"quality_images": 5}, "quality_images=5 is of samples to judge: give reference_split"),
+        ({"rollout_steps": 5}, "rollout_steps cannot be used: .* is a student trained on images"),
+        ({"context_length": 5}, "context_length cannot be used: .* is a student trained on images"),
+        ({"quality_images": 5}, "quality_images=5 is for samples to judge: pass reference_split"),
     ],
 )
 def test_measures_that_images_do_not_have(given, message, runs):

@@ -161,5 +161,5 @@ def test_a_run_does_not_write_over_the_model_that_it_starts_from(recipes, smt_ru
         "--overwrite",
     ]
     assert main(words) == 2
-    assert "holds the model that this run starts from: choose another folder" in capsys.readouterr().err
+    assert "contains the model that this run starts from: choose another folder" in capsys.readouterr().err
     assert (smt_run / "model.safetensors").is_file()

@@ -94,7 +94,7 @@ def test_what_is_required_cannot_be_taken_back(tmp_path):
     "words, message",
     [
         ([], r"model is missing: pass a folder \(smt-hf try MODEL\)"),
-        (["m", "a", "b"], "'b' belongs to no flag"),
+        (["m", "a", "b"], "'b' does not belong to any flag"),
         (["m", "--model", "n"], "model is given twice, as 'm' and as --model 'n'"),
         (["m", "--kind", "huge"], "kind='huge' must be one of small, large"),
         (["m", "--numbers", "x"], "numbers='x' must be a whole number"),

@@ -167,7 +167,7 @@ def test_workers_answer_on_one_port(folder):
 
 def test_a_worker_that_cannot_start_ends_the_command(folder, capsys, tmp_path):
     for words, says in (
-        (["--model", str(tmp_path)], "holds no config.json"),
+        (["--model", str(tmp_path)], "has no config.json"),
         (["--model", str(folder), "--device", "abacus"], "device='abacus'"),
     ):
         assert main(["serve", *words, "--port", "0", "--workers", "2"]) == 2
@@ -195,9 +195,9 @@ def test_bad_options_are_one_line(folder, capsys, monkeypatch, tmp_path):
     fails("--log_level", "loud", says="loud")
     fails("--max_tokens", 0, says="max_tokens=0")
     fails("--timeout", 0, says="timeout=0")
-    fails("--port", 0, model=tmp_path, says="holds no config.json")
+    fails("--port", 0, model=tmp_path, says="has no config.json")
     fails("--port", 0, "--onnx", tmp_path, says="export")
-    fails("--port", 0, "--teacher", tmp_path, says="holds no config.json")
+    fails("--port", 0, "--teacher", tmp_path, says="has no config.json")
     fails("--port", 0, "--last_tokens", -1, says="last_tokens=-1")
     assert main(["serve"]) == 2
     monkeypatch.setitem(sys.modules, "uvicorn", None)

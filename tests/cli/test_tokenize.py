@@ -61,7 +61,7 @@ def test_the_tokenizer_of_a_model(smt_run, stories, tokenize, cache, capsys):
             ["--num_shards", 2, "--shard_index", 0, "--merge", "true"],
             "shard_index=0 and merge: pass --shard_index on each",
         ),
-        (["--num_shards", 2, "--shard_index", 2], "shard_index=2 is none of num_shards=2"),
+        (["--num_shards", 2, "--shard_index", 2], "shard_index=2 is out of range for num_shards=2"),
         (["--num_shards", 0, "--shard_index", 0], "num_shards=0 must be at least 1"),
         (["--num_shards", 2, "--merge", "true"], "build shard 0, 1 with the same data, tokenizer and options"),
         (["--num_shards", 99, "--shard_index", 0], "num_shards=99 exceeds the 60 documents"),

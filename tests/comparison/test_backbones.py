@@ -176,17 +176,17 @@ def test_a_language_model_has_the_dropout_that_its_stage_names():
 @pytest.mark.parametrize(
     "stages, words",
     [
-        ({"lm": {"model": {"model_type": "lama"}}}, "stage 'lm': model_type='lama' is no causal language model"),
+        ({"lm": {"model": {"model_type": "lama"}}}, "stage 'lm': model_type='lama' is not a causal language model"),
         ({"lm": {"model": {"layers": 3}}}, "stage 'lm': model: unknown field 'layers' of a llama"),
         ({"lm": {"model": {"hidden_size": 15, "num_attention_heads": 2}}}, "stage 'lm': "),
-        ({"lm": LM, "dmt": {"after": "lm"}}, "stage 'dmt' cannot go on after the language model 'lm'"),
-        ({"smt": {}, "lm": {"after": "smt"}}, "stage 'lm': a language model goes on after nothing"),
+        ({"lm": LM, "dmt": {"after": "lm"}}, "stage 'dmt' cannot continue the language model 'lm'"),
+        ({"smt": {}, "lm": {"after": "smt"}}, "stage 'lm': a language model starts from nothing"),
         (
             {"smt": {}, "dmt": {"after": "smt", "backbone": "x"}},
             "stage 'dmt': backbone is for an SMT or BPTT stage that",
         ),
-        ({"bptt": {"kd_weight": 1.0}}, "stage 'bptt': kd_weight=1 needs a language model to learn from: begin with"),
-        ({"smt": {"kd_weight": 1.0}}, "stage 'smt': kd_weight=1 needs a language model to learn from: begin with"),
+        ({"bptt": {"kd_weight": 1.0}}, "stage 'bptt': kd_weight=1 needs a language model to learn from: start with"),
+        ({"smt": {"kd_weight": 1.0}}, "stage 'smt': kd_weight=1 needs a language model to learn from: start with"),
         ({"bptt": {"backbone": "x"}}, "stage 'bptt': nothing is learned from its language model: raise kd_weight"),
         (
             {"lm": LM, "bptt": {"after": "lm"}},
@@ -195,7 +195,7 @@ def test_a_language_model_has_the_dropout_that_its_stage_names():
         ({"smt": {"backbone": 3}}, "stage 'smt': backbone=3 must be a folder or a Hub id"),
         ({"smt": {"backbone": "/nowhere"}}, "there is no folder '/nowhere' here"),
         ({"smt": {"shown": "no"}}, "stage 'smt': shown='no' must be true or false"),
-        ({"smt": {"model": {"backbone_config": {}}}}, "backbone_config cannot be set here: give a stage's backbone"),
+        ({"smt": {"model": {"backbone_config": {}}}}, "backbone_config cannot be set here: set a stage's backbone"),
     ],
 )
 def test_what_cannot_work(stages, words, tmp_path):

@@ -110,7 +110,7 @@ def test_other_data_are_refused(text_run, tmp_path):
     comparison, folder, _ = text_run
     other = text(tmp_path)
     (tmp_path / "train.txt").write_text("quite another story " * 40)
-    with pytest.raises(InputError, match="smt/result.json' was made with other settings .corpus.train"):
+    with pytest.raises(InputError, match="smt/result.json' was made with different settings .corpus.train"):
         run_student(other, "transformer", 1.0, 0, str(folder))
 
 
@@ -201,7 +201,7 @@ def test_logarithmic_shares():
         (text, {"data_shares": []}, "data_shares is empty"),
         (text, {"data_shares": [0.0]}, r"data_shares=\[0.0\]: 0.0 must be above 0 and at most 1"),
         (text, {"data_shares": [1.5]}, "1.5 must be above 0 and at most 1"),
-        (text, {"data_shares": [1.0, 1.0]}, "1.0 stands there twice"),
+        (text, {"data_shares": [1.0, 1.0]}, "1.0 appears twice"),
         (text, {"data_shares": [1.0, 0.5], "cpu_seconds": [1, 2, 3]}, r"one for each of data_shares=\[1.0, 0.5\]"),
         (text, {"target_losses": ["low"]}, "'low' must be a number"),
         (text, {"target_losses": [0.0]}, r"target_losses=\[0.0\]: 0.0 must be above 0"),
@@ -209,13 +209,13 @@ def test_logarithmic_shares():
         (text, {"cells": ["gru"], "only": ["smt"]}, "no stage trains 'gru'"),
         (text, {"stages": {"smt": {"cells": ["grru"]}}}, "stage 'smt': cells: cell_type='grru' is unknown"),
         (text, {"stages": {"smt": {"cells": "gru"}}}, "stage 'smt': cells='gru' must be a list"),
-        (text, {"stages": {"smt": {"length": 8}}}, "stage 'smt': length and task_options are of synthetic tasks"),
+        (text, {"stages": {"smt": {"length": 8}}}, "stage 'smt': length and task_options are for synthetic tasks"),
         (text, {"stages": {"smt": {"model": 3}}}, "stage 'smt': model=3 must be a mapping"),
         (text, {"stages": {"smt": {"model": {"layers": 3}}}}, "stage 'smt': model: unknown field 'layers'"),
         (
             text,
             {"stages": {"smt": {}, "more": {"trainer": "smt", "after": "smt", "model": {"hidden_size": 8}}}},
-            "stage 'more': its model is that of 'smt': set `model` where that one begins",
+            "stage 'more': its model is that of 'smt': set `model` in the stage that begins it",
         ),
         (text, {"stages": {"smt": {"horizon": 0}}}, "stage 'smt': horizon=0 must be at least 1"),
     ],
@@ -234,7 +234,7 @@ def test_what_cannot_work(make, changes, words, tmp_path):
             {"eval_dataset": None, "eval_split": "validation"},
             "is one file, which has no splits: pass eval_dataset",
         ),
-        (text, {"rollout_steps": 5000}, "but a window takes 5004"),
+        (text, {"rollout_steps": 5000}, "but a window needs 5004"),
         (text, {"data_shares": [0.02]}, "stage 'smt', data_share 0.02: .* fewer than per_device_train_batch_size=4"),
         (
             text,

@@ -63,7 +63,7 @@ def test_a_stage_that_got_another_name(tmp_path):
 
 
 def test_no_results(tmp_path):
-    with pytest.raises(InputError, match="holds no results"):
+    with pytest.raises(InputError, match="contains no results"):
         write_plots(str(tmp_path), chance=0.25)
 
 

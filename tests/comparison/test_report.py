@@ -160,7 +160,7 @@ def test_a_stage_whose_beginning_is_gone_is_left_out(folder):
 
 def test_no_results(tmp_path):
     for place in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(InputError, match="holds no results: train first, or mend output_dir"):
+        with pytest.raises(InputError, match="contains no results: train first, or fix output_dir"):
             write_report(str(place), chance=0.25)
 
 

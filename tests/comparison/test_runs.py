@@ -130,7 +130,7 @@ def test_killed_and_started_again_equals_uninterrupted(comparison_run, tmp_path,
     ],
 )
 def test_other_settings_are_refused(changes, words, comparison_run):
-    with pytest.raises(InputError, match=f"short/result.json' was made with other settings .{words}.*output_dir"):
+    with pytest.raises(InputError, match=f"short/result.json' was made with different settings .{words}.*output_dir"):
         run_student(tiny(**changes), *RUN, str(comparison_run[0]))
 
 

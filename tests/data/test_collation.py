@@ -77,7 +77,7 @@ def test_other_columns_need_one_shape():
     [
         (
             [row(2), row(2, labels=[1, 2])],
-            "row 1 of a batch has the columns input_ids, labels, but the first input_ids",
+            "row 1 of a batch has the columns input_ids, labels, but the first row has input_ids: all",
         ),
         (
             [row(2, labels=[1])],
@@ -87,16 +87,22 @@ def test_other_columns_need_one_shape():
             [row(2), {"input_ids": [[1, 2]]}],
             r"row 1 of a batch has input_ids \(1, 2\): each must have .* one per token",
         ),
-        ([{"text": "a word"}], "no column 'input_ids' but text: tokenize the texts"),
-        ([{"ids": [1, 2], "n": 1}], "no column 'input_ids' but ids, n: .* or rename the column of token ids"),
-        ([{}], "no column 'input_ids' but none at all"),
-        (["a word"], "a row of the data is of type str: give dictionaries with the column 'input_ids'"),
+        ([{"text": "a word"}], r"no column 'input_ids' \(columns: text\): tokenize the texts"),
+        (
+            [{"ids": [1, 2], "n": 1}],
+            r"no column 'input_ids' \(columns: ids, n\): .* or rename the column of token ids",
+        ),
+        ([{}], r"no column 'input_ids' \(columns: none\)"),
+        (["a word"], "a row of the data is of type str: pass dictionaries with the column 'input_ids'"),
         ([[1, 2]], "a row of the data is of type list"),
-        ([row(2, text="a word")], "column 'text' holds str, which is not a tensor of numbers .*: remove the column"),
-        ([row(2, labels=None)], "column 'labels' holds NoneType"),
+        (
+            [row(2, text="a word")],
+            "column 'text' contains str, which cannot be converted to a tensor of numbers .*: remove the column",
+        ),
+        ([row(2, labels=None)], "column 'labels' contains NoneType"),
         (
             [row(2, n=[1]), row(2, n=[1, 2])],
-            r"the rows of column 'n' have the shapes \(1,\), \(2,\), and cannot be padded",
+            r"column 'n' has rows of the shapes \(1,\), \(2,\), which cannot be padded",
         ),
     ],
 )
@@ -116,11 +122,11 @@ def test_batches_that_are_no_ids(name):
     columns = {"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.ones(2, 3)}
     check_whole_numbers(columns)
     for dtype in (torch.float32, torch.bfloat16, torch.complex64):
-        with pytest.raises(InputError, match=f"{name} are numbers of type {str(dtype)[6:]}: give whole numbers"):
+        with pytest.raises(InputError, match=f"{name} are of type {str(dtype)[6:]}: pass whole numbers"):
             check_whole_numbers({**columns, name: torch.ones(2, 3, dtype=dtype)})
-    with pytest.raises(InputError, match=f"{name} of a batch is of type list: let the data_collator make tensors"):
+    with pytest.raises(InputError, match=f"{name} of a batch is of type list: let the data_collator return tensors"):
         check_whole_numbers({**columns, name: [[1, 2, 3]] * 2})
-    with pytest.raises(InputError, match="no column 'input_ids' but labels"):
+    with pytest.raises(InputError, match=r"no column 'input_ids' \(columns: labels\)"):
         check_whole_numbers({"labels": columns["input_ids"]})
 
 
@@ -133,7 +139,7 @@ def test_ids_that_the_model_has_not(bad):
 @pytest.mark.parametrize("name", ["labels", "shift_labels"])
 def test_labels_that_the_model_has_not(name):
     columns = {"input_ids": torch.tensor([[1, 2]]), name: torch.tensor([[-100, 11]])}
-    with pytest.raises(InputError, match=f"^{name} hold 11, which is neither -100 nor one of the model's 10 ids"):
+    with pytest.raises(InputError, match=f"^{name} contain 11, which is neither -100 nor one of the model's 10 ids"):
         check_vocabulary(columns, 10)
     check_vocabulary(columns, 12)
     both = {"labels": torch.tensor([[11, 11]]), "shift_labels": torch.tensor([[-100, 3]])}

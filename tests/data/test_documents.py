@@ -95,9 +95,9 @@ def test_saved_to_disk(tmp_path):
 
 def test_missing_column_and_wrong_type(tmp_path):
     source = write_rows(tmp_path / "a.jsonl", [{"story": "x", "n": 1}])
-    with pytest.raises(InputError, match="has no column 'text': set text_column to one of story, n"):
+    with pytest.raises(InputError, match=r"has no column 'text': set text_column to one of its columns \(story, n\)"):
         iter_documents(source)
-    with pytest.raises(InputError, match="holds int in column 'n'"):
+    with pytest.raises(InputError, match="has int in column 'n'"):
         list(iter_documents(source, text_column="n"))
 
 
@@ -196,7 +196,7 @@ def test_dataset_objects():
         iter_documents(splits, split="dev")
     with pytest.raises(InputError, match="the given Dataset has no column 'story': set text_column to one of n, text"):
         iter_documents(dataset, text_column="story")
-    with pytest.raises(InputError, match="the given Dataset, row 1 holds int in column 'n'"):
+    with pytest.raises(InputError, match="the given Dataset, row 1 has int in column 'n'"):
         iter_documents(dataset, text_column="n")
 
 

@@ -128,18 +128,18 @@ def test_names(tmp_path):
     [
         (
             '{"text": "a"}\n\n{"n": 1, "m": 2}\n',
-            "line 3 has no column 'text': set text_column to one of n, m, or remove",
+            r"line 3 has no column 'text': set text_column to one of its columns \(n, m\), or remove",
         ),
-        ('{"text": "a"}\n{}\n', "line 2 has no column 'text': set text_column to one of none at all"),
-        ('{"text": "a"}\n{"text": 5}\n', "line 2 holds int in column 'text': use strings"),
-        ('{"text": "a"}\n{"text": ["b"]}\n', "line 2 holds list in column 'text'"),
-        ('{"text": "a"}\n5\n', "line 2 holds int in column 'text'"),
+        ('{"text": "a"}\n{}\n', r"line 2 has no column 'text': set text_column to one of its columns \(none\)"),
+        ('{"text": "a"}\n{"text": 5}\n', "line 2 has int in column 'text': use strings"),
+        ('{"text": "a"}\n{"text": ["b"]}\n', "line 2 has list in column 'text'"),
+        ('{"text": "a"}\n5\n', "line 2 has int in column 'text'"),
         ('{"text": "a"}\n{"text": "b"', "line 2: JSON parse error: .*: fix or remove it"),
         ('{"text": "a"}\n{"text": "b"}}\n', "line 2: JSON parse error"),
         ('{"text": bad}\n{"text": "b"}\n', "line 1: JSON parse error"),
         ('[{"text": "a"}, {"n": 1}]', "row 2 has no column 'text'"),
         ('[{"text": "a"}, ', "the array: JSON parse error"),
-        ('[{"text": "a"}] []', "the array: JSON parse error: there is more after its end"),
+        ('[{"text": "a"}] []', "the array: JSON parse error: there is more text after its end"),
         ('[{"text": "a"} {"text": "b"}]', "the array: JSON parse error"),
         ('{"text":\n "a"}\n{"text": b}', "after the first row: JSON parse error"),
         ("{" * 100_000, "JSON parse error"),
@@ -176,10 +176,10 @@ def test_parquet_types(tmp_path, kind):
 def test_parquet_that_is_refused(tmp_path):
     file = tmp_path / "a.parquet"
     cases = {
-        "row 1 has no column 'text': set text_column to one of n": pyarrow.table({"n": [1]}),
-        "row 1 holds bytes in column 'text'": pyarrow.table({"text": [b"a"]}),
-        "row 2 holds int in column 'text'": pyarrow.table({"text": [None, 5]}),
-        "row 1 holds dict in column 'text'": pyarrow.table({"text": [{"text": "a"}]}),
+        r"row 1 has no column 'text': set text_column to one of its columns \(n\)": pyarrow.table({"n": [1]}),
+        "row 1 has bytes in column 'text'": pyarrow.table({"text": [b"a"]}),
+        "row 2 has int in column 'text'": pyarrow.table({"text": [None, 5]}),
+        "row 1 has dict in column 'text'": pyarrow.table({"text": [{"text": "a"}]}),
         "cannot load": pyarrow.table([["a"], ["b"]], names=["text", "text"]),
         "contains no documents": pyarrow.table({"text": pyarrow.nulls(3)}),
     }

@@ -48,7 +48,7 @@ def test_arrays(tmp_path):
     source = open_images(file, split="validation")
     assert levels(source) == EXPECTED[:2] and source.class_names == NAMES
     assert levels(open_images(file)) == EXPECTED
-    with pytest.raises(InputError, match="no split 'test': give one of train, validation"):
+    with pytest.raises(InputError, match="no split 'test': choose one of train, validation"):
         open_images(file, split="test")
 
 
@@ -65,10 +65,10 @@ def test_folders_of_classes(tmp_path):
     class_folders(tmp_path / "split", "train")
     class_folders(tmp_path / "split", "val")
     assert levels(open_images(tmp_path / "split", split="validation")) == EXPECTED
-    with pytest.raises(InputError, match="give one of train, validation"):
+    with pytest.raises(InputError, match="choose one of train, validation"):
         open_images(tmp_path / "split", split="test")
     (tmp_path / "flat" / "owl" / "02.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"02\.png' is no image that can be read"):
+    with pytest.raises(InputError, match=r"02\.png' is not a readable image"):
         list(open_images(tmp_path / "flat"))
 
 
@@ -80,7 +80,7 @@ def test_photos_beside_sketches_are_left_aside(above, below, tmp_path, caplog):
         source = open_images(tmp_path)
         assert levels(source) == EXPECTED and source.class_names == NAMES
     (said,) = caplog.messages
-    assert "the 12 images in 'sketch' are read, the other 12 are left aside" in said and str(tmp_path) in said
+    assert "the 12 images in 'sketch' are read, the other 12 are skipped" in said and str(tmp_path) in said
 
 
 @pytest.mark.parametrize("above", ["", "train", "drawn"])
@@ -127,7 +127,7 @@ def test_what_numpy_would_unpickle(tmp_path):
     np.savez(tmp_path / "classes.npz", x=PIXELS, classes=objects)
     (tmp_path / "text.npz").write_text("no arrays")
     for name in ("a.npy", "x.npz", "classes.npz", "text.npz"):
-        with pytest.raises(InputError, match="it holds something else than arrays of numbers or text") as error:
+        with pytest.raises(InputError, match="it contains something other than arrays of numbers or text") as error:
             open_images(tmp_path / name)
         assert "allow_pickle" not in str(error.value)
 
@@ -153,9 +153,9 @@ def fails_to_read(source, message) -> bool:
 
 def test_what_holds_no_images_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(InputError, match="holds no images: give an .npz"):
+    with pytest.raises(InputError, match="contains no images: pass an .npz"):
         open_images(tmp_path)
-    with pytest.raises(InputError, match="holds no images: give an .npz"):
+    with pytest.raises(InputError, match="contains no images: pass an .npz"):
         open_images(tmp_path / "a.txt")
     (tmp_path / "b.npz").write_bytes(b"no zip")
     with pytest.raises(InputError, match="cannot be read"):
@@ -163,7 +163,7 @@ def test_what_holds_no_images_is_refused(tmp_path):
     with pytest.raises(InputError, match="no file or folder"):
         open_images(tmp_path / "c.npz")
     np.savez(tmp_path / "d.npz", x=PIXELS.astype(np.float32))
-    with pytest.raises(InputError, match="type float32: give images as uint8"):
+    with pytest.raises(InputError, match="type float32: images must be uint8"):
         open_images(tmp_path / "d.npz")
 
 
@@ -186,14 +186,14 @@ def test_every_image_is_one_row(tmp_path):
 
 
 def test_images_of_other_classes_are_refused(tmp_path, dataset):
-    with pytest.raises(InputError, match="has the classes cat, dog, owl, and the student ant, bee"):
+    with pytest.raises(InputError, match="has the classes cat, dog, owl, but the student has ant, bee"):
         cached_images(dataset, SmtImageProcessor(4, num_classes=2, class_names=["ant", "bee"]), tmp_path)
     bare = open_images(dataset.remove_columns("label"))
     with pytest.raises(InputError, match="has no classes"):
         processor_for(bare, size=4)
     with pytest.raises(InputError, match="the data set, image 1: str is no image"):
         build_image_cache([(PIXELS[0], None), ("b.png", None)], SmtImageProcessor(4), tmp_path / "cache")
-    with pytest.raises(InputError, match="IterableDataset has nothing to know it by"):
+    with pytest.raises(InputError, match="IterableDataset cannot be identified"):
         cached_images(dataset.to_iterable_dataset(), SmtImageProcessor(4), tmp_path)
 
 

@@ -95,7 +95,7 @@ def test_files_of_other_shards_are_not_read(tmp_path):
 
 def test_rows_of_a_shard_are_numbered_as_in_the_whole():
     dataset = datasets.Dataset.from_dict({"text": [["a"]] * 6})
-    with pytest.raises(InputError, match="row 4 holds list"):
+    with pytest.raises(InputError, match="row 4 has list"):
         list(iter_documents(dataset, shard=Shard(2, 1)))
 
 
@@ -139,7 +139,7 @@ def test_only_the_images_of_a_shard_are_read(tmp_path):
     (folder / "2" / "11.png").write_bytes(b"no image")
     source, processor = open_images(folder), SmtImageProcessor(4, num_levels=16)
     assert cached_images(source, processor, tmp_path, shard=Shard(2, 0)).num_documents == 6
-    with pytest.raises(InputError, match=r"11\.png' is no image"):
+    with pytest.raises(InputError, match=r"11\.png' is not a readable image"):
         cached_images(source, processor, tmp_path, shard=Shard(2, 1))
 
 
@@ -148,7 +148,7 @@ def test_too_many_shards(tmp_path):
         build_all(one_file(tmp_path), 9, tmp_path)
     with pytest.raises(InputError, match="num_shards=13 exceeds the 12 images of .*images.npz': lower it"):
         open_images(arrays(tmp_path)).part(Shard(13, 0))
-    with pytest.raises(InputError, match=r"shard_index=2 is none of num_shards=2: .* from 0 to 1"):
+    with pytest.raises(InputError, match=r"shard_index=2 is out of range for num_shards=2: .* from 0 to 1"):
         Shard(2, 2)
     with pytest.raises(InputError, match="num_shards=2 exceeds the 0 documents"):
         iter_documents(datasets.Dataset.from_dict({"text": [""]}), shard=Shard(2, 1))
@@ -203,7 +203,7 @@ class TestWhatCannotBeMerged:
     def test_missing_shards(self, shards, refused):
         shutil.rmtree(shards[0].path)
         shutil.rmtree(shards[2].path)
-        refused(r"of the 3 shards of '.*corpus.txt' some are not in .*: build shard 0, 2 with the same data")
+        refused(r"some of the 3 shards of '.*corpus.txt' are not in .*: build shard 0, 2 with the same data")
 
     def test_another_number(self, shards, refused):
         refused(r"build shard 0, 1 with .* \(there are shards of num_shards=3\)", num_shards=2)
@@ -211,7 +211,7 @@ class TestWhatCannotBeMerged:
     def test_another_tokenizer(self, shards, refused):
         tokenizer = byte_tokenizer()
         tokenizer.add_tokens(["document"])
-        refused(r"\(there is '.*-00000-of-00003', made with another tokenizer\)", tokenizer=tokenizer)
+        refused(r"\(there is '.*-00000-of-00003', made with a different tokenizer\)", tokenizer=tokenizer)
 
     def test_other_options(self, shards, refused):
         refused(
@@ -220,7 +220,7 @@ class TestWhatCannotBeMerged:
 
     def test_other_data(self, shards, refused, source):
         source.write_text("other text")
-        refused("made with another source")
+        refused("made with a different source")
 
     def test_a_renamed_shard(self, tmp_path, source, shards, refused):
         other = cached_tokens(source, byte_tokenizer(), tmp_path / "caches", max_documents=3, shard=Shard(3, 1))

@@ -245,8 +245,8 @@ def test_identity(folder, tokenizer):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"num_processes": 3}, "num_readers=2 is no multiple of the 3 processes and workers"),
-        ({"num_workers": 4}, "num_readers=2 is no multiple of the 4"),
+        ({"num_processes": 3}, "num_readers=2 is not a multiple of the 3 processes and workers"),
+        ({"num_workers": 4}, "num_readers=2 is not a multiple of the 4"),
         ({"batch_size": 3}, "num_readers=2 does not divide the 3 rows of a step"),
     ],
 )
@@ -260,7 +260,7 @@ def test_refusals(folder, tokenizer, tmp_path):
         TextStream(datasets.Dataset.from_dict({"text": TEXTS}), tokenizer, 16, text_column="title")
     with pytest.raises(InputError, match="no column 'title'"):
         TextStream(folder, tokenizer, 16, text_column="title")
-    with pytest.raises(InputError, match="window_length is 0: give 1 or more"):
+    with pytest.raises(InputError, match="window_length is 0: pass 1 or more"):
         TextStream(folder, tokenizer, 0)
     with pytest.raises(InputError, match="contains no documents"):
         TextStream(datasets.Dataset.from_dict({"text": []}), tokenizer, 16)
@@ -268,7 +268,7 @@ def test_refusals(folder, tokenizer, tmp_path):
     with pytest.raises(InputError, match="reader 1 of 1 finds no document"):
         next(iter(TextStream(empty, tokenizer, 16)))
     numbers = datasets.Dataset.from_dict({"text": [1, 2]})
-    with pytest.raises(InputError, match="holds int in column 'text'"):
+    with pytest.raises(InputError, match="has int in column 'text'"):
         next(iter(TextStream(numbers, tokenizer, 16)))
-    with pytest.raises(InputError, match="holds no text_stream.json"):
+    with pytest.raises(InputError, match="has no text_stream.json"):
         StreamBatches(TextStream(folder, tokenizer, 16), 2).go_on(tmp_path, 1)

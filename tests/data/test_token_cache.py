@@ -72,7 +72,7 @@ def test_several_processes_write_the_same_cache(tmp_path, monkeypatch):
 def test_an_error_in_another_process_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(token_cache, "CHUNK_DOCUMENTS", 1)
     tokenizer = word_tokenizer({"<eos>": 0, "a": 1, "far": 9})
-    with pytest.raises(InputError, match="gives the id 9 but has only 3 tokens"):
+    with pytest.raises(InputError, match="returns the id 9 but has only 3 tokens"):
         build_token_cache(["a", "a", "far", "a"], tokenizer, tmp_path / "cache", num_proc=2)
     assert not (tmp_path / "cache").exists()
 
@@ -120,7 +120,7 @@ def test_lone_surrogates_do_not_crash(tmp_path):
 def test_errors_leave_nothing_behind(tmp_path):
     with pytest.raises(InputError, match="there are no documents"):
         build_token_cache([], byte_tokenizer(), tmp_path / "cache")
-    with pytest.raises(InputError, match="gives the id 9 but has only 3 tokens"):
+    with pytest.raises(InputError, match="returns the id 9 but has only 3 tokens"):
         build_token_cache(["a b"], word_tokenizer({"<eos>": 0, "a": 1, "b": 9}), tmp_path / "cache")
     tokenizer = byte_tokenizer()
     tokenizer.eos_token = None
@@ -217,7 +217,7 @@ def test_cached_tokens_rebuilds_a_damaged_cache(tmp_path, name, damage, caplog):
     again = cached_tokens(source, byte_tokenizer(), tmp_path / "caches")
     assert (again.path, again.digest) == (cache.path, cache.digest)
     assert again.tokens.tolist() == [*b"one", 256, *b"two", 256]
-    assert str(cache.path) in caplog.text and "built again" in caplog.text
+    assert str(cache.path) in caplog.text and "rebuilding it" in caplog.text
     assert TokenCache.open(cache.path).num_tokens == 8
 
 

@@ -97,7 +97,7 @@ def test_evenly_spaced_windows(cache):
 def test_errors(cache):
     count = cache.num_tokens
     for make in (TokenWindows, lambda *arguments: evenly_spaced_windows(*arguments, 2)):
-        with pytest.raises(InputError, match=f"has {count} tokens but a window takes {count + 1}: .* of {count} or"):
+        with pytest.raises(InputError, match=f"has {count} tokens but a window needs {count + 1}: .* of {count} or"):
             make(cache, count + 1)
         with pytest.raises(InputError, match="window_length is 0"):
             make(cache, 0)

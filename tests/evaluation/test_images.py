@@ -78,7 +78,7 @@ def test_what_is_known_of_the_class_follows_from_every_class_in_turn(tmp_path):
     assert report["class_entropy"] == pytest.approx(math.log(3), abs=1e-4) and report["num_images"] == 8
     student.model.embed_tokens.weight[4:] = student.model.embed_tokens.weight[4]  # it cannot tell the classes apart
     assert evaluate_classes(student, processor, rows, num_images=4)["class_information"] == pytest.approx(0, abs=1e-4)
-    with pytest.raises(InputError, match="no classes to know"):
+    with pytest.raises(InputError, match="no classes to recognize"):
         evaluate_classes(student, SmtImageProcessor((3, 4), num_levels=4), rows)
 
 

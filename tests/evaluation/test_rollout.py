@@ -88,5 +88,5 @@ def test_report_without_a_teacher(bytes_model, cache):
 
 
 def test_a_corpus_shorter_than_a_window(bytes_model, cache):
-    with pytest.raises(InputError, match="tokens but a window takes"):
+    with pytest.raises(InputError, match="tokens but a window needs"):
         evaluate_models(bytes_model.export_student(), cache, context_length=10**6)

@@ -106,7 +106,7 @@ def test_a_model_without_a_record_has_a_card_too(joint, tmp_path):
 
 
 def test_bad_folders_are_named(tmp_path):
-    with pytest.raises(InputError, match="holds no config.json"):
+    with pytest.raises(InputError, match="has no config.json"):
         write_card(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(InputError, match="model of type 'gpt2'"):

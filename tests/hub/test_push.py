@@ -104,12 +104,12 @@ def test_teachers_and_smt_runs(hub, this_process, tmp_path, capsys):
 
 def test_folders_that_are_no_model(refused, student_folder, tmp_path):
     refused([tmp_path / "nowhere", "user/x"], "nowhere", "check the path")
-    refused([tmp_path, "user/x"], "holds no config.json")
+    refused([tmp_path, "user/x"], "has no config.json")
     (student_folder / "model.safetensors").rename(student_folder / "moved")
-    refused([student_folder, "user/x"], "holds no model.safetensors")
+    refused([student_folder, "user/x"], "has no model.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
     (student_folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    refused([student_folder, "user/x"], "holds no model-00001-of-00002.safetensors")
+    refused([student_folder, "user/x"], "has no model-00001-of-00002.safetensors")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     refused([tmp_path / "other", "user/x"], "a model of type 'gpt2'", "a student")

@@ -208,13 +208,13 @@ def test_bad_chats_are_refused_by_name(server, body, word):
 
 
 BAD_BODIES = [
-    (b"{", "the body is no JSON (Expecting property name"),
-    (b"", "the body is no JSON (Expecting value"),
+    (b"{", "the body is not JSON (Expecting property name"),
+    (b"", "the body is not JSON (Expecting value"),
     (b"[1]", "the body is a JSON list"),
-    (b'{"prompt": "x", "temperature": NaN}', "the body holds NaN"),
+    (b'{"prompt": "x", "temperature": NaN}', "the body contains NaN"),
     (b'{"prompt": "x", "a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
-    (b'{"prompt": "x", "seed": ' + b"1" * 5_000 + b"}", "a number of thousands of digits"),
-    (b"\xff\xfe", "the body is no JSON (Expecting value"),  # UTF-16 of nothing
+    (b'{"prompt": "x", "seed": ' + b"1" * 5_000 + b"}", "a number with thousands of digits"),
+    (b"\xff\xfe", "the body is not JSON (Expecting value"),  # UTF-16 of nothing
     (b"\xff\xff{}", "the body is not UTF-8 (byte 0)"),
     (b'{"prompt": "\xff"}', "the body is not UTF-8 (byte 12)"),
 ]

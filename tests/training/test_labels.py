@@ -82,5 +82,5 @@ def test_a_label_outside_the_vocabulary(tmp_path):
     trainer = make(tmp_path)
     row = {"input_ids": torch.zeros(32, dtype=torch.long), "shift_labels": torch.full((32,), TASK.vocab_size)}
     trainer.train_dataset = [row] * 8
-    with pytest.raises(InputError, match=f"shift_labels hold {TASK.vocab_size}, which is neither -100"):
+    with pytest.raises(InputError, match=f"shift_labels contain {TASK.vocab_size}, which is neither -100"):
         trainer.train()

@@ -75,8 +75,8 @@ METHODS = ["smt", "dmt", "bptt", "lm"]
         ({"labels": [-100] * 33}, "labels are -100 in all rows of the first step, .* leave the column out"),
         ({"shift_labels": [-100] * 33}, "shift_labels are -100 in all rows of the first step"),
         ({"attention_mask": [0] * 33}, "all tokens of the first step are padding"),
-        ({"input_ids": [0.5] * 33}, "input_ids are numbers of type float32"),
-        ({"labels": [0.5] * 33}, "labels are numbers of type float32"),
+        ({"input_ids": [0.5] * 33}, "input_ids are of type float32"),
+        ({"labels": [0.5] * 33}, "labels are of type float32"),
     ],
 )
 def test_data_that_nothing_can_be_learned_from(kind, columns, words, tmp_path):

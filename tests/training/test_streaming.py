@@ -102,4 +102,4 @@ def test_the_command_streams(recipes, stories, tmp_path, capsys):
     assert main([*words, "--resume", "true", "--num_readers", "2"]) == 2
     assert "data.num_readers=1 then, 2 now" in capsys.readouterr().err
     assert main([*words, "--overwrite", "true", "--max_steps", "-1", "--num_train_epochs", "1"]) == 2
-    assert "streaming has no last window: give max_steps or max_train_seconds" in capsys.readouterr().err
+    assert "streaming has no last window: pass max_steps or max_train_seconds" in capsys.readouterr().err

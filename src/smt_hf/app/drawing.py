@@ -140,7 +140,7 @@ def go_on(
         (answer,) = engine.submit(request).wait()
         working += time.perf_counter() - asked
         if answer.finish_reason != "length":
-            raise RuntimeError(answer.error or "the app is about to end")
+            raise RuntimeError(answer.error or "the app is shutting down")
         drawing = replace(
             drawing,
             memory=answer.memory[None],
@@ -170,14 +170,14 @@ def read_upload(processor: SmtImageProcessor, data: bytes | None) -> tuple[int, 
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise InputError(
-                    f"the image has {image.width} x {image.height} pixels: give one of {MOST_PIXELS:,} at most"
+                    f"the image has {image.width} x {image.height} pixels: choose one of at most {MOST_PIXELS:,}"
                 )
             image.load()
             return tuple(processor.pixel_ids(image)[: num_half(processor)].tolist())
     except InputError:
         raise
     except Exception as error:  # a damaged file can make a decoder raise anything
-        raise InputError(f"this file is no image that can be read ({_reason(error)}): give a PNG or a JPEG") from error
+        raise InputError(f"this file is not a readable image ({_reason(error)}): choose a PNG or a JPEG") from error
 
 
 def _reason(error: Exception) -> str:

@@ -98,7 +98,7 @@ def connect(ui: SimpleNamespace, student, processor: SmtImageProcessor, engine) 
 
     def run(start, stop_request, earlier, temperature, top_p, seconds, seed) -> Iterator[dict]:
         if seed is None:
-            raise InputError("seed is missing: give a whole number")
+            raise InputError("seed is missing: enter a whole number")
         if not 0 <= seconds <= MAX_SECONDS:
             raise InputError(f"seconds={seconds} must be from 0 to {MAX_SECONDS}")
         params = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)

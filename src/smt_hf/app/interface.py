@@ -101,7 +101,7 @@ def connect(ui: SimpleNamespace, student, tokenizer, engine, blank: Writing) -> 
         num_before = writing.num_tokens
         try:
             if len(words) > MAX_CHARACTERS:  # clients other than the page may send more
-                raise InputError(f"{len(words):,} characters are too many: give {MAX_CHARACTERS:,} at a time at most")
+                raise InputError(f"{len(words):,} characters are too many: enter at most {MAX_CHARACTERS:,} at a time")
             params = SamplingParams(max_new_tokens, temperature, top_p=top_p, seed=seed)
             steps = go_on(engine, tokenizer, writing, words, params, lambda: stop_request.made)
             stop_request.made = False

@@ -37,7 +37,9 @@ def restore(student, data: bytes | None) -> Writing:
         except ValueError as error:
             raise InputError(f"this file {error}") from error
     if len(memory) != 1:
-        raise InputError(f"this file holds {len(memory)} memories: save one of them with memory[row].save_pretrained")
+        raise InputError(
+            f"this file contains {len(memory)} memories: save one of them with memory[row].save_pretrained"
+        )
     try:
         return Writing(memory.to_cache(student).memory, int(memory.num_tokens[0]))
     except ValueError as error:

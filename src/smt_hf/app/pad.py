@@ -121,7 +121,7 @@ def given_pixels(processor: SmtImageProcessor, value) -> tuple[int, ...]:
     grey = bytes.fromhex(found[2]) if found else b""
     count = int(found[1]) if found else -1
     if count not in (0, num_half(processor)) or not count <= len(grey) <= processor.num_pixels:
-        raise InputError("the pad sent no picture of this student's size: load the page again")
+        raise InputError("the pad sent no picture of this student's size: reload the page")
     return pixel_ids(processor, grey[:count])
 
 

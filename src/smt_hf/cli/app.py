@@ -104,7 +104,7 @@ def check_address(host: str, port: int) -> None:
         InputError: naming what is wrong with the host or the port.
     """
     if not 1 <= port <= 65535:
-        raise InputError(f"port={port} cannot work: pass a number from 1 to 65535")
+        raise InputError(f"port={port} is not valid: pass a number from 1 to 65535")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:

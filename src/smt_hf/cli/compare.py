@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> str:
         raise InputError(f"output_dir={options.output_dir!r} is a file: pass a folder")
     if all(stage.shown_label is None for stage in comparison.chosen_stages()):
         raise InputError(
-            f"only={comparison.only}: none of these stages stands in a table: add one that goes on after them"
+            f"only={comparison.only}: none of these stages appears in a table: add one that comes after them"
         )
     if not options.report_only:
         if comparison.task is None:

@@ -33,7 +33,7 @@ The loss on stories that were not trained on, while the student runs on its own 
 Cold start: from the student's initial memory. Warm start: from the teacher's memory of the 128 bytes before. The columns
 on the right are the loss by position; drift is how far the student's memory is from the teacher's."""
 FEW_STEPS = 150  # with fewer, what the student writes is hardly English
-FEW = "note: there was time for {steps} steps only, too few for English words: raise --smt_seconds and --dmt_seconds"
+FEW = "note: there was time for only {steps} steps, too few for English words: raise --smt_seconds and --dmt_seconds"
 NEXT = """
 The student is in {student}. Continue with:
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
     (options,) = parse(COMMAND, argv)
     folder = Path(options.output_dir)
     if options.pixels and options.num_stories is not None:
-        raise InputError(f"num_stories={options.num_stories} is of no use with pixels: leave one of them out")
+        raise InputError(f"num_stories={options.num_stories} cannot be used with pixels: leave one of them out")
     check_output_dir(options.output_dir, options.overwrite)
     hold_folder(folder)
     if options.pixels:

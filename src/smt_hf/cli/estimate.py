@@ -108,7 +108,7 @@ def changes(words: Sequence[str]) -> dict:
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
-            raise InputError(f"set: {word!r} is no change: write field=value")
+            raise InputError(f"set: {word!r} is not a change: write field=value")
         values[name] = yaml.load(value, RecipeLoader)
     return values
 
@@ -147,7 +147,7 @@ def config_of(method: str, options: EstimateOptions, given, values: dict):
         more = {} if options.backbone is None else {"backbone": options.backbone}
         config = joint_config(training("smt", {**read_recipe(place), **more})[0])
     else:
-        raise InputError(f"{options.recipe!r} gives no sizes of a model and there is no {place!r}: pass --model")
+        raise InputError(f"{options.recipe!r} gives no model sizes, and there is no {place!r}: pass --model")
     if method in ("bptt", "finetune") and isinstance(config, SmtConfig):
         return config.student_config
     return config
@@ -196,7 +196,7 @@ def shown(found: Estimate) -> str:
     if not found.fits:
         lines.append(
             f"  more than the {found.capacity / 1e9:.0f} GB of a device: lower per_device_train_batch_size and raise "
-            "gradient_accumulation_steps, or give checkpoint_steps"
+            "gradient_accumulation_steps, or set checkpoint_steps"
         )
     lines.append("a step")
     add("tokens", f"{found.tokens:,}")

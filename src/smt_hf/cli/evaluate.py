@@ -106,11 +106,11 @@ def main(argv: Sequence[str]) -> dict:
     others, kind = (OF_TEXT, "images") if images else (OF_IMAGES, "text")
     given = [name for name in others if getattr(options, name) != getattr(EvaluateOptions, name)]
     if given:
-        raise InputError(f"{', '.join(given)} cannot be honoured: {options.model!r} is a student of {kind}")
+        raise InputError(f"{', '.join(given)} cannot be used: {options.model!r} is a student trained on {kind}")
     for name in ("quality_images", "guidance"):
         if options.reference is None and getattr(options, name) != getattr(EvaluateOptions, name):
             raise InputError(
-                f"{name}={getattr(options, name)} is of samples to judge: give reference_split, or leave it out"
+                f"{name}={getattr(options, name)} is for samples to judge: pass reference_split, or leave it out"
             )
     options.check_honoured(tokenizer)
     cache = options.tokens(tokenizer)

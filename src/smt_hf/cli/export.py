@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
     )
     size = sum(file.stat().st_size for file in Path(options.output_dir).expanduser().rglob("*") if file.is_file())
     print(
-        f"compared on {found.num_tokens} tokens: at most {found.max_difference:.2g} apart in a logit; loss {found.exported_loss:.4f} "
+        f"compared on {found.num_tokens} tokens: logits differ by at most {found.max_difference:.2g}; loss {found.exported_loss:.4f} "
         f"nats per token, the student's {found.loss:.4f}"
     )
     print(f"{options.output_dir} ({size / 1e6:.1f} MB)")

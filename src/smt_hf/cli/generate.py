@@ -136,7 +136,7 @@ def refuse(options: GenerateOptions, names: Sequence[str], kind: str) -> None:
     for name in names:
         if getattr(options, name) != getattr(GenerateOptions, name):
             raise InputError(
-                f"{name}={getattr(options, name)!r} does not apply: {options.model!r} is a student of {kind}"
+                f"{name}={getattr(options, name)!r} does not apply: {options.model!r} is a student trained on {kind}"
             )
 
 

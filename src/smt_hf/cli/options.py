@@ -169,10 +169,10 @@ def backbone_for(options) -> PreTrainedModel | None:
     if options.tokenizer not in ("byte", backbone):
         raise InputError(
             f"tokenizer={options.tokenizer!r} is not that of backbone={backbone!r}, whose predictions the teacher is built on: "
-            "leave tokenizer out, and the backbone's is used"
+            "leave tokenizer out to use the backbone's"
         )
     if given := options.of_images():
         raise InputError(
-            f"{', '.join(given)}: backbone={backbone!r} says itself whether it reads text or images, and which: leave this out"
+            f"{', '.join(given)}: backbone={backbone!r} determines whether the model reads text or images, and which: leave this out"
         )
     return load_backbone(backbone)

@@ -193,7 +193,7 @@ def parse(command: Command, argv: Sequence[str]) -> tuple:
         given = {**values, **given}
     for name, reason in {**INSTEAD, **SHARDING}.items():
         if given.get(name):
-            raise InputError(f"{name} cannot be honoured: {reason}")
+            raise InputError(f"{name} is not supported: {reason}")
     for name, what in command.required.items():
         if given.get(name) is None:
             how = f"smt-hf {command.name} {name.upper()}" if name in command.positionals else f"--{name}"
@@ -232,7 +232,7 @@ def take_positionals(command: Command, words: list[str], given: dict) -> None:
     if len(words) > len(command.positionals):
         word = words[len(command.positionals)]
         raise InputError(
-            f"{word!r} belongs to no flag: write --FIELD VALUE, and put quotes around a value with spaces"
+            f"{word!r} does not belong to any flag: write --FIELD VALUE, and put quotes around a value with spaces"
         )
     for name, word in zip(command.positionals, words, strict=False):
         if name in given:
@@ -259,7 +259,7 @@ def refuse_new_model_flags(parser: OptionsParser, given: dict) -> None:
         return  # a comparison's `model` is a mapping
     of_new_model = [action.dest for action in parser.groups["model"]._group_actions]
     if found := ", ".join(f"{name}={given[name]}" for name in of_new_model if name in given):
-        raise InputError(f"{found}: this is for a new model, and model={model!r} has its own: leave one out")
+        raise InputError(f"{found}: this is for a new model, but model={model!r} has its own: leave one out")
 
 
 def make_options(kind: type, given: dict):

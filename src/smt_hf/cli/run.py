@@ -91,13 +91,13 @@ def prepare(options: RunOptions, arguments, stage: TrainingStage) -> None:
         raise InputError("resume continues a run and overwrite starts over: pass one of them")
     if arguments.accept_changes and not options.resume:
         raise InputError(
-            f"accept_changes={arguments.accept_changes} is for a run that goes on: pass --resume, or leave it out"
+            f"accept_changes={arguments.accept_changes} is for a resumed run: pass --resume, or leave it out"
         )
     stage.read_earlier()
     for place in stage.starts_from:
         if Path(place).expanduser().resolve() == Path(arguments.output_dir).resolve():
             raise InputError(
-                f"output_dir={arguments.output_dir!r} holds the model that this run starts from: choose another folder"
+                f"output_dir={arguments.output_dir!r} contains the model that this run starts from: choose another folder"
             )
     if not options.resume:
         check_output_dir(arguments.output_dir, options.overwrite)
@@ -119,7 +119,7 @@ def check_accepted(trainer) -> None:
     known = {*vars(trainer.args), *settings_of(trainer)} if accepted else set()
     for name in accepted:
         if name not in known:
-            hint = hint_for(name, known) or "give names as the refusal to resume lists them, such as 'seed' or 'data'"
+            hint = hint_for(name, known) or "use the names that the refusal to resume lists, such as 'seed' or 'data'"
             raise InputError(f"accept_changes: there is no setting {name!r}: {hint}")
 
 

@@ -128,8 +128,8 @@ def serve_together(options: ServeOptions) -> None:
     """
     if not sys.platform.startswith("linux"):
         raise InputError(
-            f"workers={options.workers} needs Linux, which shares out connections: start servers on ports of their own, "
-            "with one SMT_HF_MEMORY_KEY, behind a proxy"
+            f"workers={options.workers} needs Linux, which distributes connections among them: start servers on ports of their "
+            "own, with one SMT_HF_MEMORY_KEY, behind a proxy"
         )
     from ..serving.server import address_of
     from ..serving.workers import run_workers

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> SmtTrainer:
     options, arguments = parse(COMMAND, argv)
     if options.model is not None and options.backbone is not None:
         raise InputError(
-            f"backbone={options.backbone!r} is for a new teacher, and model={options.model!r} has one: leave one out"
+            f"backbone={options.backbone!r} is for a new teacher, but model={options.model!r} has one: leave one out"
         )
     return train("smt", options, arguments, [options.model or options.backbone], build)
 

@@ -19,7 +19,7 @@ def mapping(name: str, value) -> dict:
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise InputError(f"{name}={value!r} is no JSON ({error}): mend it") from error
+            raise InputError(f"{name}={value!r} is not JSON ({error}): fix it") from error
     if not isinstance(value, dict):
         raise InputError(f"{name}={value!r} must be a mapping of names to values")
     return value
@@ -40,7 +40,7 @@ def check_list(name: str, values, kind, distinct: bool = True) -> None:
             words = {str: "text", int: "a whole number"}.get(kind, "a number")
             raise InputError(f"{name}={values}: {value!r} must be {words}")
         if distinct and values.count(value) > 1:
-            raise InputError(f"{name}={values}: {value!r} stands there twice: name it once")
+            raise InputError(f"{name}={values}: {value!r} appears twice: list it once")
 
 
 def check_fields(where: str, values: dict, *classes: type, elsewhere: dict) -> None:

@@ -59,7 +59,7 @@ class CorpusSubject:
         for stage in stages:
             if stage.length is not None or stage.task_options:
                 raise InputError(
-                    f"{stage}: length and task_options are of synthetic tasks: set context_length instead"
+                    f"{stage}: length and task_options are for synthetic tasks: set context_length instead"
                 )
 
     def open(self) -> None:

@@ -24,14 +24,17 @@ from .task_subject import TaskSubject
 
 # Fields that a comparison sets itself, and what to use instead.
 DECIDED = {
-    "output_dir": "give --output_dir to the command",
+    "output_dir": "pass --output_dir to the command",
     "seed": "list the comparison's seeds",
     "train_clock": "it counts the CPU seconds of the process",
-    "num_train_epochs": "give cpu_seconds and share, max_train_seconds, or max_steps",
+    "num_train_epochs": "set cpu_seconds and share, max_train_seconds, or max_steps",
     "use_cpu": "every run is one thread on a CPU",
     "eval_strategy": "trace_points says how often a student is measured",
 }
-OF_DATA = {"vocab_size": "it is the data's", "backbone_config": "give a stage's backbone, or an lm stage before it"}
+OF_DATA = {
+    "vocab_size": "it comes from the data",
+    "backbone_config": "set a stage's backbone, or add an lm stage before it",
+}
 # Fields for comparisons on tasks only, and on corpora only.
 OF_TASKS = ("task_options", "lengths", "eval_factors", "gradient_length")
 OF_CORPORA = (
@@ -160,7 +163,7 @@ class Comparison(DataOptions, ProcessingOptions):
         """Checks that the comparison is on either a task or a dataset, and that no field belongs to the other."""
         if self.task is None and self.dataset is None:
             raise InputError(
-                "task is missing: give --task, such as retrieval, or --dataset, a text or images, or --config a recipe"
+                "task is missing: pass --task, such as retrieval, --dataset with text or images, or --config with a recipe"
             )
         if self.task is not None and self.dataset is not None:
             raise InputError(f"task={self.task!r} and dataset={self.dataset!r} are both given: leave one out")
@@ -215,12 +218,12 @@ class Comparison(DataOptions, ProcessingOptions):
             for name, use in (("kd_weight", "to learn from"), ("backbone_learning_rate", "in its teacher")):
                 if value := getattr(arguments, name, 0.0):
                     raise InputError(
-                        f"{stage}: {name}={value:g} needs a language model {use}: begin with an lm stage, or give backbone"
+                        f"{stage}: {name}={value:g} needs a language model {use}: start with an lm stage, or set backbone"
                     )
         from_language_model = stage.backbone is not None or [step.trainer for step in chain] == ["lm", "bptt"]
         if stage.trainer == "bptt" and from_language_model and not weight:
             raise InputError(
-                f"{stage}: nothing is learned from its language model: raise kd_weight, or go on after nothing"
+                f"{stage}: nothing is learned from its language model: raise kd_weight, or leave the language model out"
             )
 
     def _check_cell(self, where: str, cell: str) -> None:
@@ -242,7 +245,7 @@ class Comparison(DataOptions, ProcessingOptions):
         unknown = set(self.only) - {stage.name for stage in stages}
         if unknown:
             raise InputError(
-                f"only: there is no stage {sorted(unknown)[0]!r}: choose among {', '.join(stage.name for stage in stages)}"
+                f"only: there is no stage {sorted(unknown)[0]!r}: choose one of {', '.join(stage.name for stage in stages)}"
             )
         wanted = {stage.name for name in self.only for stage in ancestry(stages, name)}
         return [stage for stage in stages if stage.name in wanted]
@@ -285,8 +288,8 @@ class Comparison(DataOptions, ProcessingOptions):
         vocab_size = self.load_task(length).vocab_size
         if task.vocab_size > vocab_size:
             raise InputError(
-                f"{stage}: task_options={stage.task_options} take {task.vocab_size} ids, the comparison's task has {vocab_size}: "
-                "a stage may only be easier"
+                f"{stage}: task_options={stage.task_options} need {task.vocab_size} ids, but the comparison's task has "
+                f"{vocab_size}: a stage can only be easier"
             )
         return task
 

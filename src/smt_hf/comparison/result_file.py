@@ -24,8 +24,8 @@ def read_result(folder: Path, settings: dict) -> dict | None:
     if found:
         name, (old, new) = next(iter(found.items()))
         raise InputError(
-            f"{str(file)!r} was made with other settings ({name}: {old!r}, now {new!r}): choose another output_dir, or remove "
-            f"{str(folder)!r} and what went on from it to train it anew"
+            f"{str(file)!r} was made with different settings ({name}: {old!r}, now {new!r}): choose another output_dir, or remove "
+            f"{str(folder)!r} and the stages that continue from it to train them again"
         )
     return result
 
@@ -40,7 +40,7 @@ def load_result(file: Path) -> dict:
         result = json.loads(file.read_text(encoding="utf-8"))
         result["settings"]["stages"], result["trace"][-1]["steps"]
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise InputError(f"{str(file)!r} is damaged: remove {str(file.parent)!r} to train the stage anew") from error
+        raise InputError(f"{str(file)!r} is damaged: remove {str(file.parent)!r} to train the stage again") from error
     return result
 
 

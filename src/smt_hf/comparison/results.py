@@ -37,7 +37,7 @@ def read_results(output_dir: str) -> list[dict]:
     subjects = sorted({subject_of(result["settings"]) for result in results})
     if len(subjects) > 1:
         raise InputError(
-            f"{output_dir!r} holds results of several tasks, {', '.join(subjects)}: give each a folder of its own"
+            f"{output_dir!r} contains results of several tasks, {', '.join(subjects)}: give each a folder of its own"
         )
     by_run = {(*run_of(result), result["stages"][-1]): result for result in results}
     whole = []
@@ -56,7 +56,7 @@ def read_results(output_dir: str) -> list[dict]:
             spent = {name: sum(end[name] for end in backbone) for name in BUDGETS} if backbone else {}
             whole.append({**result, "path": whole_path(chain), "backbone": spent})
     if not whole:
-        raise InputError(f"{output_dir!r} holds no results: train first, or mend output_dir")
+        raise InputError(f"{output_dir!r} contains no results: train first, or fix output_dir")
     return whole
 
 

@@ -61,7 +61,9 @@ class Stage:
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]*", self.name):
-            raise InputError(f"stage {self.name!r}: a name is a folder: take letters, digits, '_', '-' and '.'")
+            raise InputError(
+                f"stage {self.name!r}: the name is also that of a folder: use letters, digits, '_', '-' and '.'"
+            )
         if self.trainer not in tuple(TRAINERS):
             raise InputError(f"{self}: trainer={self.trainer!r} is unknown: choose one of {', '.join(TRAINERS)}")
         if not is_number(self.share) or not 0 < self.share < math.inf:
@@ -78,7 +80,7 @@ class Stage:
         if not isinstance(self.backbone, str | None) or self.backbone == "":
             raise InputError(f"{self}: backbone={self.backbone!r} must be a folder or a Hub id")
         if self.backbone is not None and (self.trainer not in ("smt", "bptt") or self.after is not None):
-            raise InputError(f"{self}: backbone is for an SMT or BPTT stage that goes on after nothing: leave it out")
+            raise InputError(f"{self}: backbone is for an SMT or BPTT stage that starts from nothing: leave it out")
         if self.cells is not None:
             check_list(f"{self}: cells", self.cells, str)
 
@@ -114,27 +116,29 @@ def read_stages(values: dict) -> list[Stage]:
         stage = Stage(name=name, arguments=arguments, **{"trainer": name, **own})
         stages.append(stage)
         if stage.after is not None and stage.after not in [earlier.name for earlier in stages[:-1]]:
-            raise InputError(f"{stage} goes on after {stage.after!r}, which is no earlier stage: mend `after`")
+            raise InputError(f"{stage} continues {stage.after!r}, which is not an earlier stage: fix `after`")
         chain = ancestry(stages, name)[:-1]
         trained = {earlier.trainer for earlier in chain}
         if stage.model and chain and chain[-1].trainer != "lm":
-            raise InputError(f"{stage}: its model is that of {stage.after!r}: set `model` where that one begins")
+            raise InputError(f"{stage}: its model is that of {stage.after!r}: set `model` in the stage that begins it")
         if stage.trainer == "lm" and chain:
-            raise InputError(f"{stage}: a language model goes on after nothing: leave `after` out")
+            raise InputError(f"{stage}: a language model starts from nothing: leave `after` out")
         if chain and chain[-1].trainer == "lm" and stage.trainer not in ("smt", "bptt"):
             raise InputError(
-                f"{stage} cannot go on after the language model {stage.after!r}: let an SMT stage build on it, or a BPTT stage learn "
+                f"{stage} cannot continue the language model {stage.after!r}: let an SMT stage build on it, or a BPTT stage learn "
                 "from it"
             )
         if stage.trainer == "dmt" and "smt" not in trained:
-            raise InputError(f"{stage} needs a teacher: let it go on `after` an SMT stage")
+            raise InputError(f"{stage} needs a teacher: put it `after` an SMT stage")
         if stage.trainer == "smt" and trained - {"smt", "lm"}:
-            raise InputError(f"{stage}: SMT can go on after SMT only, not after {stage.after!r}")
+            raise InputError(f"{stage}: SMT can only continue SMT, not {stage.after!r}")
         if stage.shown_label is None:
             continue
         method = method_of(ancestry(stages, name))
         if method in names:
-            raise InputError(f"{names[method]} and {stage} would both be called {method!r}: give one another label")
+            raise InputError(
+                f"{names[method]} and {stage} would both be called {method!r}: give one of them another label"
+            )
         names[method] = stage
     return stages
 

@@ -12,7 +12,7 @@ from .trace import even_shares
 
 EPOCH_ROWS = 1 << 15  # rows of a task before new ones are drawn
 TRACE_ROWS = 128
-DECIDED = {"carry_memory": "the rows of a task are no running text"}
+DECIDED = {"carry_memory": "the rows of a task are not running text"}
 
 
 class TaskSubject:

@@ -22,13 +22,13 @@ from .windows import TokenWindows, check_window_length
 
 # What the options for reading data are for, in the words of messages.
 MEANT_FOR = {
-    "split": "data in splits",
-    "eval_split": "data in splits",
-    "reference_split": "data in splits",
-    "dataset_config": "a folder or dataset of the Hub with configurations",
+    "split": "data with splits",
+    "eval_split": "data with splits",
+    "reference_split": "data with splits",
+    "dataset_config": "a folder or Hub dataset with configurations",
     "text_column": "rows of text",
     "separator": ".txt files",
-    "streaming": "text to train on or a dataset of the Hub",
+    "streaming": "text to train on or a Hub dataset",
     "image_column": "rows with images",
     "label_column": "rows with images",
     "holdout": "images without splits",
@@ -175,7 +175,7 @@ class TextOptions:
             )
             found = " and ".join(f"{str(source)!r} is {kind.name}" for source, kind in kinds.items())
             remedy = "pass eval_dataset, or " if "eval_split" in ignored and len(sources) == 1 else ""
-            raise InputError(f"{given}, and {found}: {remedy}leave {'it' if len(ignored) == 1 else 'them'} out")
+            raise InputError(f"{given}, but {found}: {remedy}leave {'it' if len(ignored) == 1 else 'them'} out")
 
     def _read(self, source, tokenizer, shard: Shard | None = None, **options) -> TokenCache:
         if isinstance(tokenizer, SmtImageProcessor):
@@ -225,13 +225,13 @@ class ProcessingOptions:
         if self.image_size is not None:
             if self.tokenizer != ProcessingOptions.tokenizer:
                 raise InputError(
-                    f"tokenizer={self.tokenizer!r} is for text, and with image_size={self.image_size} the model is one of images: "
+                    f"tokenizer={self.tokenizer!r} is for text, but with image_size={self.image_size} the model learns images: "
                     "leave one out"
                 )
             return processor_for(images(), self.class_conditional, size=self.image_size, num_levels=self.num_levels)
         if given := self.of_images():
             raise InputError(
-                f"{', '.join(given)}: without image_size the model is one of text: give it, or leave this out"
+                f"{', '.join(given)}: without image_size, the model learns text: pass image_size, or leave this out"
             )
         return load_tokenizer(self.tokenizer)
 
@@ -338,7 +338,7 @@ class DataOptions(TextOptions):
         if self.dataset is None:
             raise InputError("dataset is missing: pass a text file or a Hub dataset id")
         if arguments.max_steps <= 0:
-            raise InputError("streaming has no last window: give max_steps or max_train_seconds")
+            raise InputError("streaming has no last window: pass max_steps or max_train_seconds")
         at_once = arguments.world_size * max(arguments.dataloader_num_workers, 1)
         return TextStream(
             self.dataset,

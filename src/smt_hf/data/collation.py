@@ -38,7 +38,7 @@ def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
     """
     if not isinstance(rows[0], Mapping):
         raise InputError(
-            f"a row of the data is of type {type(rows[0]).__name__}: give dictionaries with the column 'input_ids'"
+            f"a row of the data is of type {type(rows[0]).__name__}: pass dictionaries with the column 'input_ids'"
         )
     names = list(rows[0])
     check_token_ids(names)
@@ -47,8 +47,8 @@ def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
     for number, row in enumerate(rows):
         if set(row) != set(names):
             raise InputError(
-                f"row {number} of a batch has the columns {', '.join(row)}, but the first {', '.join(names)}: all "
-                "rows must have the same"
+                f"row {number} of a batch has the columns {', '.join(row)}, but the first row has {', '.join(names)}: "
+                "all rows must have the same columns"
             )
     columns = {name: [_tensor(row[name], name) for row in rows] for name in names}
     lengths = _lengths({name: values for name, values in columns.items() if name in PADDING})
@@ -63,8 +63,8 @@ def collate(rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         else:
             shapes = ", ".join(str(tuple(value.shape)) for value in values[:4])
             raise InputError(
-                f"the rows of column {name!r} have the shapes {shapes}, and cannot be padded: remove the "
-                "column, or pass a data_collator"
+                f"column {name!r} has rows of the shapes {shapes}, which cannot be padded: remove the column, or pass a "
+                "data_collator"
             )
         batch[name] = values
     return batch
@@ -78,8 +78,8 @@ def check_token_ids(names: Iterable[str]) -> None:
     """
     if "input_ids" not in names:
         raise InputError(
-            f"the data have no column 'input_ids' but {', '.join(names) or 'none at all'}: tokenize the texts, or rename the "
-            "column of token ids"
+            f"the data have no column 'input_ids' (columns: {', '.join(names) or 'none'}): tokenize the texts, or rename the column of "
+            "token ids"
         )
 
 
@@ -96,11 +96,11 @@ def check_whole_numbers(columns: Mapping) -> None:
             continue
         if not isinstance(values, torch.Tensor):
             raise InputError(
-                f"{name} of a batch is of type {type(values).__name__}: let the data_collator make tensors"
+                f"{name} of a batch is of type {type(values).__name__}: let the data_collator return tensors"
             )
         if values.is_floating_point() or values.is_complex():
             dtype = str(values.dtype).removeprefix("torch.")
-            raise InputError(f"{name} are numbers of type {dtype}: give whole numbers")
+            raise InputError(f"{name} are of type {dtype}: pass whole numbers")
 
 
 def check_vocabulary(columns: Mapping, vocab_size: int) -> None:
@@ -115,8 +115,8 @@ def check_vocabulary(columns: Mapping, vocab_size: int) -> None:
         wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= vocab_size))]
         if len(wrong):
             raise InputError(
-                f"{read} hold {int(wrong[0])}, which is neither {IGNORED} nor one of the model's {vocab_size} ids: correct "
-                "the labels"
+                f"{read} contain {int(wrong[0])}, which is neither {IGNORED} nor one of the model's {vocab_size} ids: "
+                "correct the labels"
             )
     low, high = torch.stack(torch.aminmax(columns["input_ids"])).tolist()
     if low < 0 or high >= vocab_size:
@@ -152,8 +152,8 @@ def _tensor(value, name: str) -> torch.Tensor:
         value = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"column {name!r} holds {type(value).__name__}, which is not a tensor of numbers ({one_line(error)[:100]}): "
-            "remove the column"
+            f"column {name!r} contains {type(value).__name__}, which cannot be converted to a tensor of numbers "
+            f"({one_line(error)[:100]}): remove the column"
         ) from error
     whole = not value.is_floating_point() or value.numel() == 0  # an empty list becomes a float tensor
     return value.long() if name in PADDING and whole else value

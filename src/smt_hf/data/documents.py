@@ -133,7 +133,7 @@ def find_source(source, split: str, config_name: str | None) -> list[Path] | dat
     if isinstance(source, DATASETS):
         return source
     if not isinstance(source, (str, os.PathLike)) or not str(source):
-        raise InputError(f"{source!r} is not a source: pass a path, the id of a Hub dataset, or a Dataset")
+        raise InputError(f"{source!r} is not a data source: pass a path, the id of a Hub dataset, or a Dataset")
     path = local_path(source)
     if path is None:
         if isinstance(source, os.PathLike) or _is_path(source):

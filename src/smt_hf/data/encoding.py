@@ -34,7 +34,7 @@ def encode_documents(
     vocab_size = len(tokenizer)
     if len(ids) and (largest := int(ids.max())) >= vocab_size:
         raise InputError(
-            f"the tokenizer {tokenizer.name_or_path!r} gives the id {largest} but has only {vocab_size} tokens: use one "
+            f"the tokenizer {tokenizer.name_or_path!r} returns the id {largest} but has only {vocab_size} tokens: use one "
             "whose ids are below its length"
         )
     return ids, lengths, sum(map(len, texts)) + len(texts)

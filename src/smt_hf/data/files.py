@@ -129,14 +129,14 @@ def row_texts(rows: Iterable[tuple[str, object]], text_column: str, name: str) -
         text = row
         if isinstance(row, dict):
             if text_column not in row:
-                columns = ", ".join(itertools.islice(row, SHOWN_COLUMNS)) or "none at all"
+                columns = ", ".join(itertools.islice(row, SHOWN_COLUMNS)) or "none"
                 raise InputError(
-                    f"{name}, {place} has no column {text_column!r}: set text_column to one of {columns}, or remove the row"
+                    f"{name}, {place} has no column {text_column!r}: set text_column to one of its columns ({columns}), or remove the row"
                 )
             text = row[text_column]
         if text is not None and not isinstance(text, str):
             kind = type(text).__name__
-            raise InputError(f"{name}, {place} holds {kind} in column {text_column!r}: use strings")
+            raise InputError(f"{name}, {place} has {kind} in column {text_column!r}: use strings")
         yield text
 
 
@@ -169,7 +169,7 @@ def _json_rows(file: io.TextIOBase) -> Iterator[tuple[str, object]]:
     if first == "[":
         values, *more = _values(line + file.read(), "the array")
         if more:
-            raise _JsonError("the array: JSON parse error: there is more after its end")
+            raise _JsonError("the array: JSON parse error: there is more text after its end")
         yield from ((f"row {row}", value) for row, value in enumerate(values, 1))
     elif _goes_on(line):
         values = _values(line + file.read(), "after the first row")

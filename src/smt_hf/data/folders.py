@@ -61,8 +61,8 @@ def data_files(folder: Path) -> list[Path]:
     unknown = [file for file in found if file_format(file) is None or not file.is_file()]
     if unknown:
         raise InputError(
-            f"{str(folder)!r} contains files that cannot be read: {_names(folder, unknown)}; convert them or move them away, a file of "
-            f"documents is {EXPECTED}"
+            f"{str(folder)!r} contains files that cannot be read: {_names(folder, unknown)}; convert them or move them "
+            f"elsewhere: a file of documents is {EXPECTED}"
         )
     if not found:
         raise InputError(f"{str(folder)!r} contains no data files: add {EXPECTED}")
@@ -86,7 +86,7 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
             path = Path(entry.path)
             if not entry.is_dir():
                 if local_path(path) is None:
-                    raise InputError(f"{str(path)!r} is a link to a file that is not there: fix or remove it")
+                    raise InputError(f"{str(path)!r} is a link to a file that does not exist: fix or remove it")
                 yield path
             elif (real := path.resolve()) not in seen:  # links may lead in circles
                 yield from _walk(path, seen | {real})
@@ -111,16 +111,18 @@ def _described_splits(folder: Path, config_name: str | None) -> dict[str, list[P
             base = str(folder / config.get("data_dir", ""))
             files = DataFilesDict.from_local_or_remote(sanitize_patterns(config["data_files"]), base)
     except Exception as error:  # whatever the metadata hold
-        raise InputError(f"{str(readme)!r} describes files that cannot be read: {one_line(error)[:300]}") from error
+        raise InputError(f"{str(readme)!r} lists files that cannot be read: {one_line(error)[:300]}") from error
     if configs and name is None:
         raise InputError(f"{str(folder)!r} has several configurations: set config_name to one of {', '.join(configs)}")
     if config_name is not None and config_name not in configs:
-        there = ", ".join(configs) or "none, for its README.md describes none"
-        raise InputError(f"{str(folder)!r} has no configuration {config_name!r}: choose one of {there}")
+        there = ", ".join(configs) or "none, so leave config_name out"
+        raise InputError(
+            f"{str(folder)!r} has no configuration {config_name!r}: choose one that its README.md lists ({there})"
+        )
     splits = {split: [Path(file) for file in found] for split, found in files.items()}
     for file in itertools.chain.from_iterable(splits.values()):
         if local_path(file) is None or file_format(file) is None:
-            raise InputError(f"{str(readme)!r} describes {str(file)!r}, which is not here or not {EXPECTED}")
+            raise InputError(f"{str(readme)!r} lists {str(file)!r}, which does not exist or is not {EXPECTED}")
     return splits or None
 
 
@@ -168,8 +170,8 @@ def _grouped(splits: list[str], files: list[Path]) -> dict[str, list[Path]]:
 
 def _unclear(folder: Path, words: list[tuple[str, str] | None], files: list[Path]) -> InputError:
     examples = {word[0] if word else "none": file for word, file in reversed(list(zip(words, files, strict=True)))}
-    said = ", ".join(f"{_names(folder, [file])} of {split}" for split, file in examples.items())
+    said = ", ".join(f"{_names(folder, [file])} in {split}" for split, file in examples.items())
     return InputError(
-        f"{str(folder)!r} may be laid out by splits or not ({said}): put the files of each split into a folder of its "
-        "name, such as train and test, or name no file after one"
+        f"{str(folder)!r} may or may not be laid out by splits ({said}): put the files of each split into a folder with "
+        "its name, such as train or test, or name no file after a split"
     )

@@ -80,7 +80,7 @@ def _from_arrays(name: str, images, labels, class_names: list[str] | None, ident
         class_names = class_names or [str(number) for number in range(int(labels.max()) + 1)]
         if labels.max() >= len(class_names):
             raise InputError(
-                f"{name} has the label {labels.max()} but {len(class_names)} classes: give all their names"
+                f"{name} has the label {labels.max()} but only {len(class_names)} class names: name every class"
             )
     else:
         class_names = None
@@ -102,7 +102,7 @@ def _images_of(name: str, array: np.ndarray) -> np.ndarray:
         array = array.reshape(-1, side, side)
     if array.ndim not in (3, 4) or array.dtype != np.uint8 or not array.size:
         raise InputError(
-            f"{name} holds an array of shape {array.shape} and type {array.dtype}: give images as uint8, (N, H, W)"
+            f"{name} contains an array of shape {array.shape} and type {array.dtype}: images must be uint8, (N, H, W)"
         )
     return array
 
@@ -120,8 +120,8 @@ def _reading(path: Path) -> Iterator[None]:
     except Exception as error:  # damaged files raise errors of every kind
         reason = one_line(error)[:200]
         if "pickle" in reason or "Python objects" in reason:  # numpy would advise running the code in the file
-            reason = "it holds something else than arrays of numbers or text"
-        raise InputError(f"{str(path)!r} cannot be read ({reason}): check that it is whole") from error
+            reason = "it contains something other than arrays of numbers or text"
+        raise InputError(f"{str(path)!r} cannot be read ({reason}): check that it is complete") from error
 
 
 def _state(files: Sequence[Path]) -> list:

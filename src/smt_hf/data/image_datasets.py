@@ -77,12 +77,12 @@ def _names_of(dataset, feature, column: str, name: str) -> list[str]:
     if isinstance(feature, datasets.ClassLabel):
         return list(feature.names)
     if not isinstance(dataset, datasets.Dataset):
-        raise InputError(f"column {column!r} of {name} does not say its classes: cast it to a ClassLabel")
+        raise InputError(f"column {column!r} of {name} does not name its classes: cast it to a ClassLabel")
     values = sorted(value for value in dataset.unique(column) if value is not None)
     if values and all(isinstance(value, str) for value in values):
         return values
     if values and all(isinstance(value, int) and value >= 0 for value in values):
         return [str(number) for number in range(values[-1] + 1)]
     raise InputError(
-        f"column {column!r} of {name} holds no classes: set label_column to one of whole numbers or names"
+        f"column {column!r} of {name} contains no classes: set label_column to a column of whole numbers or names"
     )

@@ -47,7 +47,7 @@ def from_folder(folder: Path, split: str, holdout: int | None) -> ImageSource:
         kept = [(file, path) for file, path in zip(files, parts, strict=True) if "sketch" in path[:-1]]
         say_once(
             f"{name} has classes in folders 'sketch' and 'photo', as Sketchy is distributed: the {len(kept):,} images in 'sketch' are read, "
-            f"the other {len(files) - len(kept):,} are left aside"
+            f"the other {len(files) - len(kept):,} are skipped"
         )
         files, parts = [file for file, _ in kept], [path for _, path in kept]
     class_names = sorted({path[-1] for path in parts if path}) or None
@@ -80,4 +80,4 @@ def read_image(path: Path):
             image.load()
             return image
     except Exception as error:  # damaged files raise errors of every kind
-        raise InputError(f"{str(path)!r} is no image that can be read ({one_line(error)[:200]})") from error
+        raise InputError(f"{str(path)!r} is not a readable image ({one_line(error)[:200]})") from error

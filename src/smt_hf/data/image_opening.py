@@ -51,11 +51,11 @@ def open_images(
         InputError: for a source, split or column that does not exist or holds something else.
     """
     if holdout is not None and holdout < 2:
-        raise InputError(f"holdout is {holdout}: give 2 or more, of which one is for validation")
+        raise InputError(f"holdout is {holdout}: pass 2 or more, since one in every holdout images is for validation")
     kind = image_kind(source)
     if holdout is not None and "holdout" not in kind.honours:
         raise InputError(
-            f"holdout={holdout} is for sources without splits, and {describe(source)} has its own: leave it out"
+            f"holdout={holdout} is for sources without splits, but {describe(source)} has its own: leave it out"
         )
     if kind == kinds.DIGIT_IMAGES:
         return from_digits(split, holdout)
@@ -100,5 +100,5 @@ def image_kind(source) -> SourceKind:
     elif path.suffix.lower() == ".npy":
         return kinds.ARRAYS
     if ".parquet" not in suffixes:
-        raise InputError(f"{str(path)!r} holds no images: give {EXPECTED}")
+        raise InputError(f"{str(path)!r} contains no images: pass {EXPECTED}")
     return kinds.IMAGE_ROWS

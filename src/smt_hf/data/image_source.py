@@ -57,11 +57,11 @@ def held_out(source: ImageSource, split: str, holdout: int | None) -> ImageSourc
     if holdout is None:
         if split != "train":
             raise InputError(
-                f"{source.name} has no splits: leave out split, or give holdout to keep a part for validation"
+                f"{source.name} has no splits: leave out split, or pass holdout to keep some images for validation"
             )
         return source
     if split not in ("train", "validation"):
-        raise InputError(f"{source.name} has no split {split!r}: with holdout it has train and validation")
+        raise InputError(f"{source.name} has no split {split!r}: with holdout, choose train or validation")
     validation = split == "validation"
 
     def items():
@@ -74,7 +74,7 @@ def held_out(source: ImageSource, split: str, holdout: int | None) -> ImageSourc
                 yield item
         if not found:
             raise InputError(
-                f"holdout={holdout} leaves none of the {number} images of {source.name} for the split {split!r}: lower it, or give "
+                f"holdout={holdout} leaves none of the {number} images of {source.name} for the split {split!r}: lower it, or use "
                 "more images"
             )
 
@@ -87,4 +87,4 @@ def split_name(word: str) -> str | None:
 
 
 def no_split(name: str, split: str, splits: Iterable[str]) -> InputError:
-    return InputError(f"{name} has no split {split!r}: give one of {', '.join(splits)}")
+    return InputError(f"{name} has no split {split!r}: choose one of {', '.join(splits)}")

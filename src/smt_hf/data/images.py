@@ -32,7 +32,7 @@ class ImageRows(torch.utils.data.Dataset):
         self.window_length, rest = divmod(cache.num_tokens, cache.num_documents)
         if rest or (np.diff(cache.document_starts) != self.window_length).any():
             raise InputError(
-                f"{str(cache.path)!r} holds documents of different lengths, not images: give TokenWindows"
+                f"{str(cache.path)!r} contains documents of different lengths, not images: use TokenWindows"
             )
         self.cache = cache
 
@@ -67,7 +67,7 @@ def processor_for(source: ImageSource, conditional: bool = True, **options) -> S
         InputError: for options that cannot work, or images without labels.
     """
     if conditional and source.class_names is None:
-        raise InputError(f"{source.name} has no classes: name its label_column, or train without classes")
+        raise InputError(f"{source.name} has no classes: set label_column, or train without classes")
     names = source.class_names if conditional else None
     try:
         return SmtImageProcessor(**options, num_classes=len(names or ()), class_names=names)
@@ -114,12 +114,12 @@ def cached_images(
 def image_key(source: ImageSource, processor: SmtImageProcessor, max_images: int | None = None) -> CacheKey:
     """What the token cache of images depends on; arguments and errors are those of [`cached_images`]."""
     if max_images is not None and max_images < 1:
-        raise InputError(f"max_images is {max_images}: give 1 or more, or leave it out for all")
+        raise InputError(f"max_images is {max_images}: pass 1 or more, or leave it out for all")
     check_classes(source, processor)
     if None in source.identity:
         raise InputError(
-            "an IterableDataset has nothing to know it by: give a Dataset or files, or write a cache of a name of your own "
-            "with build_image_cache"
+            "an IterableDataset cannot be identified: pass a Dataset or files, or choose a name of your own and write "
+            "a cache with build_image_cache"
         )
     fingerprint = {
         "version": FORMAT_VERSION,
@@ -164,12 +164,12 @@ def check_classes(source: ImageSource, processor: SmtImageProcessor) -> None:
     names = source.class_names
     if names is None:
         raise InputError(
-            f"{source.name} has no classes, and the student has {processor.num_classes}: name its label_column"
+            f"{source.name} has no classes, but the student has {processor.num_classes}: set label_column"
         )
     if processor.class_names not in (None, names) or len(names) != processor.num_classes:
         raise InputError(
-            f"{source.name} has the classes {_shown(names)}, and the student {_shown(processor.class_names or [])} "
-            f"({len(names)} and {processor.num_classes}): give images of the same classes"
+            f"{source.name} has the classes {_shown(names)}, but the student has {_shown(processor.class_names or [])} "
+            f"({len(names)} and {processor.num_classes}): use images of the same classes"
         )
 
 

@@ -50,7 +50,7 @@ def open_shards(keys: list[CacheKey], cache_dir: str | os.PathLike | None) -> li
     if missing:
         numbers, folder = ", ".join(str(key.shard.index) for key in missing), str(keys[0].path(cache_dir).parent)
         raise InputError(
-            f"of the {len(keys)} shards of {keys[0].source!r} some are not in {folder!r}: build shard {numbers} with the same data, "
+            f"some of the {len(keys)} shards of {keys[0].source!r} are not in {folder!r}: build shard {numbers} with the same data, "
             f"tokenizer and options{_others(missing, cache_dir)}"
         )
     shards = []
@@ -88,7 +88,7 @@ def _difference(path: Path, key: CacheKey) -> str | None:
     for name, (old, new) in differences(fingerprint, expected).items():
         top, _, option = name.partition(".")
         if top in ("source", "tokenizer", "processor"):
-            words.append(f"another {top}")
+            words.append(f"a different {top}")
         else:
             words.append(f"{option or top}={old!r} instead of {new!r}")
     return ", ".join(dict.fromkeys(words)) or None

@@ -41,9 +41,9 @@ def load_processor(model: str) -> SmtImageProcessor | None:
     try:
         values = json.loads(Path(file).read_text(encoding="utf-8"))
         if not isinstance(values, dict) or values.get("image_processor_type") != SmtImageProcessor.__name__:
-            raise ValueError("it is of another kind of image processor")
+            raise ValueError("it is for a different kind of image processor")
         return SmtImageProcessor.from_dict(values)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{PROCESSOR} of {model!r} cannot be read ({one_line(error)}): give the folder of a student of images"
+            f"{PROCESSOR} of {model!r} cannot be read ({one_line(error)}): pass the folder of a student trained on images"
         ) from error

@@ -62,7 +62,7 @@ class RowWindows(EpochDataset):
         super().__init__()
         if not hasattr(windows, "cache"):
             raise InputError(
-                f"a memory is carried on through running text or images, not a {type(windows).__name__}: give TokenWindows or "
+                f"a memory is carried through running text or images, not a {type(windows).__name__}: pass TokenWindows or "
                 "ImageRows"
             )
         self.cache, self.seed, self.num_rows = windows.cache, seed, num_rows
@@ -84,8 +84,8 @@ class RowWindows(EpochDataset):
             self.num_windows = len(windows) // num_rows * num_rows
         if self.num_windows < 1:
             raise InputError(
-                f"the data have {self.cache.num_tokens} tokens, too few for {num_rows} rows of {self.window_length}: give more, or "
-                "lower the batch size"
+                f"the data have {self.cache.num_tokens} tokens, too few for {num_rows} rows of {self.window_length}: use more data, "
+                "or lower the batch size"
             )
 
     def identity(self) -> dict:

@@ -23,7 +23,7 @@ class Shard:
     def __post_init__(self):
         if not 0 <= self.index < self.num_shards:
             raise InputError(
-                f"shard_index={self.index} is none of num_shards={self.num_shards}: shards are numbered from 0 to "
+                f"shard_index={self.index} is out of range for num_shards={self.num_shards}: shards are numbered from 0 to "
                 f"{self.num_shards - 1}"
             )
 

@@ -27,26 +27,26 @@ def _kind(name: str, *honours: str) -> SourceKind:
 _COLUMNS = ("image_column", "label_column")
 
 # ---- text ----
-TEXT_FILE = _kind("a file of text", "separator")
+TEXT_FILE = _kind("a text file", "separator")
 ROW_FILE = _kind("a file of rows", "text_column")
 OTHER_FILE = _kind("a file", "separator", "text_column")  # of unknown format, which is refused when it is read
-SAVED_TEXT = _kind("one split of a dataset, saved by itself", "text_column")
+SAVED_TEXT = _kind("one split of a dataset, saved on its own", "text_column")
 SAVED_TEXTS = _kind("a saved dataset", "split", "text_column")
-HUB_TEXT = _kind("a dataset of the Hub", "split", "config_name", "text_column", "streaming")
+HUB_TEXT = _kind("a Hub dataset", "split", "config_name", "text_column", "streaming")
 GIVEN_TEXT = _kind("a Dataset", "text_column")
 GIVEN_TEXTS = _kind("a dictionary of datasets", "split", "text_column")
 
 # ---- images ----
 DIGIT_IMAGES = _kind("images that come with scikit-learn", "split", "holdout")
 IMAGE_FOLDER = _kind("a folder of images without splits", "split", "holdout")
-IMAGE_FOLDERS = _kind("a folder of images in splits", "split")
-CLASS_ARRAYS = _kind("a folder of arrays, one a class", "split", "holdout")
+IMAGE_FOLDERS = _kind("a folder of images with splits", "split")
+CLASS_ARRAYS = _kind("a folder of arrays, one per class", "split", "holdout")
 ARRAYS = _kind("a file of arrays without splits", "split", "holdout")
-SPLIT_ARRAYS = _kind("a file of arrays in splits", "split")
+SPLIT_ARRAYS = _kind("a file of arrays with splits", "split")
 IMAGE_ROWS = _kind("images in .parquet files", "split", *_COLUMNS)
-SAVED_IMAGES = _kind("one split of a dataset, saved by itself", *_COLUMNS)
+SAVED_IMAGES = _kind("one split of a dataset, saved on its own", *_COLUMNS)
 SAVED_IMAGE_SPLITS = _kind("a saved dataset", "split", *_COLUMNS)
-HUB_IMAGES = _kind("a dataset of the Hub", "split", "config_name", "streaming", *_COLUMNS)
+HUB_IMAGES = _kind("a Hub dataset", "split", "config_name", "streaming", *_COLUMNS)
 GIVEN_IMAGES = _kind("a Dataset", *_COLUMNS)
 GIVEN_IMAGE_SPLITS = _kind("a dictionary of datasets", "split", *_COLUMNS)
 

@@ -55,7 +55,7 @@ def open_shards(
     rows = iter(()) if isinstance(dataset, datasets.Dataset) else dataset.iter(batch_size=1)
     first = next(rows, None) if isinstance(found, list) else load_dataset(source, next, rows, None)
     if first is None:
-        raise InputError(f"{name} contains no documents: give a source with text")
+        raise InputError(f"{name} contains no documents: pass a source with text")
     if text_column not in first:
         raise InputError(f"{name} has no column {text_column!r}: set text_column to one of {', '.join(first)}")
     return dataset if max_documents is None else dataset.take(max_documents), text_column
@@ -161,7 +161,7 @@ class DocumentReader:
                 if not texts and empty > self._dataset.num_shards:
                     raise InputError(
                         f"reader {self.reader + 1} of {self.num_readers} finds no document in its share of the text: lower "
-                        "num_readers, or give more text"
+                        "num_readers, or use more text"
                     )
         ids, lengths, _ = encode_documents(texts, self.tokenizer)
         return np.split(ids, np.cumsum(lengths)[:-1])

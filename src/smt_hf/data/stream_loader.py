@@ -84,12 +84,12 @@ class StreamBatches(IterableDataset):
         rows, at_once = batch_size * num_batches * num_processes, num_processes * max(num_workers, 1)
         if stream.num_readers % at_once:
             raise InputError(
-                f"num_readers={stream.num_readers} is no multiple of the {at_once} processes and workers that read: give "
-                f"num_readers={at_once}, or fewer dataloader_num_workers"
+                f"num_readers={stream.num_readers} is not a multiple of the {at_once} processes and workers that read: pass "
+                f"num_readers={at_once}, or lower dataloader_num_workers"
             )
         if rows % stream.num_readers:
             raise InputError(
-                f"num_readers={stream.num_readers} does not divide the {rows} rows of a step: give another number, or another "
+                f"num_readers={stream.num_readers} does not divide the {rows} rows of a step: choose another number, or another "
                 "batch size"
             )
         share = stream.num_readers // num_processes
@@ -110,7 +110,7 @@ class StreamBatches(IterableDataset):
         """
         file = Path(folder) / STREAM_FILE
         if not file.is_file():
-            raise InputError(f"{str(folder)!r} holds no {STREAM_FILE}: resume without streaming, as it was saved")
+            raise InputError(f"{str(folder)!r} has no {STREAM_FILE}: resume without streaming, as it was saved")
         saved = json.loads(file.read_text(encoding="utf-8"))
         self._states = [saved["readers"][number] for number in self.readers]
         self._since, self._skipped = saved["steps"], num_steps * self.num_batches

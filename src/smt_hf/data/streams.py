@@ -42,7 +42,7 @@ class TokenStreams(EpochDataset):
         if self.num_segments < 1:
             raise InputError(
                 f"the corpus has {cache.num_tokens} tokens but {num_streams} streams of {segment_length} take "
-                f"{num_streams * segment_length + 1}: give more text, or lower the batch size or bptt_horizon"
+                f"{num_streams * segment_length + 1}: use more text, or lower the batch size or bptt_horizon"
             )
 
     def identity(self) -> dict:
@@ -120,7 +120,7 @@ class CarriedMemory:
         """
         file = Path(folder) / CARRIED_FILE
         if not file.is_file():
-            raise InputError(f"{folder!r} holds no {CARRIED_FILE}: resume without carry_memory, as it was saved")
+            raise InputError(f"{folder!r} has no {CARRIED_FILE}: resume without carry_memory, as it was saved")
         memory = load_file(file)["memory"]
         batches = memory.split(args.per_device_train_batch_size)
         expected = args.gradient_accumulation_steps * args.world_size

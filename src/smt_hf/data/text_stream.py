@@ -54,7 +54,7 @@ class TextStream(torch.utils.data.IterableDataset):
         least = {"window_length": 1, "seed": 0, "num_readers": 1, "shuffle_buffer_size": 1}
         for name, value in zip(least, (window_length, seed, num_readers, shuffle_buffer_size), strict=True):
             if value < least[name]:
-                raise InputError(f"{name} is {value}: give {least[name]} or more")
+                raise InputError(f"{name} is {value}: pass {least[name]} or more")
         self.dataset, self.column = open_shards(source, **options)
         self.tokenizer = tokenizer
         self.window_length = window_length

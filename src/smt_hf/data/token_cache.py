@@ -247,7 +247,7 @@ def _open_if_whole(path: Path) -> TokenCache | None:
         return TokenCache.open(path)
     except InputError as error:
         if os.path.lexists(path):
-            logger.warning("%s; it is built again", error)
+            logger.warning("%s; rebuilding it", error)
         return None
 
 
@@ -326,7 +326,7 @@ def _read_meta(path: Path) -> dict:
         meta = json.loads(text)
         version = meta["version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, f"its {META} is not one") from error
+        raise _damaged(path, f"its {META} is not valid") from error
     if version != FORMAT_VERSION:
         raise InputError(
             f"the token cache {str(path)!r} is of format {version}, not {FORMAT_VERSION}: build it again, or delete it"

@@ -66,7 +66,7 @@ def load_tokenizer(name_or_path: str | os.PathLike) -> PreTrainedTokenizerBase:
             name = str(name_or_path)
             raise InputError(f'{nowhere(name, error)}: pass "byte", a folder or the id of a Hub model') from error
         elif (folder / "preprocessor_config.json").is_file():
-            remedy = "it belongs to a model of images, which smt-hf generate draws with"
+            remedy = "it belongs to a model trained on images, so draw with smt-hf generate"
         else:
             remedy = "save one there with tokenizer.save_pretrained"
         raise InputError(f"cannot load a tokenizer from {str(name_or_path)!r}: {remedy} ({reason})") from error

@@ -30,7 +30,7 @@ class TokenWindows(EpochDataset):
         super().__init__()
         check_window_length(cache, window_length)
         if seed < 0:
-            raise InputError(f"seed is {seed}: give 0 or more")
+            raise InputError(f"seed is {seed}: pass 0 or more")
         self.cache = cache
         self.window_length = window_length
         self.seed = seed
@@ -72,7 +72,7 @@ def evenly_spaced_windows(cache: TokenCache, window_length: int, num_windows: in
     """
     check_window_length(cache, window_length)
     if num_windows < 1:
-        raise InputError(f"num_windows is {num_windows}: give 1 or more")
+        raise InputError(f"num_windows is {num_windows}: pass 1 or more")
     last = cache.num_tokens - window_length
     windows = [window_at(cache, i * last // max(num_windows - 1, 1), window_length) for i in range(num_windows)]
     return {name: torch.stack([window[name] for window in windows]) for name in windows[0]}
@@ -91,12 +91,12 @@ def check_window_length(cache: TokenCache, window_length: int, name: str = "the 
         InputError: naming both lengths, and what to change.
     """
     if window_length < 1:
-        raise InputError(f"window_length is {window_length}: give 1 or more")
+        raise InputError(f"window_length is {window_length}: pass 1 or more")
     if cache.num_tokens < window_length:
         given = f" ({', '.join(f'{option}={value}' for option, value in lengths.items())})" if lengths else ""
         remedy = f"lower {' or '.join(lengths)}" if lengths else f"a window_length of {cache.num_tokens} or less"
         raise InputError(
-            f"{name} has {cache.num_tokens} tokens but a window takes {window_length}{given}: give more text, or {remedy}"
+            f"{name} has {cache.num_tokens} tokens but a window needs {window_length}{given}: use more text, or {remedy}"
         )
 
 

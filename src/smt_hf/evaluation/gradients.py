@@ -26,7 +26,7 @@ def bptt_gradient_norms(student, input_ids: torch.Tensor, labels: torch.Tensor) 
     """
     labelled = (labels != IGNORED).any(dim=0).nonzero()
     if not len(labelled):
-        raise InputError("no step has a label, all are -100: give labels of at least one step")
+        raise InputError("no step has a label, all are -100: pass labels for at least one step")
     column = int(labelled[-1])
     with torch.enable_grad():
         memory = student.model.start_memory(len(input_ids)).detach().requires_grad_()

@@ -36,7 +36,7 @@ def evaluate_classes(
         InputError: for a student without classes, or with another vocabulary.
     """
     if processor.num_classes == 0:
-        raise InputError("the student has no classes to know: train it with labels")
+        raise InputError("the student has no classes to recognize: train it with labels")
     check_processor(student, processor)
     images = evenly_spaced_images(rows, num_images)
     labels = images[:, 0] - processor.num_levels

@@ -104,7 +104,7 @@ def evaluate_samples(
         InputError: for a student without classes.
     """
     if processor.num_classes == 0:
-        raise InputError("sample quality is judged by classes, and the student has none: train it with labels")
+        raise InputError("sample quality is judged by classes, but the student has none: train it with labels")
     num_images = min(num_images, len(train), len(validation))
     with torch.enable_grad():
         classifier = train_classifier(

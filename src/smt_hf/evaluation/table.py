@@ -44,7 +44,7 @@ def format_image_table(report: dict) -> str:
         known = report["classes"]
         lines += [
             "",
-            f"the class: {known['class_accuracy']:.1%} of {known['num_images']} images are likeliest as what they are; "
+            f"the class: {known['class_accuracy']:.1%} of {known['num_images']} images are likeliest as their own class; "
             f"{known['class_information']:.3f} of {known['class_entropy']:.3f} nats per image",
         ]
     return "\n".join(lines)
@@ -60,7 +60,7 @@ def format_quality(quality: dict) -> str:
         )
         lines.append(f"{name:10}{numbers}")
     lines.append(
-        f"{quality['num_images']} images each, seen by a classifier that is right on {quality['classifier_accuracy']:.1%} of "
+        f"{quality['num_images']} images each, judged by a classifier that is right on {quality['classifier_accuracy']:.1%} of "
         "real validation images" + (f"; guidance {quality['guidance']:g}" if "guidance" in quality else "")
     )
     return "\n".join(lines)

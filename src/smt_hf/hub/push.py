@@ -112,7 +112,7 @@ def check_repo_id(repo_id: str) -> None:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise InputError(
-            f"repo_id={repo_id!r} cannot name a repository: pass user/name, of letters, digits, '-', '_' and '.'"
+            f"repo_id={repo_id!r} is not a repository name: pass user/name, made of letters, digits, '-', '_' and '.'"
         ) from error
 
 
@@ -139,7 +139,7 @@ def explain(error: Exception, repo_id: str, endpoint: str) -> str:
         return f"{endpoint} cannot be reached ({said}): check the network, and HF_ENDPOINT if it is set"
     if response is not None and response.status_code == 401:
         return (
-            f"{endpoint} refused the token ({said}): make one with write access at {endpoint}/settings/tokens, then run "
+            f"{endpoint} refused the token ({said}): create one with write access at {endpoint}/settings/tokens, then run "
             "`hf auth login` or pass it with --token"
         )
     if response is not None and response.status_code == 403:
@@ -148,5 +148,5 @@ def explain(error: Exception, repo_id: str, endpoint: str) -> str:
             "to this one"
         )
     if "xet" in said.lower():
-        return f"{repo_id!r} could not be uploaded by Xet ({said}): try again, or set HF_HUB_DISABLE_XET=1 to do without it"
-    return f"{repo_id!r} could not be uploaded ({said}): fix that, or try again; what has arrived is not sent twice"
+        return f"{repo_id!r} could not be uploaded by Xet ({said}): try again, or set HF_HUB_DISABLE_XET=1 to upload without it"
+    return f"{repo_id!r} could not be uploaded ({said}): fix that, or try again; what was uploaded is not sent again"

@@ -147,7 +147,7 @@ def check_stage(stage) -> None:
     for values, kinds in parts:
         for name, kind in kinds.items():
             if not isinstance(values, dict) or not isinstance(values.get(name), kind):
-                raise ValueError(f"a stage has no {name}, or not of the right type")
+                raise ValueError(f"a stage has no {name}, or one of the wrong type")
     if stage.get("data") and min(stage["data"][name] for name in _DATA) < 1:
         raise ValueError("a stage was trained on nothing")
 

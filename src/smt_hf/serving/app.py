@@ -214,7 +214,7 @@ def _answer_error(request: HttpRequest, error: Exception) -> JSONResponse:
 def _answer_http_error(request: HttpRequest, error: HTTPException) -> JSONResponse:
     words = {
         404: f"there is nothing at {request.url.path[:100]!r}",
-        405: f"{request.method} is not for {request.url.path!r}",
+        405: f"{request.method} is not allowed for {request.url.path!r}",
     }
     told = ApiError(error.status_code, words.get(error.status_code, str(error.detail)), headers=error.headers)
     return _answer_error(request, told)

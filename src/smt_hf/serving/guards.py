@@ -95,7 +95,7 @@ class Guard:
             return
         if urlsplit(origin).netloc.lower() == host.lower() != "":
             return  # a page of this server
-        raise ApiError(403, f"pages of {origin[:100]!r} may not use this server: start it with --cors_origin")
+        raise ApiError(403, f"pages from {origin[:100]!r} may not use this server: start it with --cors_origin")
 
     def _check_key(self, authorization: str) -> None:
         if self.api_key is None:
@@ -130,7 +130,7 @@ class Guard:
                 if not message.get("more_body", False):
                     return b"".join(parts)
         except asyncio.TimeoutError:
-            raise ApiError(408, f"the body did not come within {self.body_seconds:g} seconds") from None
+            raise ApiError(408, f"the body did not arrive within {self.body_seconds:g} seconds") from None
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body is larger than {self.max_body_bytes} bytes: send less")

@@ -45,7 +45,7 @@ class MemoryField:
             data = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
         except ValueError as error:
             raise InputError(
-                "memory is not a string that this server wrote: give that of an earlier answer"
+                "memory is not a string written by this server: send the one from an earlier answer"
             ) from error
         content, signature = data[:-SIGNATURE], data[-SIGNATURE:]
         if len(data) != self.size or not hmac.compare_digest(signature, self._sign(content)):

@@ -118,18 +118,18 @@ def parse_json(body: bytes) -> dict:
     """
 
     def refuse(word):
-        raise InputError(f"the body holds {word}, which is no JSON: send a number")
+        raise InputError(f"the body contains {word}, which is not JSON: send a number")
 
     try:
         value = json.loads(body, parse_constant=refuse)
     except InputError:
         raise
     except json.JSONDecodeError as error:
-        raise InputError(f"the body is no JSON ({error}): send an object") from error
+        raise InputError(f"the body is not JSON ({error}): send an object") from error
     except UnicodeDecodeError as error:
         raise InputError(f"the body is not UTF-8 (byte {error.start}): send JSON in UTF-8") from error
     except ValueError as error:  # from int: Python limits the number of digits
-        raise InputError("the body holds a number of thousands of digits: send a shorter one") from error
+        raise InputError("the body contains a number with thousands of digits: send a shorter one") from error
     except RecursionError as error:
         raise InputError("the body is nested too deeply: send an object as the documentation describes") from error
     if not isinstance(value, dict):
@@ -176,7 +176,7 @@ def parse_chat(body: dict, name: str, tokenizer, limits: Limits) -> Asked:
     _check_fields(body, CHAT, name)
     lengths = [body.get("max_tokens"), body.get("max_completion_tokens")]
     if None not in lengths and lengths[0] != lengths[1]:
-        raise InputError("max_tokens and max_completion_tokens are two names of one limit: give one of them")
+        raise InputError("max_tokens and max_completion_tokens are two names for one limit: send one of them")
     length = lengths[0] if lengths[1] is None else lengths[1]
     wants = _flag(body, "logprobs")
     top = body.get("top_logprobs")
@@ -191,7 +191,7 @@ def parse_chat(body: dict, name: str, tokenizer, limits: Limits) -> Asked:
 def _asked(body: dict, ids: list[list[int]], params: SamplingParams, limits: Limits, **more) -> Asked:
     if len(ids) * params.n > limits.max_answers:
         raise InputError(
-            f"{len(ids)} prompts with n={params.n} are {len(ids) * params.n} answers: ask for {limits.max_answers} at most"
+            f"{len(ids)} prompts with n={params.n} are {len(ids) * params.n} answers: ask for at most {limits.max_answers}"
         )
     stream, options = _flag(body, "stream"), body.get("stream_options")
     if options is not None and not (
@@ -202,7 +202,7 @@ def _asked(body: dict, ids: list[list[int]], params: SamplingParams, limits: Lim
         raise InputError("stream_options needs stream=true")
     memory = body.get("memory")
     if not isinstance(memory, str | None):
-        raise InputError(f"memory is of type {type(memory).__name__}: give the string that an answer brought")
+        raise InputError(f"memory is of type {type(memory).__name__}: send the string from an earlier answer")
     usage = bool((options or {}).get("include_usage"))
     return Asked(
         ids,
@@ -242,7 +242,7 @@ def _params(body: dict, length, default: int, limits: Limits, logprobs, least: i
         raise InputError(f"stop={_shown(stops)} must be strings that are not empty")
     given = {name: body[name] for name in NUMBERS if body.get(name) is not None}
     if given.get("top_p") == 0:
-        raise InputError("top_p=0 must be above 0: give temperature=0 for the likeliest token")
+        raise InputError("top_p=0 must be above 0: send temperature=0 for the likeliest token")
     if given.get("top_k") == -1:  # means "all" on other servers
         given["top_k"] = 0
     return SamplingParams(
@@ -279,7 +279,7 @@ def _is_ids(value) -> bool:
 
 def _encode(prompt, tokenizer, limits: Limits, has_memory: bool) -> list[int]:
     if not prompt and not has_memory:
-        raise InputError("the prompt is empty: give at least one character or token")
+        raise InputError("the prompt is empty: send at least one character or token")
     ids = prompt
     if isinstance(prompt, str):
         ids = tokenizer.backend_tokenizer.encode(readable(prompt), add_special_tokens=False).ids
@@ -292,7 +292,9 @@ def _encode(prompt, tokenizer, limits: Limits, has_memory: bool) -> list[int]:
         )
     if not all(0 <= token < len(tokenizer) for token in ids):
         wrong = next(token for token in ids if not 0 <= token < len(tokenizer))
-        raise InputError(f"the prompt holds the token id {wrong}: this model's are 0 to {len(tokenizer) - 1}")
+        raise InputError(
+            f"the prompt contains the token id {wrong}: ids must be between 0 and {len(tokenizer) - 1} for this model"
+        )
     return ids
 
 
@@ -322,7 +324,9 @@ def _message(message) -> dict[str, str]:
     if isinstance(content, list) and all(_is_text_part(part) for part in content):
         content = "".join(part["text"] for part in content)
     if not isinstance(content, str):
-        raise InputError(f"the message {_shown(message)} has no text: give content a string, or a list of text parts")
+        raise InputError(
+            f"the message {_shown(message)} has no text: content must be a string, or a list of text parts"
+        )
     plain = {"role": readable(message["role"]), "content": readable(content)}
     if isinstance(message.get("name"), str):
         plain["name"] = readable(message["name"])

@@ -19,7 +19,7 @@ def stack_rows(rows, name: str) -> torch.Tensor:
         InputError: if there is no row, or their shapes differ.
     """
     if len(rows) == 0:
-        raise InputError(f"{name} is empty: give at least one row")
+        raise InputError(f"{name} is empty: pass at least one row")
     if isinstance(rows, np.ndarray) and rows.dtype != object:
         return torch.from_numpy(rows)
     try:
@@ -54,16 +54,16 @@ def token_losses(predictions, references) -> tuple[torch.Tensor, torch.Tensor]:
     given, targets = stack_rows(predictions, "predictions"), stack_rows(references, "references")
     if given.shape[:2] != targets.shape:
         raise InputError(
-            f"predictions are of shape {tuple(given.shape)} and references of shape {tuple(targets.shape)}: give a row of "
+            f"predictions are of shape {tuple(given.shape)} and references of shape {tuple(targets.shape)}: pass a row of "
             "logits, or a loss, for every reference"
         )
     counted = targets != IGNORED
     if not counted.any():
-        raise InputError(f"no reference counts, all are {IGNORED}: give at least one token id")
+        raise InputError(f"no reference counts, all are {IGNORED}: pass at least one token id")
     if given.ndim == 2:
         lowest = given[counted].min().item()
         if lowest < -1e-3:  # more than rounding
-            raise InputError(f"a loss of {lowest:.4g} nats is negative: give logits, or minus the log-probabilities")
+            raise InputError(f"a loss of {lowest:.4g} nats is negative: pass logits, or minus the log-probabilities")
         return given.double(), counted
     vocab_size = given.shape[-1]
     wrong = targets[counted & ((targets < 0) | (targets >= vocab_size))]

@@ -37,7 +37,7 @@ class BitsPerByte(evaluate.Metric):
         ratio = self.bytes_per_token if bytes_per_token is None else bytes_per_token
         if ratio is None or not 0 < ratio < math.inf:
             raise InputError(
-                f"bytes_per_token={ratio} must be a positive number: give the bytes of the text divided by its tokens"
+                f"bytes_per_token={ratio} must be a positive number: pass the bytes of the text divided by its tokens"
             )
         losses, counted = token_losses(predictions, references)
         return {"bits_per_byte": bits_per_byte(losses[counted].mean().item(), ratio)}

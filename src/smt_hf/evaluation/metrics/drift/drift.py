@@ -31,7 +31,7 @@ class Drift(evaluate.Metric):
         own, target = stack_rows(predictions, "predictions"), stack_rows(references, "references")
         if own.shape != target.shape:
             raise InputError(
-                f"predictions are of shape {tuple(own.shape)} and references of shape {tuple(target.shape)}: give the "
+                f"predictions are of shape {tuple(own.shape)} and references of shape {tuple(target.shape)}: pass the "
                 "student's and the teacher's states after the same tokens"
             )
         rows = [squared_distance(*pair) for pair in zip(own, target, strict=True)]

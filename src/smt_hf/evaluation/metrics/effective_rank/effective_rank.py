@@ -33,5 +33,5 @@ class EffectiveRank(evaluate.Metric):
     def _compute(self, predictions):
         memories = stack_rows(predictions, "predictions")
         if memories.shape[:-1].numel() < 2:
-            raise InputError(f"one memory token of {memories.shape[-1]} numbers has no covariance: give more")
+            raise InputError(f"one memory token of {memories.shape[-1]} numbers has no covariance: pass more")
         return {"effective_rank": effective_rank(memories).item()}
