@@ -92,7 +92,7 @@ async def behind(options) -> None:
     await asyncio.sleep(1)
     firsts = [(await ask(options, f"{PROMPT} {n}", 4, n))[0] for n in range(5)]
     if long.done():
-        raise RuntimeError(f"the prompt of {options.long} characters was read within seconds: give a larger --long")
+        raise RuntimeError(f"the prompt of {options.long} characters was read within seconds: pass a larger --long")
     long.cancel()
     print(
         f"\nA short request behind a prompt of {options.long:,} characters: first token after "
@@ -146,8 +146,8 @@ async def sleeping(options) -> None:
     known = [each["usage"]["prompt_tokens_details"]["cached_tokens"] for each in woken]
     lengths = [each["usage"]["prompt_tokens"] for each in woken]
     print(
-        f"{options.sleeping:,} conversations sleep in {megabytes:.0f} MB of the server's memory; of {len(woken)} that go on, "
-        f"{sum(length - count <= 12 for length, count in zip(lengths, known, strict=True))} read their new words only.",
+        f"{options.sleeping:,} conversations sleep in {megabytes:.0f} MB of the server's memory; of {len(woken)} that continue, "
+        f"{sum(length - count <= 12 for length, count in zip(lengths, known, strict=True))} read only their new words.",
         flush=True,
     )
 

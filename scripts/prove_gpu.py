@@ -83,7 +83,7 @@ class Proof:
             begin, error = time.perf_counter(), None
             if self.left() < 15:
                 self.results["sections"][name] = {"skipped": "no time left"}
-                print(f"== {name}: left out, no time left", flush=True)
+                print(f"== {name}: skipped, no time left", flush=True)
                 self.save(name, None)
                 continue
             print(f"== {name} ({self.left():.0f} s left)", flush=True)

@@ -56,7 +56,7 @@ class Soak:
         answer = await self.client.post("/v1/completions", json=self.body(prompt))
         self.note(answer.status_code)
         if answer.status_code == 200 and answer.json()["choices"][0]["text"] != self.expected[prompt]:
-            self.wrong.append(f"another answer to {prompt[:20]!r}")
+            self.wrong.append(f"a different answer to {prompt[:20]!r}")
 
     async def streamed(self, leaves: bool = False, pause: float = 0.0) -> None:
         """Reads a stream to its end, leaves, or stalls in between."""
@@ -77,7 +77,7 @@ class Soak:
                 if leaves and self.random.random() < 0.3:
                     return
         if answer.status_code == 200 and not leaves and text != self.expected[prompt]:
-            self.wrong.append(f"another stream to {prompt[:20]!r}")
+            self.wrong.append(f"a different stream to {prompt[:20]!r}")
 
     async def nonsense(self) -> None:
         """Sends something that is not a request."""

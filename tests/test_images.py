@@ -136,9 +136,9 @@ def test_wrong_wishes_are_refused_in_one_line():
     student, processor = make(3)
     for options, words in (
         ({"num_images": 0}, "num_images is 0"),
-        ({"labels": 3}, "label 3 is no class"),
+        ({"labels": 3}, "label 3 is not a class"),
         ({"labels": [0, 1]}, "2 labels were given for 1 images"),
-        ({"complete": "half.png"}, "str is no image"),
+        ({"complete": "half.png"}, "str is not an image"),
         ({"complete": np.zeros((3, 4), np.uint8), "complete_rows": 4}, "must be from 0 to 3"),
         ({"complete_rows": 1}, "pass complete"),
         ({"temperature": -1.0}, "temperature=-1.0 must be"),

@@ -114,7 +114,7 @@ def test_files_that_are_refused(student, write, tmp_path):
         restore(student, save(other, begin(other)))
     student.save_pretrained(tmp_path)
     for data in (b"", b"no memory", b"\xff" * 100, (tmp_path / "model.safetensors").read_bytes()):
-        with pytest.raises(InputError, match="holds no memory"):
+        with pytest.raises(InputError, match="contains no memory"):
             restore(student, data)
     two = student.read(torch.zeros(2, 3, dtype=torch.long))
     two.save_pretrained(tmp_path)
@@ -122,7 +122,7 @@ def test_files_that_are_refused(student, write, tmp_path):
         restore(student, (tmp_path / "memory.safetensors").read_bytes())
     wide = SmtMemory(torch.zeros(1, 3, 64), two.fingerprint)
     wide.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"the memory is \(3, 64\)"):
+    with pytest.raises(InputError, match=r"the memory has shape \(3, 64\)"):
         restore(student, (tmp_path / "memory.safetensors").read_bytes())
 
 
@@ -141,7 +141,7 @@ def test_what_the_student_refuses_is_not_restored(student, write, damage, reason
     states = torch.full_like(whole["states"], damage["states"]) if "states" in damage else whole["states"]
     owner = {"fingerprint": damage.get("fingerprint", fingerprint(student))}
     data = safetensors_bytes({"states": states, "num_tokens": damage.get("num_tokens", whole["num_tokens"])}, owner)
-    with pytest.raises(InputError, match=f"this file holds no memory to go on from: .*{reason}") as caught:
+    with pytest.raises(InputError, match=f"this file contains no memory to continue from: .*{reason}") as caught:
         restore(student, data)
     assert "\n" not in str(caught.value) and "tmp" not in str(caught.value)
 

@@ -141,7 +141,7 @@ def test_the_pad_brings_back_what_it_was_given(artist):
         (b"", "of no known format"),
         (b"%PDF no image", "of no known format"),
         (png(HALF)[:50], "is not a readable image"),
-        (png(Image.new("I;16", (4, 4))), "more than 8 bits a channel"),
+        (png(Image.new("I;16", (4, 4))), "more than 8 bits per channel"),
         (png(Image.new("1", (6000, 5000))), "6000 x 5000 pixels"),
     ],
 )
@@ -153,7 +153,7 @@ def test_bad_uploads_are_refused_in_one_line(data, reason):
 
 def test_wrong_classes_are_refused_in_one_line():
     student, processor = make()
-    for label, reason in ((3, "label 3 is no class"), (None, "label None is no class")):
+    for label, reason in ((3, "label 3 is not a class"), (None, "label None is not a class")):
         with pytest.raises(InputError, match=reason):
             begin(student, processor, label)
 

@@ -86,7 +86,7 @@ def test_drawing(runs, tmp_path, capsys):
     with Image.open(output) as grid:
         assert np.asarray(grid)[2:30, 2:58].min() == 255  # the upper half as it was given
     for options, message in (
-        ({"label": 11}, "label '11' is no class: give a number from 0 to 9"),
+        ({"label": 11}, "label '11' is not a class: pass a number from 0 to 9"),
         ({"prompt": "Once"}, "is a student trained on images"),
         ({"memory": "m"}, "is a student trained on images"),
         ({"max_new_tokens": 5}, "max_new_tokens=5 does not apply"),

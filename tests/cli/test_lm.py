@@ -80,12 +80,12 @@ def test_dropout_is_what_was_asked_for_whatever_its_name(kind, dropout):
     [
         ("smt", {"backbone": "no-such-folder"}, "there is no folder 'no-such-folder' here"),
         ("smt", {"backbone": "{lm}", "tokenizer": "gpt2"}, "tokenizer='gpt2' is not that of backbone="),
-        ("smt", {"backbone": "{lm}", "encoder_attention": "bidirectional"}, "cannot read a backbone"),
+        ("smt", {"backbone": "{lm}", "encoder_attention": "bidirectional"}, "cannot be used with a backbone"),
         ("smt", {"backbone": "{lm}", "model": "{teacher}"}, "leave one out"),
         ("smt", {"backbone": "{dmt}"}, "is a student (SmtRnnForCausalLM): pass a Transformer"),
         ("lm", {"model_type": "bert_of_nobody"}, "is not a causal language model of transformers"),
         ("lm", {"model_type": "mamba"}, "takes no attention_mask and no position_ids|takes no position_ids"),
-        ("lm", {"model_type": "bert"}, "a BertLMHeadModel sees tokens that come later"),
+        ("lm", {"model_type": "bert"}, "a BertLMHeadModel sees later tokens"),
         ("lm", {"model_type": "gpt_neo"}, "a gpt_neo of these sizes cannot be made: Configuration for convolutional"),
         ("lm", {"model_type": "dbrx"}, "a dbrx of these sizes cannot be made"),
         (

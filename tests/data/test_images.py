@@ -191,7 +191,7 @@ def test_images_of_other_classes_are_refused(tmp_path, dataset):
     bare = open_images(dataset.remove_columns("label"))
     with pytest.raises(InputError, match="has no classes"):
         processor_for(bare, size=4)
-    with pytest.raises(InputError, match="the data set, image 1: str is no image"):
+    with pytest.raises(InputError, match="the data set, image 1: str is not an image"):
         build_image_cache([(PIXELS[0], None), ("b.png", None)], SmtImageProcessor(4), tmp_path / "cache")
     with pytest.raises(InputError, match="IterableDataset cannot be identified"):
         cached_images(dataset.to_iterable_dataset(), SmtImageProcessor(4), tmp_path)

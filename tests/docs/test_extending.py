@@ -72,5 +72,5 @@ def test_configurations_import_nothing(folder, monkeypatch):
     with pytest.raises(StrictDataclassError, match="`import leaky` first"):
         SmtRnnConfig(cell_type="leaky:LeakyCell")
     assert load_task("first_token:FirstToken", length=4).vocab_size == 8  # the caller's own word does
-    with pytest.raises(StrictDataclassError, match="no cell: name a subclass"):
+    with pytest.raises(StrictDataclassError, match="not a cell: name a subclass"):
         SmtRnnConfig(cell_type="first_token:FirstToken")

@@ -98,6 +98,8 @@ def test_long_windows_and_sweeps_are_interpolated_exactly(tmp_path, monkeypatch)
 def test_parallelism(tmp_path):
     found = estimate(CONFIG, arguments("smt", tmp_path), HARDWARE["h100"]).parallel
     assert set(found) == {"data", "tensor", "pipeline"}
-    assert "starting kernels takes the host longer" in found["data"]
+    assert "the host takes longer to start kernels" in found["data"]
     busy = estimate(CONFIG, arguments("smt", tmp_path), dataclasses.replace(SLOW, link=1e12)).parallel
-    assert busy["data"] == "shortens a step up to 4 processes with as many rows in all: then every process has one row"
+    assert (
+        busy["data"] == "shortens a step up to 4 processes with as many rows in total: then every process has one row"
+    )

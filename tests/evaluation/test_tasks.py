@@ -101,5 +101,5 @@ def test_the_rows_are_those_of_the_seed(student):
 
 def test_no_rows(student, joint):
     for evaluate, model in ((evaluate_on_task, student), (evaluate_teacher_on_task, joint.teacher)):
-        with pytest.raises(InputError, match="num_rows is 0: give 1 or more"):
+        with pytest.raises(InputError, match="num_rows is 0: pass 1 or more"):
             evaluate(model, TASK, num_rows=0)

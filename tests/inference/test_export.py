@@ -125,13 +125,13 @@ def test_damaged_folders(copied, tmp_path):
     (copied / UPDATE).write_bytes(graph[:1000] + b"\0" + graph[1001:])
     refused("update.onnx of .* is damaged: export it again")
     (copied / UPDATE).unlink()
-    refused("holds no update.onnx")
+    refused("contains no update.onnx")
     for text in ("", "[]", "{}", '{"format": 1, "files": {"tokenizer.json": 3}}'):
         (copied / EXPORT).write_text(text)
         refused("export.json of .* is damaged")
     (copied / EXPORT).write_text('{"format": 0, "files": {}}')
     refused("is an export of version 0, not 1")
-    with pytest.raises(InputError, match="holds no export.json: give a folder that smt-hf export wrote"):
+    with pytest.raises(InputError, match="contains no export.json: pass a folder that smt-hf export wrote"):
         OnnxBackend(tmp_path)
 
 
@@ -144,7 +144,7 @@ def test_what_is_not_exported(traced_once, tokenizer, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is not empty"):
         export_onnx(student, tokenizer, tmp_path, TEXT)
-    with pytest.raises(InputError, match="something else than an export"):
+    with pytest.raises(InputError, match="something other than an export"):
         export_onnx(student, tokenizer, tmp_path, TEXT, overwrite=True)
     with pytest.raises(InputError, match="differs from its student by .* export it as float32"):
         export_onnx(student, tokenizer, tmp_path / "export", TEXT, dtype="int8", max_difference=1e-9)

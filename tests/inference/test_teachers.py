@@ -108,7 +108,7 @@ def test_what_it_cannot_help_with_is_refused(pair):
     student, teacher = pair
     with_teacher = Engine(student, teacher=TeacherReader(teacher))
     for chosen, request, word in (
-        (Engine(student), Request([1], use_teacher=True), "has no teacher here"),
+        (Engine(student), Request([1], use_teacher=True), "needs a teacher"),
         (with_teacher, Request([1], use_teacher=True, memory=student.initial_memory), "or a memory"),
         (with_teacher, Request([1], use_teacher=True, prompt_logprobs=True), "or echo with logprobs"),
     ):

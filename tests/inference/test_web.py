@@ -135,8 +135,8 @@ def test_memories_that_are_refused(page_folder, tmp_path):
     two = student.read(torch.zeros(2, 3, dtype=torch.long))
     files = {
         "belongs to another student": other.read(torch.zeros(1, 3, dtype=torch.long)),
-        "holds 2 memories": two,
-        "is 4 x 24, the student's 4 x 48": SmtMemory(two.states[:1, :, :24].clone(), two.fingerprint),
+        "contains 2 memories": two,
+        "has shape 4 x 24, but the student's has 4 x 48": SmtMemory(two.states[:1, :, :24].clone(), two.fingerprint),
         "save memory.to(torch.float32) instead": two[0].to(torch.bfloat16),
     }
     with opened(page_folder, color_scheme="dark", viewport={"width": 390, "height": 844}) as (page, _):
@@ -147,7 +147,7 @@ def test_memories_that_are_refused(page_folder, tmp_path):
             assert words in page.inner_text("#notice.refused")
         (tmp_path / "none.safetensors").write_bytes(b"none")
         restore(page, tmp_path / "none.safetensors")
-        assert "holds no memory" in page.inner_text("#notice.refused")
+        assert "contains no memory" in page.inner_text("#notice.refused")
         half = SmtMemory(two[0].states, small_student().half().read(torch.zeros(1, 1, dtype=torch.long)).fingerprint)
         half.save_pretrained(tmp_path, filename="half.safetensors")  # the same student, in another precision
         restore(page, tmp_path / "half.safetensors")
@@ -173,7 +173,7 @@ def test_another_tokenizer(traced_once, from_npm, tmp_path):
     known["samples"][0]["ids"][0] += 1
     (tmp_path / "page/tokenizer_in_browser.json").write_text(json.dumps(known))
     with opened(tmp_path / "page") as (page, _):
-        assert "gives other ids in a browser" in page.wait_for_selector("#notice.refused").inner_text()
+        assert "gives different ids in a browser" in page.wait_for_selector("#notice.refused").inner_text()
 
 
 def test_the_folder_is_an_export_too(page_folder):
@@ -186,17 +186,19 @@ def test_the_folder_is_an_export_too(page_folder):
 def test_without_what_the_page_imports(tokenizer, monkeypatch, tmp_path):
     monkeypatch.setenv("SMT_HF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(npm.shutil, "which", lambda name: None)
-    with pytest.raises(InputError, match="onnxruntime-web@.* no npm to bring it: install Node.js, or put its archive"):
+    with pytest.raises(
+        InputError, match="onnxruntime-web@.* npm is not installed: install Node.js, or put its archive"
+    ):
         export_web(small_student(), tokenizer, tmp_path / "page", TEXT)
     (tmp_path / "npm").write_text("#!/bin/sh\necho first >&2\necho second >&2\nexit 1\n")
     (tmp_path / "npm").chmod(0o755)
     monkeypatch.setattr(npm.shutil, "which", lambda name: str(tmp_path / "npm"))
     with pytest.raises(
-        InputError, match=r"npm could not bring onnxruntime-web@\S+ \(first second\): check the network"
+        InputError, match=r"npm could not download onnxruntime-web@\S+ \(first second\): check the network"
     ):
         export_web(small_student(), tokenizer, tmp_path / "page", TEXT)
     (tmp_path / "npm").write_text(f'#!/bin/sh\necho another > "$4/{RUNTIME.archive}"\n')
-    with pytest.raises(InputError, match="npm brought another onnxruntime-web"):
+    with pytest.raises(InputError, match="npm downloaded a different onnxruntime-web"):
         export_web(small_student(), tokenizer, tmp_path / "page", TEXT)
     assert not (tmp_path / "page").exists() and not list((tmp_path / "cache/npm").iterdir())
     assert web.TOKENIZERS.archive == "huggingface-tokenizers-0.2.0.tgz"

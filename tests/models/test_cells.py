@@ -217,5 +217,5 @@ def test_stacks_that_read_the_memory_against_a_loop(cell_type):
 
 @pytest.mark.parametrize(("cell", "layers", "tokens"), [("gru", 3, 4), ("elman", 8, 4), ("lstm", 2, 6)])
 def test_memory_tokens_that_cannot_be_dealt_out(cell, layers, tokens):
-    with pytest.raises(StrictDataclassError, match=f"num_memory_tokens={tokens} cannot be dealt out"):
+    with pytest.raises(StrictDataclassError, match=f"num_memory_tokens={tokens} cannot be divided"):
         SmtRnnConfig(cell_type=cell, num_updater_layers=layers, num_memory_tokens=tokens)

@@ -89,7 +89,7 @@ def test_dtypes(kind, name):
         assert dtype == (getattr(torch, value) if isinstance(value, str) else value)
     assert kind(**{name: None}).dtype is None
     for value in ("float99", "nn", "int64", torch.int8, 5, "Tensor", ""):
-        with pytest.raises(ValueError, match=f"dtype={value!r} is no floating-point dtype"):
+        with pytest.raises(ValueError, match=f"dtype={value!r} is not a floating-point dtype"):
             kind(**{name: value})
 
 

@@ -164,7 +164,7 @@ def test_the_head_of_the_text_says_what_it_is(small):
 @pytest.mark.parametrize("text", ["0123456789abcdef", "", "1:float32:", "1:float99:AAAA", "2:float32:AAAA", None, 7])
 def test_what_is_no_fingerprint(small, text):
     for pair in ((text, fingerprint(small)), (fingerprint(small), text)):
-        with pytest.raises(ValueError, match="damaged or that of an earlier version: read the text again") as caught:
+        with pytest.raises(ValueError, match="damaged or from an earlier version: read the text again") as caught:
             same_student(*pair)
         assert "\n" not in str(caught.value)
 

@@ -213,7 +213,7 @@ def test_one_prompt_cache_serves_many_prompts(student, tokens):
     cache = student(tokens[:1, :5])[CACHE_NAME]
     result = run(student, torch.cat([prompt, tokens[:, 5:8]], dim=1), cache=cache)
     assert result.sequences.equal(expected.sequences)
-    with pytest.raises(ValueError, match="2 rows, the inputs 3"):
+    with pytest.raises(ValueError, match="2 rows, but the inputs have 3"):
         run(student, tokens, cache=student(tokens[:2, :5])[CACHE_NAME])
 
 
@@ -359,10 +359,10 @@ def test_beams_return_no_cache(student, tokens, options):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"documents": torch.tensor([[0] * 5 + [1] * 9])}, "give generate\\(\\) a row for every document"),
-        ({"position_ids": torch.arange(14) % 6}, "give generate\\(\\) a row for every document"),
-        ({"position_ids": torch.arange(14)[None] % 6}, "give generate\\(\\) a row for every document"),
-        ({"output_memory": True}, "output_memory is not returned by generate"),
+        ({"documents": torch.tensor([[0] * 5 + [1] * 9])}, "pass generate\\(\\) one row per document"),
+        ({"position_ids": torch.arange(14) % 6}, "pass generate\\(\\) one row per document"),
+        ({"position_ids": torch.arange(14)[None] % 6}, "pass generate\\(\\) one row per document"),
+        ({"output_memory": True}, "does not return output_memory"),
     ],
 )
 @pytest.mark.parametrize("use_cache", [True, False])
@@ -385,7 +385,7 @@ def test_positions_of_padding_are_no_documents(student, tokens):
 @pytest.mark.parametrize(
     ("memory", "remedy"),
     [
-        (SmtRnnCache(torch.zeros(1, 3, 32)), "give it as cache"),
+        (SmtRnnCache(torch.zeros(1, 3, 32)), "pass it as cache"),
         (torch.zeros(1, 3, 32), "student.read"),
         (3, "student.read"),
     ],
@@ -408,5 +408,5 @@ def test_ids_outside_the_vocabulary(student, tokens, token):
 
 def test_a_prompt_without_a_batch(student, tokens):
     for read in (student.read, student.generate):
-        with pytest.raises(ValueError, match="give \\(batch, tokens\\)"):
+        with pytest.raises(ValueError, match="pass \\(batch, tokens\\)"):
             read(tokens[0])

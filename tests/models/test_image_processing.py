@@ -69,7 +69,7 @@ def test_modes_of_pillow_become_grey_and_nothing_becomes_white(mode, white, blac
 @pytest.mark.parametrize("of", [np.zeros, torch.zeros])
 def test_an_array_whose_channels_may_stand_at_either_end_is_refused(shape, of):
     dtype = {np.zeros: np.uint8, torch.zeros: torch.uint8}[of]
-    with pytest.raises(ValueError, match="channels may stand first or last") as refusal:
+    with pytest.raises(ValueError, match="channels may come first or last") as refusal:
         SmtImageProcessor(4)(of(shape, dtype=dtype))
     assert "\n" not in str(refusal.value)
 
@@ -97,12 +97,12 @@ def test_images_are_resized_to_the_one_size():
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        ("digit.png", "str is no image"),
-        (np.zeros((2, 2)), "array of float64: give uint8"),
+        ("digit.png", "str is not an image"),
+        (np.zeros((2, 2)), "array of float64: pass uint8"),
         (np.zeros((2, 2, 2), dtype=np.uint8), r"shape \(2, 2, 2\)"),
         (np.zeros((0, 4), dtype=np.uint8), r"shape \(0, 4\)"),
-        (torch.zeros(2, 2, dtype=torch.bfloat16), "array of bfloat16: give uint8"),
-        (torch.zeros(2, 2, requires_grad=True), "array of float32: give uint8"),
+        (torch.zeros(2, 2, dtype=torch.bfloat16), "array of bfloat16: pass uint8"),
+        (torch.zeros(2, 2, requires_grad=True), "array of float32: pass uint8"),
         (Image.new("I;16", (4, 4)), "mode 'I;16', .*scale its values to 0..255"),
         (Image.new("F", (4, 4)), "mode 'F', .*scale its values to 0..255"),
     ],
@@ -116,8 +116,8 @@ def test_what_is_no_image_is_refused(image, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"size": 0}, "size=0 is no size"),
-        ({"size": {"height": 4}}, "give height and width"),
+        ({"size": 0}, "size=0 is not a size"),
+        ({"size": {"height": 4}}, "pass a height and a width"),
         ({"num_levels": 1}, "num_levels=1 must be"),
         ({"num_classes": -1}, "num_classes=-1"),
         ({"num_classes": 2, "class_names": ["cat"]}, "1 names for num_classes=2"),
@@ -134,15 +134,15 @@ def test_labels_and_ids_that_cannot_be_are_refused():
     image = np.zeros((2, 2), dtype=np.uint8)
     for label in (2, -1, "cat", None, 0.5, True, np.float64(0.5), torch.tensor(True), torch.tensor(2)):
         for labels in (label, [label]):
-            with pytest.raises(ValueError, match="is no class: give a number from 0 to 1"):
+            with pytest.raises(ValueError, match="is not a class: pass a number from 0 to 1"):
                 processor(image, labels=labels)
     with pytest.raises(ValueError, match="2 labels were given for 1 images"):
         processor(image, labels=[0, 1])
     with pytest.raises(ValueError, match="there are no classes"):
         SmtImageProcessor(2)(image, labels=0)
-    with pytest.raises(ValueError, match="id 4 is no pixel"):
+    with pytest.raises(ValueError, match="id 4 is not a pixel"):
         processor.to_images([[0, 1, 2, 4]])
-    with pytest.raises(ValueError, match="begins with no class"):
+    with pytest.raises(ValueError, match="does not begin with a class"):
         processor.to_images([[0, 0, 1, 2, 3]])
     with pytest.raises(ValueError, match=r"shape \(1, 3\)"):
         processor.to_images([[0, 1, 2]])

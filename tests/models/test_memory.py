@@ -95,7 +95,7 @@ def test_saved_and_loaded(student, tokens, tmp_path):
     student.save_pretrained(tmp_path)
     (tmp_path / "words.safetensors").write_text("no tensors")
     for name in ("model.safetensors", "words.safetensors"):
-        with pytest.raises(ValueError, match="holds no memory"):
+        with pytest.raises(ValueError, match="contains no memory"):
             SmtMemory.from_pretrained(tmp_path, filename=name)
 
 
@@ -150,7 +150,7 @@ def test_the_teacher_reads_in_one_pass(joint, student, tokens):
 
 def test_bad_input_is_named(joint, student, tokens):
     memory = student.read(tokens[:2])
-    with pytest.raises(ValueError, match="2 rows, the inputs 3"):
+    with pytest.raises(ValueError, match="2 rows, but the inputs have 3"):
         write(student, tokens, memory=memory)
     with pytest.raises(ValueError, match="two places to start from"):
         write(student, tokens, memory=memory, cache=SmtRnnCache())
@@ -160,9 +160,9 @@ def test_bad_input_is_named(joint, student, tokens):
         SmtMemory(torch.zeros(3, 4), "0")
     with pytest.raises(ValueError, match="floating-point"):
         SmtMemory(torch.zeros(1, 3, 4, dtype=torch.long), "0")
-    with pytest.raises(ValueError, match=r"the memory is \(5, 32\), the student's \(3, 32\)"):
+    with pytest.raises(ValueError, match=r"the memory has shape \(5, 32\), but the student's has \(3, 32\)"):
         SmtMemory(torch.zeros(1, 5, 32), memory.fingerprint).to_cache(student)
-    with pytest.raises(ValueError, match="one number for 2 states"):
+    with pytest.raises(ValueError, match="one number for each of 2 states"):
         SmtMemory(torch.zeros(2, 3, 4), "0", num_tokens=[1])
 
 
@@ -197,11 +197,11 @@ def test_what_is_no_memory_is_refused(student, tokens, tmp_path, name):
     assert "\n" not in str(caught.value)
     tensors = {"states": states.contiguous(), "num_tokens": counts}
     save_file(tensors, tmp_path / "memory.safetensors", {"format": "pt", "fingerprint": good.fingerprint})
-    with pytest.raises(ValueError, match="memory.safetensors holds no memory to go on from: ") as from_file:
+    with pytest.raises(ValueError, match="memory.safetensors contains no memory to continue from: ") as from_file:
         SmtMemory.from_pretrained(tmp_path)
     assert str(from_file.value).endswith(str(caught.value))
     for start in ({"memory": tmp_path}, {"memory": str(tmp_path)}):
-        with pytest.raises(ValueError, match="holds no memory to go on from"):
+        with pytest.raises(ValueError, match="contains no memory to continue from"):
             write(student, **start)
 
 
@@ -275,7 +275,7 @@ def test_places_without_a_memory_are_named(student, tokens, tmp_path, monkeypatc
             SmtMemory.from_pretrained(place)
         assert "\n" not in str(caught.value)
     file = tmp_path / "kept" / "memory.safetensors"
-    with pytest.raises(OSError, match=r"is a file: give its folder, .*kept', and filename='memory.safetensors'"):
+    with pytest.raises(OSError, match=r"is a file: pass its folder, .*kept', and filename='memory.safetensors'"):
         SmtMemory.from_pretrained(file)
     assert len(SmtMemory.from_file(file)) == 3
     with pytest.raises(OSError, match="book.safetensors"):
@@ -346,10 +346,10 @@ def test_rows_are_walked_through(student, tokens):
 
 def test_rows_that_do_not_fit_are_named(student, tokens):
     memory = student.read(tokens)
-    with pytest.raises(ValueError, match="3 and 2 rows cannot be compared: give as many, or one"):
+    with pytest.raises(ValueError, match="3 and 2 rows cannot be compared: pass as many, or one"):
         memory.distance(memory[:2])
     for start in ({"input_ids": tokens[:1]}, {"inputs": tokens[:2]}):
-        with pytest.raises(ValueError, match=r"the memory has 3 rows, the inputs \d: give as many, or one"):
+        with pytest.raises(ValueError, match=r"the memory has 3 rows, but the inputs have \d: pass as many, or one"):
             student.generate(**start, memory=memory, max_new_tokens=1)
     with pytest.raises(ValueError, match="belong to 0 students"):
         SmtMemory.cat([])
@@ -362,7 +362,7 @@ def test_the_words_of_a_refusal(student, tokens):
     with pytest.raises(ValueError) as caught:
         memory.to_cache(student)
     text = str(caught.value)
-    assert "differs by 200.00%, rounding explains 0.01%; read the text again" in text and "\n" not in text
+    assert "differ by 200.00%, rounding explains 0.01%; read the text again" in text and "\n" not in text
     assert len(text) < 400 and memory.fingerprint not in text and memory.fingerprint not in repr(memory)
-    with pytest.raises(ValueError, match="damaged or that of an earlier version: read the text again"):
+    with pytest.raises(ValueError, match="damaged or from an earlier version: read the text again"):
         SmtMemory(memory.states, "0123456789abcdef").to_cache(student)

@@ -284,7 +284,7 @@ def test_a_prompt_without_tokens_is_none(student, tokenizer, prompt, memory):
     assert student.generate(empty, memory=memory[1], max_new_tokens=NEW, do_sample=False, eos_token_id=None).equal(
         one.expand(3, -1)
     )
-    with pytest.raises(ValueError, match="attention_mask is that of a prompt, and a memory alone has none"):
+    with pytest.raises(ValueError, match="attention_mask belongs to a prompt, but a memory alone has none"):
         write(student, memory=memory, attention_mask=torch.ones(3, 2))
 
 

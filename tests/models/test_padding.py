@@ -306,9 +306,9 @@ def test_prompts_without_tokens_are_refused(student):
     empty = torch.zeros(2, 0, dtype=torch.long)
     cache = student(torch.tensor([[1], [2]]))[CACHE_NAME]
     for options in ({}, {CACHE_NAME: cache}):
-        with pytest.raises(ValueError, match="the prompt is empty: give at least one token"):
+        with pytest.raises(ValueError, match="the prompt is empty: pass at least one token"):
             student.generate(empty, max_new_tokens=1, **options)
-    with pytest.raises(ValueError, match=r"the prompt has shape \(3,\): give \(batch, tokens\)"):
+    with pytest.raises(ValueError, match=r"the prompt has shape \(3,\): pass \(batch, tokens\)"):
         student.generate(torch.tensor([1, 2, 3]), max_new_tokens=1)
 
 

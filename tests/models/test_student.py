@@ -152,15 +152,21 @@ def test_an_empty_cache_is_none(student, tokens):
         ({"bptt_horizon": 0}, "bptt_horizon=0 must be at least 1"),
         ({"bptt_horizon": -1}, "bptt_horizon=-1 must be at least 1"),
         ({"checkpoint_steps": 0}, "checkpoint_steps=0 must be at least 1"),
-        ({"documents": torch.zeros(3, 9)}, r"documents has shape \(3, 9\) and the inputs \(3, 14\)"),
-        ({"labels": torch.zeros(3, 9).long()}, r"labels has shape \(3, 9\) and the inputs \(3, 14\)"),
+        ({"documents": torch.zeros(3, 9)}, r"documents has shape \(3, 9\), but the inputs have \(3, 14\)"),
+        ({"labels": torch.zeros(3, 9).long()}, r"labels has shape \(3, 9\), but the inputs have \(3, 14\)"),
         ({"shift_labels": torch.zeros(2, 14).long()}, r"shift_labels has shape \(2, 14\)"),
-        ({"cache": SmtRnnCache(torch.zeros(2, 3, 32))}, r"shape \(2, 3, 32\), and these inputs .* need \(3, 3, 32\)"),
-        ({"cache": SmtRnnCache(torch.zeros(3, 7, 32))}, r"shape \(3, 7, 32\), and these inputs .* need \(3, 3, 32\)"),
-        ({"output_attentions": True}, "output_attentions=True: a memory attends to no earlier tokens"),
+        (
+            {"cache": SmtRnnCache(torch.zeros(2, 3, 32))},
+            r"shape \(2, 3, 32\), but for these inputs .* needs \(3, 3, 32\)",
+        ),
+        (
+            {"cache": SmtRnnCache(torch.zeros(3, 7, 32))},
+            r"shape \(3, 7, 32\), but for these inputs .* needs \(3, 3, 32\)",
+        ),
+        ({"output_attentions": True}, "output_attentions=True: a memory does not attend to earlier tokens"),
         (
             {"cu_seq_lens_q": torch.tensor([0, 4, 14])},
-            "cu_seq_lens_q is not read here: let the collator return position_ids",
+            "cu_seq_lens_q is not supported: let the collator return position_ids",
         ),
     ],
 )

@@ -145,5 +145,5 @@ def test_positions_in_a_list(teacher, tokens):
 
 @pytest.mark.parametrize("positions", [3, torch.tensor([0.5]), torch.tensor([[1], [2]]), torch.zeros(1, 3, 2).long()])
 def test_positions_of_another_shape_or_kind_are_refused(teacher, tokens, positions):
-    with pytest.raises(ValueError, match=r"give integers \(N,\) or \(3, N\)"):
+    with pytest.raises(ValueError, match=r"pass integers \(N,\) or \(3, N\)"):
         teacher.encode(tokens, positions)

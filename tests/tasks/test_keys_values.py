@@ -67,12 +67,15 @@ def test_queries_reach_every_pair_equally_often(query):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"length": 16, "num_pairs": 8}, "length is 16: give 17 or more .the pairs"),
-        ({"length": 16, "num_pairs": 2, "key_length": 3}, "length is 16: give 17 or more"),
-        ({"length": 9, "num_pairs": 4, "num_queries": 2}, "length is 9: give 10 or more .the pairs, the queries"),
+        ({"length": 16, "num_pairs": 8}, "length is 16: pass 17 or more .the pairs"),
+        ({"length": 16, "num_pairs": 2, "key_length": 3}, "length is 16: pass 17 or more"),
+        ({"length": 9, "num_pairs": 4, "num_queries": 2}, "length is 9: pass 10 or more .the pairs, the queries"),
         ({"num_queries": 0}, "num_queries is 0"),
         ({"num_pairs": 0}, "num_pairs is 0"),
-        ({"num_pairs": 5, "num_keys": 2, "key_length": 2}, "num_pairs is 5: give 1 to 4 .no more keys differ"),
+        (
+            {"num_pairs": 5, "num_keys": 2, "key_length": 2},
+            "num_pairs is 5: pass 1 to 4 .there are no more different keys",
+        ),
         ({"num_keys": 0}, "num_keys is 0"),
         ({"num_values": 1}, "num_values is 1"),
         ({"key_length": 0}, "key_length is 0"),

@@ -54,10 +54,10 @@ def test_x_and_the_map_are_uniform():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"length": 0}, "length is 0: give 1 or more"),
-        ({"length": 8, "num_examples": 4}, "length is 8: give 9 or more .the examples and a question"),
+        ({"length": 0}, "length is 0: pass 1 or more"),
+        ({"length": 8, "num_examples": 4}, "length is 8: pass 9 or more .the examples and a question"),
         ({"modulus": 1}, "modulus is 1"),
-        ({"modulus": 5, "num_coefficients": 6}, "num_coefficients is 6: give 2 to 5 .the modulus"),
+        ({"modulus": 5, "num_coefficients": 6}, "num_coefficients is 6: pass 2 to 5 .the modulus"),
         ({"num_coefficients": 1}, "num_coefficients is 1"),
         ({"num_examples": -1}, "num_examples is -1"),
     ],

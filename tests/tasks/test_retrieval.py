@@ -31,7 +31,7 @@ def test_needles_and_columns_are_uniform(length):
 
 
 @pytest.mark.parametrize(
-    "options, message", [({"length": 2}, "length is 2: give 3 or more"), ({"num_symbols": 1}, "num_symbols is 1")]
+    "options, message", [({"length": 2}, "length is 2: pass 3 or more"), ({"num_symbols": 1}, "num_symbols is 1")]
 )
 def test_errors(options, message):
     with pytest.raises(InputError, match=message):

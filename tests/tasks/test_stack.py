@@ -51,7 +51,7 @@ def test_the_stack_gets_full():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"length": 1}, "length is 1: give 2 or more"),
+        ({"length": 1}, "length is 1: pass 2 or more"),
         ({"num_symbols": 1}, "num_symbols is 1"),
         ({"depth": 0}, "depth is 0"),
     ],

@@ -46,10 +46,10 @@ def test_symbols_are_uniform_and_independent():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"length": 31, "string_length": 16}, "length is 31: give 32 or more .a string of 16"),
+        ({"length": 31, "string_length": 16}, "length is 31: pass 32 or more .a string of 16"),
         ({"string_length": 0}, "string_length is 0"),
         ({"num_symbols": 1}, "num_symbols is 1"),
-        ({"reverse": "yes"}, "reverse is 'yes': give True or False"),
+        ({"reverse": "yes"}, "reverse is 'yes': pass True or False"),
         ({"feed_back": 1}, "feed_back is 1"),
     ],
 )

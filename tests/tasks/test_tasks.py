@@ -52,9 +52,9 @@ def test_seeds(name):
     assert not task.sample(5, 0)["input_ids"].equal(task.sample(5, 1)["input_ids"])
     assert not task.sample(5, (1, 2))["input_ids"].equal(task.sample(5, (1, 3))["input_ids"])
     for seed in (-1, (0, -1)):
-        with pytest.raises(InputError, match="seed is -1: give 0 or more"):
+        with pytest.raises(InputError, match="seed is -1: pass 0 or more"):
             task.sample(5, seed)
-    with pytest.raises(InputError, match="seed is 0.5: give a whole number"):
+    with pytest.raises(InputError, match="seed is 0.5: pass a whole number"):
         task.sample(5, 0.5)
     with pytest.raises(InputError, match="num_rows is 0"):
         task.sample(0, 0)
@@ -73,7 +73,7 @@ def test_no_constant_answer_beats_chance(name):
 def test_options_that_are_no_numbers(name):
     for field in dataclasses.fields(TASKS[name]):
         for value in (None, "3", 3.0) if field.type is bool else (None, "3", 3.0, True):
-            with pytest.raises(InputError, match=f"{field.name} is {value!r}: give"):
+            with pytest.raises(InputError, match=f"{field.name} is {value!r}: pass"):
                 load_task(name, **{field.name: value})
 
 

@@ -121,7 +121,7 @@ def test_bptt_learns_from_a_language_model_too(make_bptt):
     backbone = language_model(**BYTES)
     with pytest.raises(InputError, match="kd_weight=0.5 needs a language model"):
         make_bptt(kd_weight=0.5)
-    with pytest.raises(InputError, match="kd_weight=0.5 cannot be honoured with carry_memory"):
+    with pytest.raises(InputError, match="kd_weight=0.5 is not supported with carry_memory"):
         make_bptt(kd_weight=0.5, carry_memory=True, bptt_horizon=8)
 
     def trainer_on(model):
@@ -129,7 +129,7 @@ def test_bptt_learns_from_a_language_model_too(make_bptt):
 
     with pytest.raises(InputError, match="kd_weight is 0"):
         make_bptt(trainer=trainer_on(backbone))
-    with pytest.raises(InputError, match="vocab_size is 258 and the backbone's 200"):
+    with pytest.raises(InputError, match="vocab_size is 258, but the backbone's is 200"):
         make_bptt(trainer=trainer_on(language_model(vocab_size=200)), kd_weight=0.5)
     trainer = make_bptt(trainer=trainer_on(backbone), kd_weight=0.5, kd_temperature=2.0)
     step = trainer.make_step(next(iter(trainer.get_train_dataloader())), (0, 0))

@@ -260,7 +260,7 @@ def test_carried_memory_is_that_of_the_whole_text(make_bptt, cache):
 
 
 def test_carrying_needs_text_and_the_memory_of_its_checkpoint(make_bptt, cache, tmp_path):
-    with pytest.raises(InputError, match="running text, not a Recall: give TokenWindows"):
+    with pytest.raises(InputError, match="running text, not a Recall: pass TokenWindows"):
         make_bptt(dataset=Recall(), carry_memory=True, bptt_horizon=2)
     with pytest.raises(InputError, match="1000000 streams of 8 take 8000001"):
         make_bptt(carry_memory=True, bptt_horizon=8, per_device_train_batch_size=1_000_000)

@@ -165,5 +165,5 @@ def test_rows_dealt_out_otherwise(make_dmt):
     fewer = make_dmt(
         **{**options, "per_device_train_batch_size": 3}, accept_changes=["per_device_train_batch_size", "data"]
     )
-    with pytest.raises(InputError, match="carries the memories of 4 rows and a step has 3"):
+    with pytest.raises(InputError, match="carries the memories of 4 rows, but a step has 3"):
         fewer.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-3")

@@ -81,7 +81,7 @@ def test_an_unexpected_weight_is_named(saved):
     trainer, folder = saved
     tensors = load_file(folder / WEIGHTS)
     save_file({**tensors, "teacher.more": torch.zeros(2)}, folder / WEIGHTS, {"format": "pt"})
-    with pytest.raises(InputError, match="holds besides teacher.more"):
+    with pytest.raises(InputError, match="also contains teacher.more"):
         trainer._load_from_checkpoint(str(folder))
 
 

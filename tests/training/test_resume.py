@@ -81,11 +81,11 @@ def test_changed_settings_are_refused_with_both_values(run, options, message):
 def test_other_sizes_weights_methods_and_texts(run, make_bptt, make_smt, cache):
     folder = {"output_dir": str(run.folder), **SAVED}
     other = model_for_bytes(hidden_size=64).export_student()
-    with pytest.raises(InputError, match="model.hidden_size=32 then, 64 now.*give those of the checkpoint$"):
+    with pytest.raises(InputError, match="model.hidden_size=32 then, 64 now.*pass those of the checkpoint$"):
         make_bptt(other, **folder).train(resume_from_checkpoint=True)
     with pytest.raises(InputError, match="model.hidden_size"):
         make_bptt(other, accept_changes=["model"], **folder).train(resume_from_checkpoint=True)
-    with pytest.raises(InputError, match="is of a training by BPTT, not by SMT"):
+    with pytest.raises(InputError, match="comes from a training by BPTT, not by SMT"):
         smt = make_smt(**SAVED)
         smt.args.output_dir = str(run.folder)
         smt.train(resume_from_checkpoint=True)
@@ -178,14 +178,16 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(run, caplog, damage):
     trainer = run()
     with caplog.at_level(logging.WARNING):
         trainer.train(resume_from_checkpoint=True)
-    assert "checkpoint-4' cannot be resumed from" in caplog.text and "going on from checkpoint-2" in caplog.text
+    assert "checkpoint-4' cannot be resumed from" in caplog.text and "continuing from checkpoint-2" in caplog.text
     torch.testing.assert_close(weights(trainer), run.weights, rtol=0, atol=0)
 
 
 def test_no_whole_checkpoint_and_one_asked_for_by_name(run):
     for name in ("checkpoint-2", "checkpoint-4"):
         cut(run.folder / name / "model.safetensors")
-    with pytest.raises(InputError, match="checkpoint-4.* model.safetensors is damaged; .*holds no whole checkpoint"):
+    with pytest.raises(
+        InputError, match="checkpoint-4.* model.safetensors is damaged; .*contains no complete checkpoint"
+    ):
         run().train(resume_from_checkpoint=True)
     with pytest.raises(InputError, match="checkpoint-2' cannot be resumed from: model.safetensors is damaged"):
         run().train(resume_from_checkpoint=str(run.folder / "checkpoint-2"))

@@ -95,22 +95,22 @@ def test_one_label_among_all_rows_is_enough(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_data_sets_without_a_batch(kind, tmp_path):
-    with pytest.raises(InputError, match="train_dataset holds no rows"):
+    with pytest.raises(InputError, match="train_dataset has no rows"):
         trainer_of(kind, tmp_path, []).train()
-    with pytest.raises(InputError, match="eval_dataset holds no rows"):
+    with pytest.raises(InputError, match="eval_dataset has no rows"):
         trainer_of(kind, tmp_path, ROWS, eval_dataset=[]).evaluate()
     trainer = trainer_of(kind, tmp_path, ROWS)
     trainer.args.dataloader_drop_last = True
-    with pytest.raises(InputError, match="dataloader_drop_last leaves out the only batch of train_dataset"):
+    with pytest.raises(InputError, match="dataloader_drop_last drops the only batch of train_dataset"):
         trainer.train()
 
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_streams_that_give_nothing(kind, tmp_path):
     empty = IterableDataset.from_generator(lambda: iter(()))
-    with pytest.raises(InputError, match="train_dataset gave no rows: check what it reads"):
+    with pytest.raises(InputError, match="train_dataset yielded no rows: check what it reads"):
         trainer_of(kind, tmp_path, empty).train()
-    with pytest.raises(InputError, match="eval_dataset gave no rows"):
+    with pytest.raises(InputError, match="eval_dataset yielded no rows"):
         trainer_of(kind, tmp_path, ROWS, eval_dataset=empty).evaluate()
 
 

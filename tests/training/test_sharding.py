@@ -115,7 +115,7 @@ HONOURED = dict.fromkeys(("torch_compile", "auto_find_batch_size", "bf16_full_ev
 @pytest.mark.parametrize(
     "accelerator, options, message",
     [
-        ({"fsdp": {"fsdp_version": 1}}, {}, "FSDP2 needs fsdp_version: 2 in .*: these trainers know FSDP2 alone"),
+        ({"fsdp": {"fsdp_version": 1}}, {}, "FSDP2 needs fsdp_version: 2 in .*: these trainers support FSDP2 only"),
         ({"fsdp": {"state_dict_type": "SHARDED_STATE_DICT"}}, {}, "fsdp_state_dict_type: FULL_STATE_DICT"),
         ({"fsdp": {"cpu_ram_efficient_loading": True}}, {}, "fsdp_cpu_ram_efficient_loading: false"),
         ({"fsdp": {"auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}, {}, "fsdp_auto_wrap_policy: NO_WRAP"),
@@ -123,8 +123,8 @@ HONOURED = dict.fromkeys(("torch_compile", "auto_find_batch_size", "bf16_full_ev
         ({"fsdp": {"cpu_offload": True}}, {}, "fsdp_offload_params: false"),
         ({"fsdp": {"ignored_modules": "lm_head"}}, {}, "no fsdp_ignored_modules"),
         ({"fsdp": {}, "mixed_precision": "fp16"}, {}, "mixed_precision: bf16 or no"),
-        ({"fsdp": {}}, {"bf16_full_eval": True}, "bf16_full_eval=True cannot be honoured under FSDP2"),
-        ({"fsdp": {}}, {"torch_compile": True}, "torch_compile=True cannot be honoured under FSDP2"),
+        ({"fsdp": {}}, {"bf16_full_eval": True}, "bf16_full_eval=True is not supported under FSDP2"),
+        ({"fsdp": {}}, {"torch_compile": True}, "torch_compile=True is not supported under FSDP2"),
         ({"fsdp": {}}, {"auto_find_batch_size": True}, "auto_find_batch_size=True"),
         ({"parallelism_config": object()}, {}, "parallelism_config"),
     ],
@@ -147,14 +147,14 @@ def test_processes_without_accelerators_are_refused(make_bptt, monkeypatch):
     for name, value in several_trainers.LAUNCHED.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(
-        InputError, match="configured for FSDP, which it takes for several processes with accelerators"
+        InputError, match="configured for FSDP, which it uses only for several processes with accelerators"
     ):
         make_bptt()
 
 
 def test_deepspeed_is_refused(make_bptt, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(InputError, match="DeepSpeed, which cannot be honoured: these trainers run in one process"):
+    with pytest.raises(InputError, match="DeepSpeed, which is not supported: these trainers run in one process"):
         make_bptt()
 
 
@@ -164,7 +164,7 @@ def test_an_evaluation_needs_a_model_that_is_shared_out(make_bptt, cache, monkey
         monkeypatch.setenv(name, value)
     trainer = make_bptt(eval_dataset=TokenWindows(cache, 25))
     try:
-        with pytest.raises(InputError, match=r"evaluate\(\) before train\(\) cannot be honoured under FSDP2"):
+        with pytest.raises(InputError, match=r"evaluate\(\) before train\(\) is not supported under FSDP2"):
             trainer.evaluate()
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)

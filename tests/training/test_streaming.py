@@ -77,9 +77,9 @@ def test_other_readers_are_another_run(make):
 
 
 def test_a_stream_has_no_end_of_its_own(make):
-    with pytest.raises(InputError, match="give max_steps or max_train_seconds"):
+    with pytest.raises(InputError, match="pass max_steps or max_train_seconds"):
         make("smt", max_steps=-1)
-    with pytest.raises(InputError, match="dispatch_batches cannot be honoured with a streamed text"):
+    with pytest.raises(InputError, match="dispatch_batches is not supported with a streamed text"):
         make("smt", accelerator_config={"dispatch_batches": True})
 
 

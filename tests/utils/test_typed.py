@@ -73,8 +73,8 @@ def test_what_fits(name, value, expected):
         ("texts", "a", r"texts='a' must be a list: write \[a\]"),
         ("wholes", 3, r"wholes=3 must be a list: write \[3\]"),
         ("wholes", [1.5], "wholes=1.5 must be a whole number"),
-        ("mapping", "{bad", "mapping='{bad' is not JSON of names and values"),
-        ("mapping", "[1]", "is not JSON of names and values"),
+        ("mapping", "{bad", "mapping='{bad' is not a JSON object of names and values"),
+        ("mapping", "[1]", "is not a JSON object of names and values"),
         ("mapping", 5, "mapping=5 must be a mapping or text"),
     ],
 )

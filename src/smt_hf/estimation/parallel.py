@@ -35,14 +35,14 @@ def _data(arguments, hardware: Hardware, processes: int, device: float, host: fl
     exchange = 2 * gradient_bytes / hardware.link
     ends = {
         rows: "every process has one row",
-        processes * device / max(host, 1e-12): "starting kernels takes the host longer than the device needs for them",
+        processes * device / max(host, 1e-12): "the host takes longer to start kernels than the device to run them",
         processes * 2 / 3 * device / max(exchange, 1e-12): "exchanging gradients takes longer than a backward pass",
     }
     most = min(ends)
     useful = min(1.0, most / (processes * WAYS))
     if most <= processes:
         return useful, "data", f"fewer rows per process would not make a step shorter: {ends[most]}"
-    return useful, "data", f"shortens a step up to {most:,.0f} processes with as many rows in all: then {ends[most]}"
+    return useful, "data", f"shortens a step up to {most:,.0f} processes with as many rows in total: then {ends[most]}"
 
 
 def _tensor(config, arguments, hardware: Hardware, device: float, host: float):
@@ -56,8 +56,8 @@ def _tensor(config, arguments, hardware: Hardware, device: float, host: float):
         useful,
         "tensor",
         (
-            f"divided among {WAYS} devices, {useful:.0%} of a step would be useful: {4 * chain:,} exchanges, one after another, take "
-            f"{exchanges:.2g} s at least"
+            f"divided among {WAYS} devices, {useful:.0%} of a step would be useful: {4 * chain:,} exchanges, one after another, "
+            f"take at least {exchanges:.2g} s"
         ),
     )
 
@@ -71,7 +71,7 @@ def _pipeline(config, arguments):
         "pipeline",
         (
             f"over {WAYS} devices, {useful:.0%} of a step would be useful with {batches} accumulated batch(es); a recurrence of "
-            f"{_chain(arguments):,} steps goes through its layers once a step, so that its stages take turns"
+            f"{_chain(arguments):,} steps goes through its layers once a step, so its stages take turns"
         ),
     )
 

@@ -122,7 +122,7 @@ class Engine:
             if self._closed:
                 raise EngineStopped("the engine is stopping")
             if self._thread is not None and len(self.waiting) >= self.max_waiting:
-                raise EngineFull(f"{len(self.waiting)} requests wait already: try again later")
+                raise EngineFull(f"{len(self.waiting)} requests are already waiting: try again later")
             self.waiting.append(row)
             self.counts["requests"] += 1
             self._lock.notify_all()

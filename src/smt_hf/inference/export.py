@@ -102,7 +102,7 @@ def write_export(
     found = verify(reference, OnnxBackend(folder), input_ids)
     bound = MAX_DIFFERENCES[dtype] if max_difference is None else max_difference
     if not found.max_difference <= bound:
-        remedy = "export it as float32" if dtype != "float32" else "raise max_difference if the losses satisfy you"
+        remedy = "export it as float32" if dtype != "float32" else "raise max_difference if the losses are acceptable"
         raise InputError(
             f"the export differs from its student by {found.max_difference:.2g} in a logit, more than "
             f"max_difference={bound:g} (loss {found.exported_loss:.4f}, the student's {found.loss:.4f}): {remedy}"
@@ -119,7 +119,7 @@ def rows_of(text: str, tokenizer) -> torch.Tensor:
     """
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"][: ROWS * LENGTH]
     if len(ids) < 2:
-        raise InputError(f"the text to compare on has {len(ids)} tokens: give at least two")
+        raise InputError(f"the text to compare on has {len(ids)} tokens: pass at least two")
     rows = ROWS if len(ids) >= ROWS * 2 else 1
     return torch.tensor(ids[: len(ids) // rows * rows]).view(rows, -1)
 
@@ -191,12 +191,12 @@ def new_folder(output_dir: str | os.PathLike, overwrite: bool) -> Iterator[Path]
     """
     place = Path(output_dir).expanduser()
     if place.exists() and not place.is_dir():
-        raise InputError(f"output_dir={str(output_dir)!r} is a file: give a folder")
+        raise InputError(f"output_dir={str(output_dir)!r} is a file: pass a folder")
     if place.is_dir() and any(place.iterdir()):
         if not overwrite:
             raise InputError(f"output_dir={str(output_dir)!r} is not empty: choose another, or pass --overwrite")
         if not (place / EXPORT).is_file():
-            raise InputError(f"output_dir={str(output_dir)!r} holds something else than an export: choose another")
+            raise InputError(f"output_dir={str(output_dir)!r} contains something other than an export: choose another")
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as draft:
         folder = Path(draft) / place.name

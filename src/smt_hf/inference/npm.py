@@ -52,21 +52,21 @@ def package_file(package: NpmPackage) -> Path:
     by_hand = f"or put its archive there yourself: {str(place)!r}"
     npm = shutil.which("npm")
     if npm is None:
-        raise InputError(f"the page needs {wanted}, and there is no npm to bring it: install Node.js, {by_hand}")
+        raise InputError(f"the page needs {wanted}, but npm is not installed: install Node.js, {by_hand}")
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent) as folder:
         command = [npm, "pack", wanted, "--pack-destination", folder, "--loglevel", "error"]
         try:
             run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS)
         except subprocess.TimeoutExpired as error:
-            raise InputError(f"npm did not bring {wanted} within {SECONDS} s: try again, {by_hand}") from error
+            raise InputError(f"npm did not download {wanted} within {SECONDS} s: try again, {by_hand}") from error
         brought = Path(folder) / package.archive
         if run.returncode or not brought.is_file():
             said = one_line(RuntimeError(run.stderr))[:200]
-            raise InputError(f"npm could not bring {wanted} ({said}): check the network, {by_hand}")
+            raise InputError(f"npm could not download {wanted} ({said}): check the network, {by_hand}")
         if _digest(brought) != package.sha512:
             raise InputError(
-                f"npm brought another {wanted} than the page was written for: check its registry, {by_hand}"
+                f"npm downloaded a different {wanted} than the page was written for: check its registry, {by_hand}"
             )
         os.replace(brought, place)
     return place

@@ -74,7 +74,7 @@ class OnnxBackend:
         if not relative <= tolerance:
             raise InputError(
                 f"{str(self.folder)!r} is the export of the student {self.manifest['student'] or 'of unknown name'!r}, not of "
-                f"{student.name_or_path or 'this one'!r}, or of it with other weights: export the student at hand"
+                f"{student.name_or_path or 'this one'!r}, or of it with other weights: export this student"
             )
 
 
@@ -94,7 +94,7 @@ def read_manifest(folder: Path) -> dict:
                 raise InputError(f"{name} of {str(folder)!r} is damaged: export it again")
     except FileNotFoundError as error:
         name = Path(error.filename).name
-        raise InputError(f"{str(folder)!r} holds no {name}: give a folder that smt-hf export wrote") from error
+        raise InputError(f"{str(folder)!r} contains no {name}: pass a folder that smt-hf export wrote") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise

@@ -155,14 +155,16 @@ def check_request(
     for name, ids in (("prompt", request.prompt_ids), ("logit_bias", request.params.logit_bias)):
         if len(ids) and not 0 <= min(ids) <= max(ids) < vocab_size:
             wrong = next(token for token in ids if not 0 <= token < vocab_size)
-            raise InputError(f"{name} holds the token id {wrong}: the student's are 0 to {vocab_size - 1}")
+            raise InputError(
+                f"{name} contains the token id {wrong}: for this student it must be between 0 and {vocab_size - 1}"
+            )
     if request.memory is not None and tuple(request.memory.shape) != memory_shape:
-        raise InputError(f"the memory is {tuple(request.memory.shape)}: the student's is {memory_shape}")
+        raise InputError(f"the memory has shape {tuple(request.memory.shape)}: the student's has {memory_shape}")
     if request.params.n > max_rows:
         raise InputError(f"n={request.params.n} must be at most {max_rows}")
     if request.use_teacher:
         if not has_teacher:
-            raise InputError("use_teacher=true has no teacher here: leave it out")
+            raise InputError("use_teacher=true needs a teacher, and none is loaded: leave it out")
         for name, given in (("a memory", request.memory is not None), ("echo with logprobs", request.prompt_logprobs)):
             if given:
                 raise InputError(

@@ -81,12 +81,12 @@ class SamplingParams:
             if getattr(self, name) == 0:
                 raise InputError(f"{name}=0 must be above 0")
         if not all(isinstance(stop, str) and stop for stop in self.stop):
-            raise InputError(f"stop={list(self.stop)!r} must be strings that are not empty")
+            raise InputError(f"stop={list(self.stop)!r} must be non-empty strings")
         for token, bias in self.logit_bias.items():
             if not isinstance(token, int) or isinstance(bias, bool) or not isinstance(bias, int | float):
                 raise InputError(f"logit_bias={self.logit_bias!r} must map token ids to numbers")
             if not -math.inf < bias < math.inf:
-                raise InputError(f"logit_bias={self.logit_bias!r} must hold finite numbers")
+                raise InputError(f"logit_bias={self.logit_bias!r} must contain only finite numbers")
 
     @property
     def is_greedy(self) -> bool:

@@ -57,7 +57,7 @@ sdk: static
 pinned: false
 ---
 
-A recurrent student that runs in the browser, with its memory as a picture. Any static file server shows it:
+A recurrent student that runs in the browser, with its memory as a picture. Any static file server can serve it:
 `python -m http.server`.
 """
 
@@ -94,7 +94,7 @@ def export_web(
     if not is_byte_tokenizer(tokenizer):
         if not tokenizer.is_fast:
             raise InputError(
-                f"a page cannot read a {type(tokenizer).__name__}: export --format onnx, or save a fast one"
+                f"a page cannot use a {type(tokenizer).__name__}: export with --format onnx, or save a fast tokenizer"
             )
         packages.append(TOKENIZERS)
     with new_folder(output_dir, overwrite) as folder:

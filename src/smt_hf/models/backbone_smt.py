@@ -22,8 +22,8 @@ def make_backbone(config: PreTrainedConfig) -> PreTrainedModel:
     lacking = [name for name in ("attention_mask", "position_ids") if name not in known]
     if lacking:
         raise ValueError(
-            f"a {type(model).__name__} takes no {' and no '.join(lacking)}, by which documents are kept apart: choose a "
-            "Transformer such as a Llama, a Qwen or a GPT-2"
+            f"a {type(model).__name__} takes no {' and no '.join(lacking)}, which keep documents apart: choose a "
+            "Transformer such as Llama, Qwen or GPT-2"
         )
     return model
 
@@ -62,12 +62,12 @@ def check_backbone(backbone: PreTrainedModel) -> None:
         backbone.train(training)
     noise = 4 * torch.finfo(backbone.dtype).eps * apart.abs().max()
     wrong = [
-        ("sees tokens that come later", max(each[:, :first].abs().max() for each in ahead)),
-        ("sees other documents of its row", across[:, first:].abs().max()),
+        ("sees later tokens", max(each[:, :first].abs().max() for each in ahead)),
+        ("sees other documents in the same row", across[:, first:].abs().max()),
     ]
     for reason, difference in wrong:
         if difference > noise:
-            raise ValueError(f"a {name} {reason}: choose a causal Transformer such as a Llama, a Qwen or a GPT-2")
+            raise ValueError(f"a {name} {reason}: choose a causal Transformer such as Llama, Qwen or GPT-2")
 
 
 class BackboneReading(NamedTuple):
@@ -156,7 +156,7 @@ def take_over(teacher, backbone: PreTrainedModel, generator: torch.Generator | N
     try:
         teacher.backbone.load_state_dict(backbone.state_dict())
     except RuntimeError as error:
-        raise ValueError(f"the backbone's weights are not those of its configuration: {error}") from error
+        raise ValueError(f"the backbone's weights do not match its configuration: {error}") from error
     head = backbone.get_output_embeddings().weight.detach().float().cpu()
     embeddings = backbone.get_input_embeddings().weight.detach().float().cpu()
     hidden_size = teacher.config.hidden_size

@@ -39,10 +39,10 @@ class SmtMemoryLayer(CacheLayerMixin):
         self.is_initialized = memory is not None
 
     def lazy_initialization(self, key_states, value_states):
-        raise NotImplementedError("a memory state is not made of keys and values")
+        raise NotImplementedError("a memory state has no keys and values")
 
     def update(self, key_states, value_states, *args, **kwargs):
-        raise NotImplementedError("a memory state is not made of keys and values")
+        raise NotImplementedError("a memory state has no keys and values")
 
     def write(self, memory: torch.Tensor, num_columns: int, num_tokens: torch.Tensor | int) -> None:
         """Replaces the memory with `memory` `(B, K, D)`, detached, after reading more columns.
@@ -157,5 +157,5 @@ def check_cache(cache) -> SmtRnnCache:
         TypeError: if it is a cache of keys and values.
     """
     if not hasattr(cache, "memory"):  # not isinstance: a model loaded as remote code has its own class
-        raise TypeError(f"cache is a {type(cache).__name__}: give an SmtRnnCache or None")
+        raise TypeError(f"cache is a {type(cache).__name__}: pass an SmtRnnCache or None")
     return cache

@@ -151,7 +151,7 @@ class StackedCell(Cell):
         states = config.num_updater_layers * cls.num_states
         if config.num_memory_tokens % states:
             raise ValueError(
-                f"num_memory_tokens={config.num_memory_tokens} cannot be dealt out to the {states} states of "
+                f"num_memory_tokens={config.num_memory_tokens} cannot be divided among the {states} states of "
                 f"num_updater_layers={config.num_updater_layers} {config.cell_type} layers: choose a multiple of {states}"
             )
 
@@ -220,10 +220,10 @@ def cell_class(cell_type: str) -> type[Cell]:
             f"cell_type={cell_type!r} is unknown: choose one of {', '.join(CELLS)}, or 'module:Class' for a cell of your own"
         )
     if module not in sys.modules:
-        raise ValueError(f"cell_type={cell_type!r} is a cell of somebody's own: `import {module}` first")
+        raise ValueError(f"cell_type={cell_type!r} is a custom cell: `import {module}` first")
     found = getattr(sys.modules[module], name, None)
     if not (isinstance(found, type) and issubclass(found, Cell)):
-        raise ValueError(f"cell_type={cell_type!r} is no cell: name a subclass of {Cell.__module__}.Cell")
+        raise ValueError(f"cell_type={cell_type!r} is not a cell: name a subclass of {Cell.__module__}.Cell")
     return found
 
 

@@ -45,7 +45,7 @@ class SmtConfig(PreTrainedConfig):
         for name in self.sub_configs:
             value = getattr(self, name)
             if not (value is None or isinstance(value, dict | PreTrainedConfig)):
-                raise TypeError(f"{name}={value!r} is neither a configuration nor its dictionary")
+                raise TypeError(f"{name}={value!r} is neither a configuration nor a dictionary of one")
         check_dtype(kwargs.get("torch_dtype") if self.dtype is None else self.dtype)
         if self.teacher_config is None:
             self.teacher_config = SmtTeacherConfig()
@@ -93,4 +93,4 @@ def check_fit(teacher_config, student_config) -> None:
     compared = [(a, getattr(teacher_config, a), b, getattr(student_config, b)) for a, b in pairs]
     differing = [f"teacher {a}={x} but student {b}={y}" for a, x, b, y in compared if x != y]
     if differing:
-        raise ValueError(f"teacher and student do not fit: {'; '.join(differing)}; give them the same values")
+        raise ValueError(f"teacher and student do not match: {'; '.join(differing)}; give them the same values")

@@ -82,7 +82,7 @@ class SmtSharedConfig(PreTrainedConfig):
         hidden_size, heads = self.hidden_size, self.num_attention_heads
         if hidden_size % (2 * heads):
             raise ValueError(
-                f"hidden_size={hidden_size} is not divisible by num_attention_heads={heads} into even head sizes: "
+                f"hidden_size={hidden_size} is not divisible by num_attention_heads={heads} into heads of even size: "
                 f"choose a multiple of {2 * heads}"
             )
         if self.hidden_act not in ACT2FN:
@@ -115,4 +115,6 @@ def check_dtype(dtype) -> None:
         return
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not (isinstance(found, torch.dtype) and found.is_floating_point):
-        raise ValueError(f"dtype={dtype!r} is no floating-point dtype of torch: choose float32, bfloat16 or float16")
+        raise ValueError(
+            f"dtype={dtype!r} is not a floating-point dtype of torch: choose float32, bfloat16 or float16"
+        )

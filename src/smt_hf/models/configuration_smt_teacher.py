@@ -47,10 +47,12 @@ class SmtTeacherConfig(SmtSharedConfig):
         if isinstance(backbone, dict):
             model_type = backbone.get("model_type")
             if model_type not in CONFIG_MAPPING:
-                raise ValueError(f"backbone_config: model_type={model_type!r} is no model that transformers knows")
+                raise ValueError(
+                    f"backbone_config: model_type={model_type!r} is not a model type that transformers knows"
+                )
             self.backbone_config = CONFIG_MAPPING[model_type].from_dict(backbone)
         elif not (backbone is None or isinstance(backbone, PreTrainedConfig)):
-            raise TypeError(f"backbone_config={backbone!r} is neither a configuration nor its dictionary")
+            raise TypeError(f"backbone_config={backbone!r} is neither a configuration nor a dictionary of one")
         super().__post_init__(**kwargs)
 
     def validate_layers(self):
@@ -70,7 +72,7 @@ class SmtTeacherConfig(SmtSharedConfig):
             return
         if self.encoder_attention != "causal":
             raise ValueError(
-                f"encoder_attention={self.encoder_attention!r} cannot read a backbone, whose states are causal: set it to 'causal'"
+                f"encoder_attention={self.encoder_attention!r} cannot be used with a backbone, whose states are causal: set it to 'causal'"
             )
         vocab_size = backbone.get_text_config().vocab_size
         if vocab_size != self.vocab_size:

@@ -21,13 +21,13 @@ def check_attention_mask(attention_mask: torch.Tensor, batch_size: int, length: 
     shape = tuple(getattr(attention_mask, "shape", ()))
     if len(shape) != 2:
         raise ValueError(
-            f"attention_mask has shape {shape}: only padding can be masked here, position by position; give "
+            f"attention_mask has shape {shape}: only padding can be masked, position by position; pass "
             f"{(batch_size, length)} with 0 for padding, and `documents` for documents that must not see each other"
         )
     if shape not in {(batch_size, length), (batch_size, earlier + length)}:
         together = f", or {(batch_size, earlier + length)} with the {earlier} columns read before" if earlier else ""
         raise ValueError(
-            f"attention_mask has shape {shape} and the inputs {(batch_size, length)}: give a mask of that shape{together}"
+            f"attention_mask has shape {shape}, but the inputs have {(batch_size, length)}: pass a mask of that shape{together}"
         )
     return attention_mask[:, shape[1] - length :].bool()
 
@@ -49,11 +49,11 @@ def check_names(arguments: Mapping) -> None:
     for name in ("seq_idx", "cu_seq_lens_q", "cu_seq_lens_k"):
         if arguments.get(name) is not None and arguments.get("position_ids") is None:
             raise ValueError(
-                f"{name} is not read here: let the collator return position_ids, by which documents are kept apart"
+                f"{name} is not supported: let the collator return position_ids, which keep documents apart"
             )
     if arguments.get("output_attentions"):
         raise ValueError(
-            "output_attentions=True: a memory attends to no earlier tokens, so there are none; leave it out"
+            "output_attentions=True: a memory does not attend to earlier tokens, so there are no attentions; leave it out"
         )
 
 
@@ -70,7 +70,7 @@ def check_columns(shape: tuple[int, ...], **columns: torch.Tensor | None) -> Non
     for name, column in columns.items():
         if column is not None and tuple(column.shape) != tuple(shape):
             raise ValueError(
-                f"{name} has shape {tuple(column.shape)} and the inputs {tuple(shape)}: give one for every token"
+                f"{name} has shape {tuple(column.shape)}, but the inputs have {tuple(shape)}: pass one for every token"
             )
 
 

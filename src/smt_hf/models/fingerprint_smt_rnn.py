@@ -183,5 +183,5 @@ def _decode(fingerprint: str) -> tuple[str, np.ndarray]:
         return precision, numbers.reshape(2, ROWS)
     except (ValueError, AttributeError) as error:
         raise ValueError(
-            f"the fingerprint {str(fingerprint)[:16]!r} is damaged or that of an earlier version: read the text again"
+            f"the fingerprint {str(fingerprint)[:16]!r} is damaged or from an earlier version: read the text again"
         ) from error

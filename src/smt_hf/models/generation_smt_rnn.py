@@ -65,7 +65,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
         _check_unread(kwargs)
         if memory is not None:
             if cache is not None:
-                raise ValueError("memory and cache are two places to start from: give one of them")
+                raise ValueError("memory and cache are two places to start from: pass only one of them")
             cache = _load(memory).to_cache(self)
         name = "inputs_embeds" if inputs is None and kwargs.get("inputs_embeds") is not None else "input_ids"
         prompt = kwargs.get(name) if inputs is None else inputs
@@ -114,7 +114,9 @@ class SmtRnnGenerationMixin(GenerationMixin):
                 raise ValueError("a teacher reads from the beginning: leave out memory or teacher")
             sizes = [(model.config.num_memory_tokens, model.config.hidden_size) for model in (teacher, self)]
             if sizes[0] != sizes[1]:
-                raise ValueError(f"the teacher's memory is {sizes[0]}, the student's {sizes[1]}: give its own teacher")
+                raise ValueError(
+                    f"the teacher's memory has shape {sizes[0]}, but the student's has {sizes[1]}: pass its own teacher"
+                )
             states = teacher(input_ids, attention_mask=mask, return_dict=True).memory[:, 0].to(self.dtype)
             return SmtMemory.from_cache(self, SmtRnnCache(states, num_tokens=mask.sum(dim=1)))
         cache = SmtRnnCache()
@@ -130,8 +132,8 @@ class SmtRnnGenerationMixin(GenerationMixin):
             NotImplementedError: always.
         """
         raise NotImplementedError(
-            "continuous batching (generate_batch, cache_implementation='paged') deals out pages of keys and values, and this "
-            "student has a memory of fixed size instead: call generate() with a left-padded batch and its attention_mask"
+            "continuous batching (generate_batch, cache_implementation='paged') manages pages of keys and values, but this "
+            "student has a memory of fixed size: call generate() with a left-padded batch and its attention_mask"
         )
 
     init_continuous_batching = continuous_batching_context_manager = generate_batch
@@ -145,8 +147,8 @@ class SmtRnnGenerationMixin(GenerationMixin):
             given = {**generation_config.to_dict(), **generation_mode_kwargs}
             names = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
             raise ValueError(
-                "assisted generation is not supported with stateful models, since a recurrent memory cannot take a wrong guess "
-                f"back: leave out {', '.join(name for name in names if given.get(name) not in (None, False))}"
+                "assisted generation is not supported with stateful models, since a recurrent memory cannot undo a wrong "
+                f"guess: leave out {', '.join(name for name in names if given.get(name) not in (None, False))}"
             )
         super()._validate_generation_mode(generation_mode, generation_config, generation_mode_kwargs)
 
@@ -158,8 +160,8 @@ class SmtRnnGenerationMixin(GenerationMixin):
         if pad is not None and inputs.dtype in (torch.int, torch.long) and (ends is None or pad not in ends):
             if (inputs == pad.to(inputs.device)).any():
                 logger.warning_once(
-                    f"The inputs hold the pad token {pad.item()} and no attention_mask was given: it is read like any other "
-                    "token. Give the attention_mask of the tokenizer where it is padding."
+                    f"The inputs contain the pad token {pad.item()}, but no attention_mask was passed: it is read like any other "
+                    "token. Pass the tokenizer's attention_mask if it is padding."
                 )
         return torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
 
@@ -284,7 +286,7 @@ class SmtRnnGenerationMixin(GenerationMixin):
     def heal_tokens(self, input_ids, tokenizer=None):
         """As in the library, but row by row, so that no padding ends up inside a row."""
         if input_ids.shape[1] == 0:
-            raise ValueError("token_healing rewrites the end of a prompt, and a memory alone has none: leave it out")
+            raise ValueError("token_healing rewrites the end of a prompt, but a memory alone has none: leave it out")
         rows = [super(SmtRnnGenerationMixin, self).heal_tokens(row[None], tokenizer)[0] for row in input_ids]
         return nn.utils.rnn.pad_sequence(rows, True, float(tokenizer.pad_token_id or 0), padding_side="left")
 
@@ -366,7 +368,7 @@ def _draw(shares: torch.Tensor) -> torch.LongTensor:
     """
     best, tokens = (shares / torch.empty_like(shares).exponential_()).max(dim=-1)
     if not best.sum().isfinite():
-        raise RuntimeError("the probabilities of the next token are not finite numbers: the student's logits are not")
+        raise RuntimeError("the probabilities of the next token are not finite: the student's logits are not")
     return tokens
 
 
@@ -374,9 +376,9 @@ def _load(memory: SmtMemory | str | os.PathLike) -> SmtMemory:
     if isinstance(memory, str | os.PathLike):
         return SmtMemory.from_pretrained(memory)
     if not hasattr(memory, "to_cache"):
-        remedy = "give it as cache" if isinstance(memory, SmtRnnCache) else "make one with student.read(...)"
+        remedy = "pass it as cache" if isinstance(memory, SmtRnnCache) else "make one with student.read(...)"
         raise TypeError(
-            f"memory is a {type(memory).__name__}, and neither an SmtMemory nor where one was saved: {remedy}"
+            f"memory is a {type(memory).__name__}, neither an SmtMemory nor the place where one was saved: {remedy}"
         )
     return memory
 
@@ -385,7 +387,7 @@ def _check_unread(arguments: dict) -> None:
     """Refuses arguments of the forward pass that have no meaning in generation."""
     if arguments.get("output_memory"):
         raise ValueError(
-            "output_memory is not returned by generate(): leave it out, and read the sequences with student.read(...)"
+            "generate() does not return output_memory: leave it out, and read the sequences with student.read(...)"
         )
     positions, packed = arguments.get("position_ids"), arguments.get("documents")
     if positions is not None and packed is None:
@@ -393,7 +395,7 @@ def _check_unread(arguments: dict) -> None:
         packed = packed_documents(positions, tuple(positions.shape), arguments.get("attention_mask"))
     if packed is not None:
         raise ValueError(
-            "documents and positions that begin again are of packed rows: give generate() a row for every document"
+            "documents and positions that restart belong to packed rows: pass generate() one row per document"
         )
 
 
@@ -407,9 +409,9 @@ def _check_ids(input_ids: torch.Tensor, vocab_size: int) -> None:
 
 def _check_prompt(prompt: torch.Tensor, cache: SmtRnnCache | None, attention_mask: torch.Tensor | None) -> None:
     if prompt.ndim < 2:
-        raise ValueError(f"the prompt has shape {tuple(prompt.shape)}: give (batch, tokens)")
+        raise ValueError(f"the prompt has shape {tuple(prompt.shape)}: pass (batch, tokens)")
     if prompt.shape[1] == 0:
-        raise ValueError("the prompt is empty: give at least one token, or a memory to go on from")
+        raise ValueError("the prompt is empty: pass at least one token, or a memory to continue from")
     if attention_mask is not None:
         earlier = 0 if cache is None else cache.get_seq_length()
         check_attention_mask(attention_mask, prompt.shape[0], prompt.shape[1], earlier)
@@ -419,7 +421,7 @@ def _without_prompt(cache: SmtRnnCache, prompt: torch.Tensor | None, attention_m
     """Options with which `generate()` continues from the cache: as many rows as the empty prompt has, or the cache without one."""
     if attention_mask is not None and attention_mask.shape[-1] > 0:
         raise ValueError(
-            "attention_mask is that of a prompt, and a memory alone has none: leave it out, or give the prompt"
+            "attention_mask belongs to a prompt, but a memory alone has none: leave it out, or pass the prompt"
         )
     kwargs.pop("input_ids", None)
     rows = cache.batch_size if prompt is None else len(prompt)
@@ -432,7 +434,7 @@ def _check_options_without_prompt(config, negative_prompt_ids: torch.Tensor | No
     refused = {
         "guidance_scale": (
             config.guidance_scale not in (None, 1) and negative_prompt_ids is None,
-            "compares with the last token of the prompt alone: give negative_prompt_ids too",
+            "compares with only the last token of the prompt: pass negative_prompt_ids too",
         ),
         "encoder_repetition_penalty": (config.encoder_repetition_penalty not in (None, 1), looks_back),
         "encoder_no_repeat_ngram_size": (config.encoder_no_repeat_ngram_size not in (None, 0), looks_back),
@@ -444,7 +446,7 @@ def _check_options_without_prompt(config, negative_prompt_ids: torch.Tensor | No
     for name, (given, reason) in refused.items():
         if given:
             raise ValueError(
-                f"{name}={getattr(config, name)} {reason}, or give a prompt; a memory alone has no tokens"
+                f"{name}={getattr(config, name)} {reason}, or pass a prompt; a memory alone has no tokens"
             )
 
 
@@ -459,7 +461,7 @@ def _mask_of_all_tokens(cache: SmtRnnCache, inputs: torch.Tensor, attention_mask
         return attention_mask
     if length == past and (attention_mask is None or attention_mask.shape[1] == length):
         raise ValueError(
-            f"the cache has read {past} tokens and the inputs are {length}: give the full sequence with at least one new "
+            f"the cache has read {past} tokens, and the inputs are {length}: pass the full sequence with at least one new "
             "token, or new tokens with an attention_mask as long as all tokens together"
         )
     if attention_mask is not None:
@@ -487,7 +489,7 @@ def _fit_batch(cache: SmtRnnCache, rows: int, batch_size: int | None = None) -> 
         return cache
     if cache.batch_size not in (1, batch_size):
         raise ValueError(
-            f"the memory has {cache.batch_size} rows, the inputs {batch_size or rows}: give as many, or one"
+            f"the memory has {cache.batch_size} rows, but the inputs have {batch_size or rows}: pass as many, or one"
         )
     repeated = SmtRnnCache(cache.memory, cache.get_seq_length(), cache.num_tokens)
     repeated.batch_repeat_interleave(rows // cache.batch_size)

@@ -62,7 +62,7 @@ class SmtImageProcessor(BaseImageProcessor):
         if not isinstance(num_classes, int) or num_classes < 0:
             raise ValueError(f"num_classes={num_classes!r} must be a whole number, 0 for a student without classes")
         if class_names is not None and len(class_names) != num_classes:
-            raise ValueError(f"class_names has {len(class_names)} names for num_classes={num_classes}: give as many")
+            raise ValueError(f"class_names has {len(class_names)} names for num_classes={num_classes}: pass as many")
         if resample not in range(len(_RESAMPLING)):
             choices = ", ".join(f"{number} {name}" for number, name in enumerate(_RESAMPLING))
             raise ValueError(f"resample={resample!r} is unknown: choose {choices}")
@@ -151,7 +151,9 @@ class SmtImageProcessor(BaseImageProcessor):
         if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < self.num_classes:
             return number
         known = f", or a name such as {', '.join(names[:3])}" if names else ""
-        raise ValueError(f"label {_plain(label)!r} is no class: give a number from 0 to {self.num_classes - 1}{known}")
+        raise ValueError(
+            f"label {_plain(label)!r} is not a class: pass a number from 0 to {self.num_classes - 1}{known}"
+        )
 
     def split_ids(self, input_ids) -> tuple[np.ndarray, np.ndarray | None]:
         """Splits token ids into pixels `(B, H x W)` and labels `(B,)`, which are `None` if there are no class tokens.
@@ -166,19 +168,19 @@ class SmtImageProcessor(BaseImageProcessor):
         ids = ids[None] if ids.ndim == 1 else ids
         if ids.ndim != 2 or ids.shape[1] not in (self.num_pixels, self.sequence_length):
             raise ValueError(
-                f"input_ids of shape {ids.shape} are no images of {self.size['height']} x {self.size['width']} pixels: give "
-                f"{self.sequence_length} ids a row"
+                f"input_ids of shape {ids.shape} are not images of {self.size['height']} x {self.size['width']} pixels: pass "
+                f"{self.sequence_length} ids per row"
             )
         labels = None
         if ids.shape[1] > self.num_pixels:
             labels, ids = ids[:, 0] - self.num_levels, ids[:, 1:]
             if ((labels < 0) | (labels >= self.num_classes)).any():
                 raise ValueError(
-                    f"input_ids: a row of {self.sequence_length} ids begins with no class token: give one"
+                    f"input_ids: a row of {self.sequence_length} ids does not begin with a class token: pass one"
                 )
         if ids.size and not 0 <= ids.min() <= ids.max() < self.num_levels:
             wrong = ids.min() if ids.min() < 0 else ids.max()
-            raise ValueError(f"id {wrong} is no pixel: pixels are below num_levels={self.num_levels}")
+            raise ValueError(f"id {wrong} is not a pixel: pixels are below num_levels={self.num_levels}")
         return ids, labels
 
     def to_images(self, input_ids) -> list:
@@ -206,7 +208,7 @@ def _size(size) -> dict[str, int]:
     except (KeyError, TypeError, IndexError):
         size = {}
     if not size or not all(isinstance(value, int) and 1 <= value <= 1024 for value in size.values()):
-        raise ValueError(f"size={given!r} is no size: give height and width in pixels, from 1 to 1024")
+        raise ValueError(f"size={given!r} is not a size: pass a height and a width in pixels, from 1 to 1024")
     return size
 
 
@@ -226,7 +228,7 @@ def each_label(labels, num_images: int) -> list:
         return [labels] * num_images
     labels = list(labels)
     if len(labels) != num_images:
-        raise ValueError(f"{len(labels)} labels were given for {num_images} images: give one for each, or one for all")
+        raise ValueError(f"{len(labels)} labels were given for {num_images} images: pass one for each, or one for all")
     return labels
 
 
@@ -239,10 +241,10 @@ def grey_image(image):
     if not isinstance(image, Image.Image):
         image = _from_array(image)
     if 0 in image.size:
-        raise ValueError(f"the image has {image.size[0]} x {image.size[1]} pixels: give one that is not empty")
+        raise ValueError(f"the image has {image.size[0]} x {image.size[1]} pixels: pass one that is not empty")
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         raise ValueError(
-            f"the image has mode {image.mode!r}, more than 8 bits a channel: scale its values to 0..255, then convert it to "
+            f"the image has mode {image.mode!r}, more than 8 bits per channel: scale its values to 0..255, then convert it to "
             "mode 'L', which alone would clip them"
         )
     if image.mode in ("La", "RGBa"):  # colours premultiplied by alpha
@@ -255,22 +257,22 @@ def grey_image(image):
 
 def _from_array(image):
     if not isinstance(image, np.ndarray | torch.Tensor):
-        raise ValueError(f"{type(image).__name__} is no image: give a PIL image, or an array of uint8 numbers")
+        raise ValueError(f"{type(image).__name__} is not an image: pass a PIL image, or an array of uint8 numbers")
     if image.dtype not in (np.uint8, torch.uint8):
         dtype = str(image.dtype).removeprefix("torch.")
-        raise ValueError(f"the image is an array of {dtype}: give uint8, from 0 for black to 255 for white")
+        raise ValueError(f"the image is an array of {dtype}: pass uint8, from 0 for black to 255 for white")
     array = image.cpu().numpy() if isinstance(image, torch.Tensor) else image
     if array.ndim == 3 and array.shape[0] in (1, 3, 4):
         if array.shape[-1] in (1, 3, 4):
             raise ValueError(
-                f"the image is an array of shape {array.shape}, whose channels may stand first or last: give (H, W), or a PIL "
+                f"the image is an array of shape {array.shape}, whose channels may come first or last: pass (H, W), or a PIL "
                 "image"
             )
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))) or 0 in array.shape:
-        raise ValueError(f"the image is an array of shape {array.shape}: give (H, W), (H, W, C) or (C, H, W)")
+        raise ValueError(f"the image is an array of shape {array.shape}: pass (H, W), (H, W, C) or (C, H, W)")
     return Image.fromarray(np.ascontiguousarray(array))
 
 

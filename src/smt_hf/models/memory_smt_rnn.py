@@ -38,22 +38,22 @@ class SmtMemory(PushToHubMixin):
 
     def __init__(self, states: torch.Tensor, fingerprint: str, student_name: str = "", num_tokens=None):
         if states.ndim != 3:
-            raise ValueError(f"states have shape {tuple(states.shape)}: give (batch, memory tokens, width)")
+            raise ValueError(f"states have shape {tuple(states.shape)}: pass (batch, memory tokens, width)")
         if states.numel() == 0:
-            raise ValueError(f"states have shape {tuple(states.shape)} and hold nothing: give at least one row")
+            raise ValueError(f"states have shape {tuple(states.shape)} and are empty: pass at least one row")
         if states.dtype not in STATE_DTYPES:
-            raise ValueError(f"states have dtype {states.dtype}: give floating-point numbers of 16 bits or more")
+            raise ValueError(f"states have dtype {states.dtype}: pass floating-point numbers of 16 bits or more")
         if not states.isfinite().all():
             raise ValueError(
-                "states hold NaN or infinity: read the text again with a student whose weights are finite"
+                "states contain NaN or infinity: read the text again with a student whose weights are finite"
             )
         num_tokens = torch.zeros(len(states), dtype=torch.long) if num_tokens is None else torch.as_tensor(num_tokens)
         if num_tokens.shape != states.shape[:1]:
             raise ValueError(
-                f"num_tokens has shape {tuple(num_tokens.shape)}: give one number for {len(states)} states"
+                f"num_tokens has shape {tuple(num_tokens.shape)}: pass one number for each of {len(states)} states"
             )
         if num_tokens.dtype not in COUNT_DTYPES:
-            raise ValueError(f"num_tokens has dtype {num_tokens.dtype}: give whole numbers")
+            raise ValueError(f"num_tokens has dtype {num_tokens.dtype}: pass whole numbers")
         if (num_tokens < 0).any():
             raise ValueError(f"num_tokens={num_tokens.tolist()} must not be negative")
         self.states = states.detach()
@@ -88,14 +88,14 @@ class SmtMemory(PushToHubMixin):
         if not relative <= tolerance:
             raise ValueError(
                 f"this memory belongs to the student {self.student_name or 'of unknown origin'!r}, not to "
-                f"{student.name_or_path or 'this one'!r}, or to it with other weights or adapters: what the two make of the "
-                f"same tokens differs by {relative:.2%}, rounding explains {tolerance:.2%}; read the text again with the "
-                "student at hand, or load the student that read it"
+                f"{student.name_or_path or 'this one'!r}, or to it with other weights or adapters: their results for the "
+                f"same tokens differ by {relative:.2%}, rounding explains {tolerance:.2%}; read the text again with this "
+                "student, or load the student that read it"
             )
         sizes = (student.config.num_memory_tokens, student.config.hidden_size)
         if self.states.shape[1:] != sizes:
             raise ValueError(
-                f"the memory is {tuple(self.states.shape[1:])}, the student's {sizes}: its file is damaged"
+                f"the memory has shape {tuple(self.states.shape[1:])}, but the student's has {sizes}: its file is damaged"
             )
         device = self.states.device if student.device.type == "meta" else student.device  # offloaded: hooks move it
         return SmtRnnCache(self.states.to(device, student.dtype), 0, self.num_tokens.to(device))
@@ -142,14 +142,14 @@ class SmtMemory(PushToHubMixin):
                 states, num_tokens = file.get_tensor("states"), file.get_tensor("num_tokens")
                 owner = metadata["fingerprint"]
         except (SafetensorError, KeyError) as error:
-            raise ValueError("holds no memory: choose one that SmtMemory.save_pretrained wrote") from error
+            raise ValueError("contains no memory: choose one that SmtMemory.save_pretrained wrote") from error
         except OSError as error:
             raise ValueError(f"cannot be read: {error}") from error
         try:
             difference(owner, owner)
             return cls(states, owner, metadata.get("student_name", ""), num_tokens)
         except ValueError as error:
-            raise ValueError(f"holds no memory to go on from: {error}") from error
+            raise ValueError(f"contains no memory to continue from: {error}") from error
 
     @classmethod
     def cat(cls, memories: Sequence["SmtMemory"]) -> "SmtMemory":
@@ -164,7 +164,7 @@ class SmtMemory(PushToHubMixin):
                 owners.append(memory)
         if len(owners) != 1:
             names = ", ".join(f"{owner.student_name!r} {short(owner.fingerprint)}" for owner in owners)
-            raise ValueError(f"the memories belong to {len(owners)} students ({names}): give those of one student")
+            raise ValueError(f"the memories belong to {len(owners)} students ({names}): pass those of one student")
         states = torch.cat([memory.states.to(memories[0].states) for memory in memories])
         num_tokens = torch.cat([memory.num_tokens for memory in memories])
         return cls(states, memories[0].fingerprint, memories[0].student_name, num_tokens)
@@ -179,9 +179,9 @@ class SmtMemory(PushToHubMixin):
             owners = (
                 f"{self.student_name!r} {short(self.fingerprint)}, {other.student_name!r} {short(other.fingerprint)}"
             )
-            raise ValueError(f"memories of two students ({owners}) cannot be compared: give those of one student")
+            raise ValueError(f"memories of two students ({owners}) cannot be compared: pass those of one student")
         if len(self) != len(other) and 1 not in (len(self), len(other)):
-            raise ValueError(f"{len(self)} and {len(other)} rows cannot be compared: give as many, or one")
+            raise ValueError(f"{len(self)} and {len(other)} rows cannot be compared: pass as many, or one")
         return squared_distance(self.states, other.states.to(self.states.device))
 
     def to(self, *args, **kwargs) -> "SmtMemory":
@@ -204,7 +204,7 @@ class SmtMemory(PushToHubMixin):
         except IndexError as error:
             raise IndexError(f"memory[{rows}] of {len(self)} rows: {error}") from error
         if chosen.ndim != 1:
-            raise IndexError(f"memory[{rows}] chooses more than rows: give an integer, a slice, or a list of integers")
+            raise IndexError(f"memory[{rows}] selects more than rows: use an integer, a slice, or a list of integers")
         chosen = torch.from_numpy(chosen.copy())
         states = self.states[chosen.to(self.states.device)]
         return type(self)(states, self.fingerprint, self.student_name, self.num_tokens[chosen])
@@ -225,21 +225,21 @@ def _find(name: str, filename: str, **kwargs) -> str:
     """
     if os.path.isfile(name):
         folder, file = os.path.split(os.path.abspath(name))
-        raise NotADirectoryError(f"{name} is a file: give its folder, {folder!r}, and filename={file!r}")
+        raise NotADirectoryError(f"{name} is a file: pass its folder, {folder!r}, and filename={file!r}")
     if os.path.isdir(name):
         path = os.path.join(name, kwargs.get("subfolder") or "", filename)
         if not os.path.exists(path):
             raise FileNotFoundError(
-                f"there is no memory {filename!r} in {name!r}: give a folder that save_pretrained wrote"
+                f"there is no memory {filename!r} in {name!r}: pass a folder that save_pretrained wrote"
             )
         return path
     try:
         validate_repo_id(name)
         return cached_file(name, filename, **kwargs)
     except HFValidationError as error:
-        raise FileNotFoundError(f"there is no folder {name!r}: give one that save_pretrained wrote") from error
+        raise FileNotFoundError(f"there is no folder {name!r}: pass one that save_pretrained wrote") from error
     except OSError as error:
         reason = " ".join(str(error).split())
         raise OSError(
-            f"there is no memory {filename!r} in {name!r}, neither a folder nor on the Hub: {reason}"
+            f"there is no memory {filename!r} in {name!r}, which is neither a folder nor on the Hub: {reason}"
         ) from error

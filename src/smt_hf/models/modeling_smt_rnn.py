@@ -275,12 +275,12 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         """
         check_names({**kwargs, "position_ids": position_ids})
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
+            raise ValueError("pass exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         batch_size, length = inputs_embeds.shape[:2]
         if cache is not None and past_key_values is not None:
-            raise ValueError("cache and past_key_values are two names of one argument: give one of them")
+            raise ValueError("cache and past_key_values are two names for one argument: pass only one of them")
         cache = past_key_values if cache is None else cache
         use_cache = self.config.use_cache if use_cache is None else use_cache
         if output_hidden_states is None:
@@ -293,7 +293,7 @@ class SmtRnnModel(SmtRnnPreTrainedModel):
         if continues:
             check_fits(memory, batch_size, self.config)
         if memory is None and length == 0:
-            raise ValueError("the sequence is empty: give at least one token")
+            raise ValueError("the sequence is empty: pass at least one token")
         check_columns((batch_size, length), documents=documents)
         check_steps(bptt_horizon=bptt_horizon, checkpoint_steps=checkpoint_steps)
         if attention_mask is not None:
@@ -364,7 +364,7 @@ def check_fits(memory: torch.Tensor, batch_size: int, config: SmtRnnConfig) -> N
     wanted = (batch_size, config.num_memory_tokens, config.hidden_size)
     if tuple(memory.shape) != wanted:
         raise ValueError(
-            f"the cache's memory has shape {tuple(memory.shape)}, and these inputs of this student need {wanted}"
+            f"the cache's memory has shape {tuple(memory.shape)}, but for these inputs the student needs {wanted}"
         )
 
 

@@ -115,13 +115,13 @@ class SmtTeacherModel(SmtPreTrainedModel):
         positions = torch.as_tensor(positions)
         if positions.is_floating_point() or positions.shape[:-1] not in {(), (batch_size,)} or positions.dim() == 0:
             raise ValueError(
-                f"positions are {str(positions.dtype).removeprefix('torch.')} of shape {tuple(positions.shape)}: give integers (N,) "
+                f"positions are {str(positions.dtype).removeprefix('torch.')} of shape {tuple(positions.shape)}: pass integers (N,) "
                 f"or ({batch_size}, N)"
             )
         if not torch.compiler.is_compiling() and positions.numel():
             low, high = positions.min().item(), positions.max().item()
             if low < -1 or high >= length:
-                raise ValueError(f"positions reach from {low} to {high}: they must lie in -1..{length - 1}")
+                raise ValueError(f"positions range from {low} to {high}: they must lie in -1..{length - 1}")
         if self.config.encoder_attention == "bidirectional":
             return SmtTeacherOutput(memory=self._encode_each(input_ids, positions, documents))
         if self.backbone is None:

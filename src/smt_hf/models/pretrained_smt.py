@@ -65,9 +65,9 @@ class SmtPreTrainedModel(PreTrainedModel):
         faults = weight_faults(model, info, strict, ignore_mismatched_sizes)
         if faults:
             raise ValueError(
-                f"{str(pretrained_model_name_or_path)!r} does not hold the weights of a {cls.__name__} of its "
-                f"configuration ({faults}): fix the checkpoint or the configuration, or draw new weights with strict=False "
-                "for missing ones, which leaves out unexpected ones, and ignore_mismatched_sizes=True for other shapes"
+                f"{str(pretrained_model_name_or_path)!r} does not contain the weights of a {cls.__name__} with its "
+                f"configuration ({faults}): fix the checkpoint or the configuration, or initialize missing weights with "
+                "strict=False, which leaves out unexpected ones, and weights of other shapes with ignore_mismatched_sizes=True"
             )
         return (model, info) if output_loading_info else model
 

@@ -239,7 +239,7 @@ def _params(body: dict, length, default: int, limits: Limits, logprobs, least: i
     if not isinstance(stops, list) or len(stops) > MOST_STOPS:
         raise InputError(f"stop={_shown(stops)} must be a string or a list of at most {MOST_STOPS} strings")
     if not all(isinstance(stop, str) and stop for stop in stops):
-        raise InputError(f"stop={_shown(stops)} must be strings that are not empty")
+        raise InputError(f"stop={_shown(stops)} must be non-empty strings")
     given = {name: body[name] for name in NUMBERS if body.get(name) is not None}
     if given.get("top_p") == 0:
         raise InputError("top_p=0 must be above 0: send temperature=0 for the likeliest token")
@@ -293,7 +293,7 @@ def _encode(prompt, tokenizer, limits: Limits, has_memory: bool) -> list[int]:
     if not all(0 <= token < len(tokenizer) for token in ids):
         wrong = next(token for token in ids if not 0 <= token < len(tokenizer))
         raise InputError(
-            f"the prompt contains the token id {wrong}: ids must be between 0 and {len(tokenizer) - 1} for this model"
+            f"the prompt contains the token id {wrong}: for this model it must be between 0 and {len(tokenizer) - 1}"
         )
     return ids
 

@@ -41,7 +41,7 @@ def load_task(name: str, **options) -> Task:
             f"the task {name!r} is unknown: choose one of {', '.join(TASKS)}, or 'module:Class' for a task of your own"
         )
     if not (isinstance(kind, type) and issubclass(kind, Task)):
-        raise InputError(f"the task {name!r} is no task: name a subclass of smt_hf.tasks.Task")
+        raise InputError(f"the task {name!r} is not a task: name a subclass of smt_hf.tasks.Task")
     known = [field.name for field in dataclasses.fields(kind)]
     for option in options:
         if option not in known:

@@ -95,10 +95,10 @@ def check_integer(name: str, value: int, low: int, high: int | None = None, why:
         InputError: naming the option, its value and the bounds, followed by `why`.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InputError(f"{name} is {value!r}: give a whole number")
+        raise InputError(f"{name} is {value!r}: pass a whole number")
     if value < low or (high is not None and value > high):
         bounds = f"{low} or more" if high is None else f"{low} to {high}"
-        raise InputError(f"{name} is {value}: give {bounds}{why and f' ({why})'}")
+        raise InputError(f"{name} is {value}: pass {bounds}{why and f' ({why})'}")
 
 
 def check_flag(name: str, value: bool) -> None:
@@ -108,4 +108,4 @@ def check_flag(name: str, value: bool) -> None:
         InputError: naming the option and its value.
     """
     if not isinstance(value, bool):
-        raise InputError(f"{name} is {value!r}: give True or False")
+        raise InputError(f"{name} is {value!r}: pass True or False")

@@ -42,10 +42,12 @@ class KeysValues(Task):
         check_integer("num_values", self.num_values, 2)
         if self.key_length * math.log2(self.num_keys) >= 63:
             raise InputError(
-                f"key_length is {self.key_length} with num_keys {self.num_keys}: lower one, there are 2 ** 63 keys or more"
+                f"key_length is {self.key_length} with num_keys {self.num_keys}: lower one of them, there are 2 ** 63 keys or more"
             )
         different = self.num_keys**self.key_length
-        check_integer("num_pairs", self.num_pairs, 1, different, "no more keys differ: raise num_keys or key_length")
+        check_integer(
+            "num_pairs", self.num_pairs, 1, different, "there are no more different keys: raise num_keys or key_length"
+        )
         shortest = 2 * self.key_length * self.num_pairs + self.num_queries * self.query_length
         check_integer("length", self.length, shortest, why="the pairs, the queries and answers; or lower num_pairs")
 

@@ -43,9 +43,9 @@ def _right(predictions, labels) -> tuple[torch.Tensor, torch.Tensor]:
     elif predictions.shape != labels.shape or predictions.is_floating_point():
         raise InputError(
             f"predictions are {predictions.dtype} of shape {tuple(predictions.shape)} and labels of shape "
-            f"{tuple(labels.shape)}: give ids of the labels' shape, or logits with one dimension more"
+            f"{tuple(labels.shape)}: pass ids of the labels' shape, or logits with one more dimension"
         )
     labelled = labels != IGNORED
     if not labelled.any():
-        raise InputError("no step has a label, all are -100: give labels of at least one step")
+        raise InputError("no step has a label, all are -100: pass labels for at least one step")
     return (predictions == labels) & labelled, labelled

@@ -28,7 +28,7 @@ class ModularArithmetic(Task):
 
     def validate(self):
         check_integer("modulus", self.modulus, 2)
-        check_integer("num_coefficients", self.num_coefficients, 2, self.modulus, "the modulus is the most")
+        check_integer("num_coefficients", self.num_coefficients, 2, self.modulus, "the modulus is the maximum")
         check_integer("num_examples", self.num_examples, 0)
         check_integer("length", self.length, 2 * self.num_examples + 1, why="the examples and a question")
 

@@ -70,7 +70,7 @@ class TimedTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         if not self.output_dir:
-            raise InputError("output_dir is empty: give a folder for checkpoints and the trained model")
+            raise InputError("output_dir is empty: pass a folder for checkpoints and the trained model")
         check_sharding(self)
         for name, value in check_types(type(self), dict(self.__dict__)).items():
             setattr(self, name, value)

@@ -71,12 +71,14 @@ class BpttTrainingArguments(MemoryTrainingArguments):
                     f"{name}={value} exceeds context_length={self.context_length}: lower it, or leave it out"
                 )
         if self.carry_memory and self.bptt_horizon is None:
-            raise InputError("carry_memory needs bptt_horizon, the tokens of an optimiser step: give it, such as 16")
+            raise InputError(
+                "carry_memory needs bptt_horizon, the number of tokens of an optimizer step: set it, for example to 16"
+            )
 
         if self.carry_memory and self.kd_weight:
             raise InputError(
-                f"kd_weight={self.kd_weight:g} cannot be honoured with carry_memory, since the language model would see one segment "
-                "alone: use smt-hf dmt with rollout 'carried', dynamics_weight 0 and teacher_forcing_start 0"
+                f"kd_weight={self.kd_weight:g} is not supported with carry_memory, since the language model would only see one "
+                "segment: use smt-hf dmt with rollout 'carried', dynamics_weight 0 and teacher_forcing_start 0"
             )
 
     @property
@@ -232,7 +234,7 @@ def plan_for(batch: Batch, train_start: bool) -> BpttPlan:
     if batch.shift_labels is not None:
         return BpttPlan(length, trains_start=False)
     if length < 2:
-        raise InputError("windows of 1 token have no next token: give longer ones, or shift_labels")
+        raise InputError("windows of 1 token have no next token: use longer ones, or pass shift_labels")
     return BpttPlan(length - 1, train_start)
 
 
@@ -244,17 +246,15 @@ def check_distillation(student, args, backbone) -> None:
     """
     if backbone is None and args.kd_weight:
         raise InputError(
-            f"kd_weight={args.kd_weight:g} needs a language model whose predictions are learned: pass a backbone"
+            f"kd_weight={args.kd_weight:g} needs a language model whose predictions the student learns: pass a backbone"
         )
     if backbone is not None and not args.kd_weight:
-        raise InputError(
-            "backbone is given, but kd_weight is 0, so that nothing would be learned from it: raise kd_weight"
-        )
+        raise InputError("backbone is given, but kd_weight is 0, so nothing would be learned from it: raise kd_weight")
     if backbone is not None:
         own, other = student.config.vocab_size, backbone.config.get_text_config().vocab_size
         if own != other:
             raise InputError(
-                f"the student's vocab_size is {own} and the backbone's {other}: use the backbone's own tokenizer"
+                f"the student's vocab_size is {own}, but the backbone's is {other}: use the backbone's own tokenizer"
             )
 
 
@@ -273,7 +273,7 @@ def streams(dataset, args, batch_size: int) -> TokenStreams | TextStream:
         return dataset.as_running_text(args.bptt_horizon)
     if not hasattr(dataset, "cache"):
         raise InputError(
-            f"carry_memory reads running text, not a {type(dataset).__name__}: give TokenWindows or a TextStream, or leave carry_memory out"
+            f"carry_memory reads running text, not a {type(dataset).__name__}: pass TokenWindows or a TextStream, or leave carry_memory out"
         )
     rows = batch_size * args.gradient_accumulation_steps * args.world_size
     return TokenStreams(dataset.cache, args.bptt_horizon, rows, seed=args.order_seed)

@@ -101,13 +101,13 @@ class CarriedRows:
         """
         file = Path(folder) / FILE
         if not file.is_file():
-            raise InputError(f"{folder!r} holds no {FILE}: resume with the rollout that it was saved with")
+            raise InputError(f"{folder!r} contains no {FILE}: resume with the rollout that it was saved with")
         parts = load_file(file)
         size = args.per_device_train_batch_size
         expected = args.gradient_accumulation_steps * args.world_size * size
         if len(parts["memory"]) != expected:
             raise InputError(
-                f"{folder!r} carries the memories of {len(parts['memory'])} rows and a step has {expected}: resume with as many"
+                f"{folder!r} carries the memories of {len(parts['memory'])} rows, but a step has {expected}: resume with as many"
             )
         batches = zip(parts["memory"].split(size), parts["forced"].split(size), strict=True)
         own = list(batches)[args.process_index :: args.world_size]

@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 ARGUMENTS = {"memory_variance": "collapse_variance", "effective_rank": "collapse_rank"}
 MEANINGS = {
     "memory_variance": "all contexts have nearly the same memory",
-    "effective_rank": "the memories of all contexts lie almost on one line, enough for a task of few states only",
+    "effective_rank": "the memories of all contexts lie almost on one line, which is enough only for a task with few states",
 }
 
 
@@ -77,11 +77,11 @@ def advice(args) -> str:
     if not hasattr(args, "uniformity_weight"):  # DMT
         return (
             "If the teacher's memories collapsed too (memory_variance and effective_rank of its own training), train it "
-            f"anew; else lower {rate} or {dynamics}."
+            f"again; otherwise lower {rate} or {dynamics}."
         )
     text = f"Raise uniformity_weight (now {args.uniformity_weight:g}) or lower {dynamics}"
     if not args.detach_teacher:
         text += ", or set detach_teacher to keep the dynamics loss out of the teacher"
     if not args.readout_weight and not args.decoding_weight:
-        text += "; and raise readout_weight or decoding_weight, for at 0 nothing asks memories to hold anything"
+        text += "; and raise readout_weight or decoding_weight, since at 0 nothing makes the memories store anything"
     return text + "."

@@ -17,7 +17,7 @@ def check_rows(name: str, dataset) -> None:
         InputError: naming the argument.
     """
     if dataset is not None and has_length(dataset) and len(dataset) == 0:
-        raise InputError(f"{name} holds no rows: give data with at least one, or check what it was made from")
+        raise InputError(f"{name} has no rows: pass data with at least one, or check what it was made from")
 
 
 def check_loader(name: str, loader: DataLoader) -> DataLoader:
@@ -29,7 +29,7 @@ def check_loader(name: str, loader: DataLoader) -> DataLoader:
     if has_length(loader) and len(loader) == 0:
         check_rows(name, loader.dataset)
         raise InputError(
-            f"dataloader_drop_last leaves out the only batch of {name}, which has fewer rows than a batch takes: lower the batch "
+            f"dataloader_drop_last drops the only batch of {name}, which has fewer rows than a full batch: lower the batch "
             "size, or leave dataloader_drop_last out"
         )
     return loader
@@ -48,7 +48,7 @@ def some_batch(name: str) -> Iterator[None]:
         if "does not contain any data" not in str(error):
             raise
         raise InputError(
-            f"{name} gave no rows: check what it reads, and that it can be read again every epoch"
+            f"{name} yielded no rows: check what it reads, and that it can be read again every epoch"
         ) from error
 
 
@@ -61,9 +61,9 @@ def check_endless(dataset, args) -> None:
     if not isinstance(dataset, TextStream):
         return
     if args.max_steps <= 0:
-        raise InputError("a streamed text has no last window: give max_steps or max_train_seconds")
+        raise InputError("a streamed text has no last window: pass max_steps or max_train_seconds")
     for name in ("split_batches", "dispatch_batches"):
         if getattr(args.accelerator_config, name):
             raise InputError(
-                f"accelerator_config: {name} cannot be honoured with a streamed text: each process reads its own share"
+                f"accelerator_config: {name} is not supported with a streamed text: each process reads its own share"
             )

@@ -170,6 +170,6 @@ def check_backbone(args, teacher) -> None:
     """
     if args.kd_weight and teacher.config.backbone_config is None:
         raise InputError(
-            f"kd_weight={args.kd_weight:g} needs a teacher with a backbone, whose predictions are learned: leave it out, or "
+            f"kd_weight={args.kd_weight:g} needs a teacher with a backbone, whose predictions the student learns: leave it out, or "
             "build the teacher on a causal language model"
         )

@@ -136,8 +136,8 @@ class ResumableTrainer(Trainer):
         """Raises an error where the library warns, unless a tied weight was found under another name."""
         faults = {
             "lacks": missing_weights(self.model, load_result.missing_keys),
-            "holds besides": load_result.unexpected_keys,
+            "also contains": load_result.unexpected_keys,
         }
         for fault, names in faults.items():
             if names:
-                raise InputError(f"the checkpoint {fault} {first_of(names)}: give one that this model wrote")
+                raise InputError(f"the checkpoint {fault} {first_of(names)}: pass one that this model wrote")

@@ -152,7 +152,7 @@ def read_manifest(folder: Path) -> dict:
                 raise ValueError(f"{name} is damaged")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, OSError) and not (folder / MANIFEST).is_file():
-            reason = "it was not written to its end, or without what resuming needs (save_only_model)"
+            reason = "it is incomplete, or was saved without what resuming needs (save_only_model)"
         else:
             reason = str(error) if isinstance(error, ValueError) else "its manifest is damaged"
         raise InputError(f"the checkpoint {str(folder)!r} cannot be resumed from: {reason}") from error
@@ -181,13 +181,13 @@ def checkpoint_to_resume(resume_from_checkpoint: str | bool, output_dir: str) ->
             refusals.append(str(error))
             continue
         for refusal in refusals:
-            logger.warning("%s; going on from %s", refusal, folder.name)
+            logger.warning("%s; continuing from %s", refusal, folder.name)
         return folder, manifest
     if refusals:
         raise InputError(
-            f"{refusals[0]}; output_dir={output_dir!r} holds no whole checkpoint: start over with overwrite"
+            f"{refusals[0]}; output_dir={output_dir!r} contains no complete checkpoint: start over with overwrite"
         )
-    raise InputError(f"output_dir={output_dir!r} holds no checkpoint to resume: leave out resume")
+    raise InputError(f"output_dir={output_dir!r} contains no checkpoint to resume from: leave out resume")
 
 
 # ---- the settings of a resumed run ----------------------------------------------------------------------------------
@@ -210,8 +210,8 @@ def check_settings(folder: Path, saved: dict, now: dict, accepted: list[str]) ->
     """
     if saved["method"] != now["method"]:
         raise InputError(
-            f"the checkpoint {str(folder)!r} is of a training by {saved['method'].upper()}, not by {now['method'].upper()}: go on "
-            "with the command that began it, or give another output_dir"
+            f"the checkpoint {str(folder)!r} comes from a training by {saved['method'].upper()}, not by {now['method'].upper()}: "
+            "continue with the command that started it, or pass another output_dir"
         )
     found = differences(saved, now)
     same_rows = rows_per_step(saved) == rows_per_step(now)
@@ -222,8 +222,8 @@ def check_settings(folder: Path, saved: dict, now: dict, accepted: list[str]) ->
     if wrong:
         listed = "; ".join(f"{name}={old!r} then, {new!r} now" for name, (old, new) in list(wrong.items())[:4])
         names = sorted({name.partition(".")[0] for name in wrong} - {"model"})
-        accept = f", or accept_changes {' '.join(names)} to go on with the new ones" if names else ""
+        accept = f", or accept_changes {' '.join(names)} to continue with the new ones" if names else ""
         raise InputError(
-            f"{folder.name} was trained with other settings ({listed}): give those of the checkpoint{accept}"
+            f"{folder.name} was trained with other settings ({listed}): pass those of the checkpoint{accept}"
         )
     return changes

@@ -179,7 +179,7 @@ class SmtTrainingArguments(weights_of(SMT_TERMS), TaughtTrainingArguments):
             if not -self.context_length <= column < self.context_length:
                 raise InputError(f"pinned_columns: {column} lies outside context_length={self.context_length}")
         if self.pinned_columns and self.full_context:
-            raise InputError("full_context trains the last column of every context only: leave pinned_columns out")
+            raise InputError("full_context trains only the last column of every context: leave pinned_columns out")
         check_something_to_train(self, SMT_TERMS)
 
     @property
@@ -299,7 +299,7 @@ class SmtTrainer(TaughtTrainer):
         reached = self.args.context_length + self.args.horizon
         if not self.somewhere(batch.targets[:, : reached + 1] for batch in batches):
             raise InputError(
-                f"no label of the first step stands in the first context_length + horizon = {reached} columns: raise one "
+                f"no label of the first step lies in the first context_length + horizon = {reached} columns: raise one "
                 "of them"
             )
 

@@ -11,12 +11,12 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
 
 from ..errors import InputError, one_line
 
-_PREDICTIONS = "an evaluation here gathers losses and no predictions"
+_PREDICTIONS = "an evaluation gathers losses, not predictions"
 
 # Fields of TrainingArguments of which only the default is supported, and why.
 UNSUPPORTED = {
-    "label_smoothing_factor": "the losses are exact cross-entropies, by which students are compared",
-    "average_tokens_across_devices": "losses are averaged over the items of all processes, always",
+    "label_smoothing_factor": "the losses are exact cross-entropies, so that students can be compared",
+    "average_tokens_across_devices": "losses are always averaged over the items of all processes",
     "use_liger_kernel": "Liger has no kernels for these models",
     "liger_kernel_config": "Liger has no kernels for these models",
     "eval_accumulation_steps": _PREDICTIONS,
@@ -24,19 +24,19 @@ UNSUPPORTED = {
     "eval_use_gather_object": _PREDICTIONS,
     "include_for_metrics": _PREDICTIONS,
     "batch_eval_metrics": _PREDICTIONS,
-    "restore_callback_states_from_checkpoint": "what a resumed run needs of its callbacks is restored without it",
-    "ignore_data_skip": "a resumed run goes on in its data where it stopped",
+    "restore_callback_states_from_checkpoint": "what a resumed run needs from its callbacks is restored without it",
+    "ignore_data_skip": "a resumed run continues in its data where it stopped",
     "dataloader_in_order": "the order of the batches would depend on their timing",
     "remove_unused_columns": "the losses read columns that the models' forward does not name",
-    "label_names": "targets are the columns labels or shift_labels",
+    "label_names": "the targets are read from the columns labels or shift_labels",
 }
-_LAUNCH = "FSDP2 is chosen by accelerate launch, see configs/accelerate/fsdp2.yaml"
+_LAUNCH = "FSDP2 is configured with accelerate launch, see configs/accelerate/fsdp2.yaml"
 _PROCESSES = "these trainers run in one process, under DistributedDataParallel or under FSDP2"
 # The same for fields that the library acts on as soon as it sees them.
 SHARDING = {"fsdp": _LAUNCH, "fsdp_config": _LAUNCH, "deepspeed": _PROCESSES, "parallelism_config": _PROCESSES}
 # With carried memory, row r of a step continues row r of the previous step.
 CARRIED = {
-    "train_sampling_strategy": "the text is read in its order",
+    "train_sampling_strategy": "the text is read in order",
 }
 # Muon trains the hidden matrices and AdamW the rest.
 MUON = {
@@ -45,11 +45,11 @@ MUON = {
     "optim_target_modules": "muon takes every hidden matrix",
 }
 CLOCK = {
-    "num_train_epochs": "the clock ends the training: leave it out, or max_train_seconds",
+    "num_train_epochs": "the clock ends the training: leave out one of the two",
 }
 # Arguments of `Trainer` itself.
 UNSUPPORTED_CALLABLES = {
-    "model_init": "give the model itself",
+    "model_init": "pass the model itself",
     "compute_loss_func": "a loss here is the weighted sum of the method's terms",
     "compute_metrics": _PREDICTIONS,
     "preprocess_logits_for_metrics": _PREDICTIONS,
@@ -60,7 +60,7 @@ def check_sharding(args) -> None:
     """Checks arguments and launch before the library acts on them; raises as [`check_supported`] does."""
     refuse(args, SHARDING, "")
     if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
-        raise InputError(f"accelerate is configured for DeepSpeed, which cannot be honoured: {_PROCESSES}")
+        raise InputError(f"accelerate is configured for DeepSpeed, which is not supported: {_PROCESSES}")
 
 
 # The models that trainers train or learn from: the name of the required class, `None` for any causal language model.
@@ -79,11 +79,11 @@ def check_partners(args, arguments: type, **models: tuple) -> None:
         InputError: for the first mismatch, naming what was given instead.
     """
     if not isinstance(args, arguments):
-        raise InputError(f"args is {_given(args)}: give {arguments.__name__}(...)")
+        raise InputError(f"args is {_given(args)}: pass {arguments.__name__}(...)")
     for name, (model, kind) in models.items():
         if not _is(model, kind):
             wanted = "a causal language model, as AutoModelForCausalLM loads it" if kind is None else f"an {kind}"
-            raise InputError(f"{name} is {_given(model)}: give {wanted}")
+            raise InputError(f"{name} is {_given(model)}: pass {wanted}")
 
 
 def _is(model, kind: str | None) -> bool:
@@ -117,22 +117,22 @@ def check_launch(accelerator, args, recurrent: bool) -> None:
     """
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if getattr(accelerator, "parallelism_config", None) is not None:
-        raise InputError(f"accelerate is configured with parallelism_config, which cannot be honoured: {_PROCESSES}")
+        raise InputError(f"accelerate is configured with parallelism_config, which is not supported: {_PROCESSES}")
     if plugin is None:
         if parse_flag_from_env("ACCELERATE_USE_FSDP"):
             raise InputError(
-                "accelerate is configured for FSDP, which it takes for several processes with accelerators only: leave it out"
+                "accelerate is configured for FSDP, which it uses only for several processes with accelerators: leave it out"
             )
         if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
             raise InputError(
-                "fp16 cannot be honoured on a CPU, where accelerate would compute in float32: leave it out, or give bf16"
+                "fp16 is not supported on a CPU, where accelerate would compute in float32: leave it out, or use bf16"
             )
         return
     wanted = {  # names as in accelerate's configuration file, and whether the values are supported
-        "fsdp_version: 2": (plugin.fsdp_version == 2, "these trainers know FSDP2 alone"),
+        "fsdp_version: 2": (plugin.fsdp_version == 2, "these trainers support FSDP2 only"),
         "fsdp_state_dict_type: FULL_STATE_DICT": (
             "FULL_STATE_DICT" in str(plugin.state_dict_type),
-            "a checkpoint holds whole tensors, from which any number of processes goes on",
+            "a checkpoint holds whole tensors, from which any number of processes can resume",
         ),
         "fsdp_cpu_ram_efficient_loading: false": (
             not plugin.cpu_ram_efficient_loading,
@@ -140,7 +140,7 @@ def check_launch(accelerator, args, recurrent: bool) -> None:
         ),
         "fsdp_auto_wrap_policy: NO_WRAP": (
             not recurrent or plugin.auto_wrap_policy is None,
-            "layers by themselves would be gathered anew at every step of the recurrence",
+            "single layers would be gathered again at every step of the recurrence",
         ),
         "fsdp_activation_checkpointing: false": (
             not plugin.activation_checkpointing,
@@ -148,20 +148,20 @@ def check_launch(accelerator, args, recurrent: bool) -> None:
         ),
         "fsdp_offload_params: false": (
             not isinstance(plugin.cpu_offload, CPUOffloadPolicy),
-            "the weights stay where they are computed with",
+            "the weights stay on the device that computes with them",
         ),
         "mixed_precision: bf16 or no": (
             accelerator.mixed_precision in ("bf16", "no"),
-            "the scaling of float16 was not tried",
+            "loss scaling for float16 is untested",
         ),
-        "no fsdp_ignored_modules": (plugin.ignored_modules is None, "all weights are shared out"),
+        "no fsdp_ignored_modules": (plugin.ignored_modules is None, "all weights are sharded"),
     }
     for setting, (honoured, reason) in wanted.items():
         if not honoured:
             raise InputError(f"FSDP2 needs {setting} in accelerate's configuration: {reason}")
     for name in ("torch_compile", "auto_find_batch_size", "bf16_full_eval", "fp16_full_eval"):
         if getattr(args, name):
-            raise InputError(f"{name}=True cannot be honoured under FSDP2: leave it out")
+            raise InputError(f"{name}=True is not supported under FSDP2: leave it out")
 
 
 def check_supported(args) -> None:
@@ -176,11 +176,11 @@ def check_supported(args) -> None:
     if args.max_train_seconds is not None:
         refuse(args, CLOCK, " with max_train_seconds")
     if getattr(args, "carry_memory", False):
-        refuse(args, CARRIED, " with a memory that is carried on")
+        refuse(args, CARRIED, " with carried memory")
         for name in ("split_batches", "dispatch_batches"):
             if getattr(args.accelerator_config, name):
                 raise InputError(
-                    f"accelerator_config: {name} cannot be honoured with a memory that is carried on: rows would be dealt out in another order"
+                    f"accelerator_config: {name} is not supported with carried memory: rows would be distributed in another order"
                 )
     check_schedule(args)
 
@@ -196,19 +196,19 @@ def refuse(args, reasons: dict[str, str], where: str) -> None:
         if name in defaults and getattr(args, name) != defaults[name]:
             value = getattr(args, name)
             value = getattr(value, "value", value)
-            raise InputError(f"{name}={value!r} cannot be honoured{where}: {reason}")
+            raise InputError(f"{name}={value!r} is not supported{where}: {reason}")
 
 
 def check_callables(given: dict, muon: bool) -> None:
     """Checks the arguments that a trainer's constructor passes on to `Trainer`; raises as [`check_supported`] does."""
     reasons = dict(UNSUPPORTED_CALLABLES)
     if muon:
-        reasons["optimizer_cls_and_kwargs"] = "muon chooses the optimizers: leave one of the two out"
+        reasons["optimizer_cls_and_kwargs"] = "muon chooses the optimizers: leave out one of the two"
         if given.get("optimizers", (None, None))[0] is not None:
-            raise InputError("optimizers: muon chooses the optimizers: leave one of the two out")
+            raise InputError("optimizers: muon chooses the optimizers: leave out one of the two")
     for name, reason in reasons.items():
         if given.get(name) is not None:
-            raise InputError(f"{name} cannot be honoured: {reason}")
+            raise InputError(f"{name} is not supported: {reason}")
 
 
 def check_schedule(args) -> None:
@@ -234,20 +234,20 @@ def check_schedule(args) -> None:
     timed = args.max_train_seconds is not None
     if timed and args.warmup_steps >= 1:
         raise InputError(
-            f"warmup_steps={args.warmup_steps:g} cannot be honoured with max_train_seconds, since it is not known how many "
-            "steps the training will have: give a share of the training below 1"
+            f"warmup_steps={args.warmup_steps:g} is not supported with max_train_seconds, since it is not known how many "
+            "steps the training will have: pass a fraction of the training below 1"
         )
     if not timed and args.max_steps > 0 and args.warmup_steps >= args.max_steps:
         raise InputError(
-            f"warmup_steps={args.warmup_steps:g} is as long as the training of max_steps={args.max_steps}: lower it, or give a "
-            "share below 1"
+            f"warmup_steps={args.warmup_steps:g} is as long as the training of max_steps={args.max_steps}: lower it, or pass a "
+            "fraction below 1"
         )
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
     try:
         made = get_scheduler(schedule, optimizer, 1, 100, schedule_options(options, 100))
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"lr_scheduler_type={schedule.value!r} with lr_scheduler_kwargs={options} cannot work: {one_line(error)}"
+            f"lr_scheduler_type={schedule.value!r} with lr_scheduler_kwargs={options} does not work: {one_line(error)}"
         ) from error
     if timed and not hasattr(made, "lr_lambdas"):
         raise InputError(

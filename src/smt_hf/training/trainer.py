@@ -64,7 +64,7 @@ class TermsTrainer(ResumableTrainer):
             warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         self._given_schedule = self.lr_scheduler is not None
         if self._given_schedule and args.max_train_seconds is not None:
-            raise InputError("optimizers: max_train_seconds has a schedule of its own: give the optimizer alone")
+            raise InputError("optimizers: max_train_seconds has its own schedule: pass the optimizer alone")
         if self.args.n_gpu > 1:
             logger.warning("using one of %d GPUs: start with `accelerate launch` to use them all", self.args.n_gpu)
             self.args._n_gpu = 1
@@ -342,7 +342,7 @@ class TermsTrainer(ResumableTrainer):
     def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
         if self.is_fsdp_enabled and not is_sharded(self.model):
             raise InputError(
-                "evaluate() before train() cannot be honoured under FSDP2: accelerate shares out a model with its optimizer"
+                "evaluate() before train() is not supported under FSDP2: accelerate shards a model together with its optimizer"
             )
         self._evaluated = defaultdict(list)
         with some_batch("eval_dataset"):
@@ -362,7 +362,7 @@ class TermsTrainer(ResumableTrainer):
             InputError: always; these trainers gather losses in evaluation, not predictions.
         """
         raise InputError(
-            "predict() cannot be honoured: use evaluate() for losses, or the student's own forward or generate()"
+            "predict() is not supported: use evaluate() for losses, or the student's own forward or generate()"
         )
 
     def create_model_card(self, **kwargs):

@@ -33,9 +33,9 @@ def nowhere(name: str, error: Exception) -> str:
         return missing
     reasons = list(_reasons(error))
     if any(isinstance(each, LocalEntryNotFoundError) for each in reasons):
-        return f"{missing}, and the Hub cannot be reached to ask for a model of that name"
+        return f"{missing}, and the Hub cannot be reached to look for a model of that name"
     if any(isinstance(each, RepositoryNotFoundError) for each in reasons):
-        return f"{missing}, and the Hub has no model of that name that can be read"
+        return f"{missing}, and the Hub has no model of that name that you can read"
     return f"{missing}, and the Hub says: {one_line(error)[:300]}"
 
 

@@ -49,7 +49,7 @@ def as_type(name: str, value, hint):
     if value is None:
         raise InputError(f"{name}=null is not allowed: leave it out, or use {_words(choices)}")
     if mapping and isinstance(value, str):
-        raise InputError(f"{name}={value!r} is not JSON of names and values: write it like '{{\"name\": 1}}'")
+        raise InputError(f"{name}={value!r} is not a JSON object of names and values: write it like '{{\"name\": 1}}'")
     if list in map(_plain, choices):
         raise InputError(f"{name}={value!r} must be a list: write [{value}]")
     raise InputError(f"{name}={value!r} must be {_words(choices)}")

@@ -82,7 +82,7 @@ async function write() {
       await pace();
     }
     if (unread !== null) await read(unread);
-    say(ended ? "The student ended its text. Write begins a new one." : running ? "Write goes on from the memory." : "Stopped.");
+    say(ended ? "The student ended its text. Press Write to start a new one." : running ? "Press Write to continue from the memory." : "Stopped.");
   } catch (error) {
     refuse(error);
   }

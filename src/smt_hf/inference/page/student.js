@@ -61,18 +61,18 @@ export class Student {
   readMemory(file) {
     const { header, data } = parseSafetensors(file);
     const { states, num_tokens: counts, __metadata__: metadata } = header;
-    if (!states || !counts || !metadata?.fingerprint) throw new Error("this file holds no memory: choose one that Save memory wrote");
+    if (!states || !counts || !metadata?.fingerprint) throw new Error("this file contains no memory: choose one that Save memory wrote");
     if (!sameStudent(metadata.fingerprint, this.manifest.fingerprint)) {
       throw new Error(`this memory belongs to another student (${metadata.student_name || "of unknown name"}): restore it there`);
     }
     const [rows, ...shape] = states.shape;
-    if (rows !== 1) throw new Error(`this file holds ${rows} memories: save one of them with memory[row].save_pretrained`);
+    if (rows !== 1) throw new Error(`this file contains ${rows} memories: save one of them with memory[row].save_pretrained`);
     if (String(shape) !== String(this.shape.slice(1))) {
-      throw new Error(`this memory is ${shape.join(" x ")}, the student's ${this.shape.slice(1).join(" x ")}: its file is damaged`);
+      throw new Error(`this memory has shape ${shape.join(" x ")}, but the student's has ${this.shape.slice(1).join(" x ")}: its file is damaged`);
     }
     if (states.dtype !== "F32") throw new Error(`this memory is stored as ${states.dtype}: save memory.to(torch.float32) instead`);
     const numbers = new Float32Array(data.slice(...states.data_offsets));
-    if (!numbers.every(Number.isFinite)) throw new Error("this memory holds NaN or infinity: save another");
+    if (!numbers.every(Number.isFinite)) throw new Error("this memory contains NaN or infinity: save another");
     const numTokens = Number(new DataView(data.slice(...counts.data_offsets)).getBigInt64(0, true));
     return { states: numbers, numTokens };
   }
@@ -83,7 +83,7 @@ function parseSafetensors(file) {
     const length = Number(new DataView(file).getBigUint64(0, true));
     return { header: JSON.parse(new TextDecoder().decode(new Uint8Array(file, 8, length))), data: file.slice(8 + length) };
   } catch {
-    throw new Error("this file holds no memory: choose one that Save memory wrote");
+    throw new Error("this file contains no memory: choose one that Save memory wrote");
   }
 }
 

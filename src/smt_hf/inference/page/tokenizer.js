@@ -8,7 +8,7 @@ export async function loadTokenizer() {
   const tokenizer = kind === "byte" ? new ByteTokenizer(new Set(special)) : await LibraryTokenizer.load(new Set(special));
   for (const { text, ids } of samples) {
     if (String(tokenizer.encode(text)) !== String(ids)) {
-      throw new Error("the tokenizer of this student gives other ids in a browser: use the student in Python");
+      throw new Error("the tokenizer of this student gives different ids in a browser: use the student in Python");
     }
   }
   return tokenizer;
