@@ -78,8 +78,8 @@ def held(name: str) -> int:
     raise OSError(f"no {name}")
 
 
-def measure(row: int) -> dict:
-    """One row: the predicted and the measured numbers."""
+def prepare(row: int):
+    """A row's trainer, ready for a step, its batch, and the configuration to estimate; and the bytes held before they were made."""
     torch.set_num_threads(1)
     name, method, cell = rows()[row]
     sizes, kind = GRID[name], METHODS[method][0]
@@ -89,27 +89,40 @@ def measure(row: int) -> dict:
     layers = {"num_updater_layers": min(sizes.num_updater_layers, sizes.num_memory_tokens)}
     model = make_model(replace(sizes, **layers), cell_type=cell)
     trainer = make_trainer(kind, model, windows(corpus(None)), "cpu", tempfile.mkdtemp(), **fields(sizes, method))
-    config, arguments = model.config, trainer.args
+    config = model.config.student_config if kind == "bptt" else model.config
     del model
     batch = trainer.data_collator([trainer.train_dataset[number] for number in range(sizes.batch_size)])
     trainer.create_optimizer_and_scheduler(10)
     trainer.model.train()
-    seconds, peak = [], 0
-    for step in range(4):
+    return trainer, batch, config, before
+
+
+def measure_memory(row: int) -> dict:
+    """Bytes held in the first two steps of a row, and its FLOPs, predicted and measured."""
+    trainer, batch, config, before = prepare(row)
+    peak = 0
+    for step in range(2):
         Path("/proc/self/clear_refs").write_text("5")
+        run(trainer, batch, step)
+        peak = max(peak, held("VmHWM"))
+    flops = count(trainer, batch)
+    trace = trace_step(config, trainer.args, on_cpu=True, draw=(0, 0))
+    return {"kernels": trace.num_kernels, "flops": [trace.flops, flops], "bytes": peak - before}
+
+
+def measure_time(row: int) -> dict:
+    """CPU seconds of a step of a row, predicted and measured, and the predicted bytes."""
+    trainer, batch, config, _ = prepare(row)
+    seconds = []
+    for step in range(4):
         begun = time.process_time()
         run(trainer, batch, step)
         seconds.append(time.process_time() - begun)
-        peak = max(peak, held("VmHWM"))
-    flops = count(trainer, batch)
-    trace = trace_step(config if kind != "bptt" else config.student_config, arguments, on_cpu=True, draw=(0, 0))
-    found = estimate(config if kind != "bptt" else config.student_config, arguments, measure_cpu())
+    found = estimate(config, trainer.args, measure_cpu())
     return {
-        "sizes": name, "method": method, "cell": cell, "batch": sizes.batch_size, "kernels": trace.num_kernels,
-        "flops": [trace.flops, flops],
-        "bytes": [sum(found.memory.values()), peak - before],
+        "bytes": sum(found.memory.values()),
         "seconds": [found.seconds_per_step, statistics.median(seconds[1:])],
-    }  # fmt: skip
+    }
 
 
 def give_back() -> None:
@@ -150,6 +163,12 @@ def count(trainer, batch) -> int:
     return counted.get_total_flops()
 
 
+def outcome(words: list[str], environment: dict[str, str]) -> dict:
+    """What a process prints in its last line."""
+    shown = subprocess.run(words, env=environment, check=True, capture_output=True, text=True).stdout
+    return json.loads(shown.splitlines()[-1])
+
+
 def table(results: list[dict]) -> str:
     """The rows as a table in Markdown."""
     lines = [
@@ -174,12 +193,13 @@ def table(results: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--row", type=int, help="measure only this row, in this process")
+    parser.add_argument("--row", type=int, help="measure only this row, in this process: its memory")
+    parser.add_argument("--timed", action="store_true", help="or its time")
     parser.add_argument("--json", help="file for all rows; rows already in it are not measured again")
     parser.add_argument("--output", help="file of the plot")
     options = parser.parse_args()
     if options.row is not None:
-        print(json.dumps(measure(options.row)))
+        print(json.dumps((measure_time if options.timed else measure_memory)(options.row)))
         return
     file = Path(options.json or tempfile.mkstemp()[1])
     results = json.loads(file.read_text()) if file.is_file() and file.stat().st_size else []
@@ -192,13 +212,11 @@ def main() -> None:
     }
     for row in range(len(results), len(rows())):
         words = [sys.executable, __file__, "--row", str(row)]
-        held_back, usual = (
-            json.loads(
-                subprocess.run(words, env=env, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-            )
-            for env in (environment, {**os.environ, "OMP_NUM_THREADS": "1"})
-        )
-        results.append(held_back | {"seconds": usual["seconds"]})
+        held_back = outcome(words, environment)
+        timed = outcome([*words, "--timed"], {**os.environ, "OMP_NUM_THREADS": "1"})
+        sizes, method, cell = rows()[row]
+        place = {"sizes": sizes, "method": method, "cell": cell, "batch": GRID[sizes].batch_size}
+        results.append(place | held_back | timed | {"bytes": [timed["bytes"], held_back["bytes"]]})
         ratios = {
             name: round(results[-1][name][0] / results[-1][name][1], 3) for name in ("flops", "bytes", "seconds")
         }
