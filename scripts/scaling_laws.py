@@ -141,11 +141,9 @@ def recall_table(rows: list[dict]) -> str:
         cells = []
         for method in methods:
             runs = [r for r in rows if (r["num_memory_tokens"], r["hidden_size"], r["method"]) == (k, d, method)]
-            right, known = (
-                mean(row["accuracy"] for row in runs) if runs else 0,
-                mean(map(recalled, runs)) if runs else 0,
-            )
-            cells.append(f"{100 * right:.1f} %, {known:.1f}" if runs else "")
+            rights = [100 * row["accuracy"] for row in runs]
+            more = f" ({min(rights):.1f}–{max(rights):.1f}, n={len(runs)})" if len(runs) > 1 else ""
+            cells.append(f"{mean(rights):.1f} %{more}, {mean(map(recalled, runs)):.1f}" if runs else "")
         table.append([f"{k:g}", f"{d:g}", f"{k * d:g}", *cells])
     return markdown(["K", "D", "K × D", *methods], table)
 
@@ -201,8 +199,11 @@ def recall(axes, rows: list[dict]) -> None:
     widths = sorted({row["hidden_size"] for row in rows})
     for panel, method in zip(axes, methods, strict=True):
         for width, marker in zip(widths, "o^sDv", strict=False):
-            chosen = [row for row in rows if (row["hidden_size"], row["method"]) == (width, method)]
-            points = sorted((row["num_memory_tokens"] * width, recalled(row)) for row in chosen)
+            runs: dict[float, list[float]] = {}
+            for row in rows:
+                if (row["hidden_size"], row["method"]) == (width, method):
+                    runs.setdefault(row["num_memory_tokens"] * width, []).append(recalled(row))
+            points = sorted((size, mean(known)) for size, known in runs.items())
             panel.plot(*zip(*points, strict=True), marker=marker, label=f"D = {width:g}")
         panel.set(title=method, xlabel="numbers of a memory, K × D", xscale="log", ylim=(0, rows[0]["string_length"]))
     axes[0].set_ylabel("symbols recalled")
