@@ -26,14 +26,14 @@ def write_report(output_dir: str, chance: float) -> str:
     write_csv(folder / "results.csv", [csv_row(result) for result in results])
     parts = [
         "Accuracy in % at the training length, mean over n seeds (lowest–highest; one seed where there is no range); "
-        f"chance is {100 * chance:.1f}. The student starts from its initial memory and goes on its own states.",
+        f"chance is {100 * chance:.1f}. The student starts from its initial memory and runs on its own states.",
         accuracy_table(results),
         "Evaluated beyond the training length (times its length), means over the seeds; the teacher reads its own memories.",
         generalisation_table(results),
         "Effective rank of the memories over rows and steps, means over the seeds.",
         rank_table(results),
-        "The same budget for all methods of a length: what the middle one of the results spent. The mean accuracy in % at the last "
-        "measurement within it; a method that spent less in all stands with what it ended with.",
+        "The same budget for all methods of a length: the median of what the results spent. The mean accuracy in % at the last "
+        "measurement within it; a method that spent less in total is shown with its final accuracy.",
         matched_table(results),
         "What the methods spent, medians over the seeds.",
         spending_table(results),
