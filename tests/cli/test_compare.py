@@ -91,7 +91,7 @@ def test_without_matplotlib(recipe, tmp_path, monkeypatch, capsys):
         (["--only", "dmt"], "there is no stage 'dmt': choose one of smt, short, bptt"),
         (["--only", "short"], "only=['short']: none of these stages appears in a table: add one"),
         (["--stages", '{"dmt": {}}'], "stage 'dmt' needs a teacher"),
-        (["--stages", "{"], "stages='{' is not JSON"),
+        (["--stages", "{"], "stages='{' is not a JSON object"),
         (["--training", '{"learnign_rate": 0.1}'], "training: unknown field 'learnign_rate'"),
         (["--lengths", "12", "24", "--cpu_seconds", "1", "2", "3"], "one for each of lengths=[12, 24]"),
         (["--num_processes", "0"], "num_processes=0 must be at least 1"),
