@@ -28,9 +28,9 @@ SPENT = ("tokens", "flops", "sequential_flops", "cpu_seconds")
 BASE = {"hidden_size": 32, "num_memory_tokens": 4, "context_length": 64, "data_share": 1.0}
 AXES = {
     "hidden_size": ([32, 16, 64, 128], 3),
-    "data_share": ([0.001, 0.01, 1.0], 2),
+    "data_share": ([0.001, 0.01, 1.0], 3),
     "num_memory_tokens": ([1, 2, 4, 8], 3),
-    "context_length": ([16, 64, 128], 2),
+    "context_length": ([16, 64, 128], 3),
 }
 # Recall: the memories, as number of tokens and width.
 MEMORIES = [(4, 32), (1, 8), (1, 32), (4, 8), (1, 16), (4, 16), (2, 16), (8, 16), (2, 8)]
