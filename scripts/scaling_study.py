@@ -23,14 +23,14 @@ from smt_hf.models import SmtRnnForCausalLM
 
 ROOT = Path(__file__).resolve().parent.parent
 SPENT = ("tokens", "flops", "sequential_flops", "cpu_seconds")
-# TinyStories: one field at a time is changed in this student; and the number of the recipe's seeds for each axis. A run reads 205,000
-# tokens: a share of the data with more tokens than that is as good as all of the data.
+# TinyStories: one field at a time is changed in this student. A run reads 205,000 tokens: a share of the data with more tokens than
+# that is as good as all of the data.
 BASE = {"hidden_size": 32, "num_memory_tokens": 4, "context_length": 64, "data_share": 1.0}
 AXES = {
-    "hidden_size": ([32, 16, 64, 128], 3),
-    "data_share": ([0.001, 0.01, 1.0], 3),
-    "num_memory_tokens": ([1, 2, 4, 8], 3),
-    "context_length": ([16, 64, 128], 3),
+    "hidden_size": [32, 16, 64, 128],
+    "data_share": [0.001, 0.01, 1.0],
+    "num_memory_tokens": [1, 2, 4, 8],
+    "context_length": [16, 64, 128],
 }
 # Recall: the memories, as number of tokens and width.
 MEMORIES = [(4, 32), (1, 8), (1, 32), (4, 8), (1, 16), (4, 16), (2, 16), (8, 16), (2, 8)]
@@ -38,14 +38,9 @@ MEMORIES = [(4, 32), (1, 8), (1, 32), (4, 8), (1, 16), (4, 16), (2, 16), (8, 16)
 
 def tinystories_runs(seeds: list[int]) -> list[tuple[int, dict]]:
     """Seeds and points, ordered so that the first seed of every point comes before the second of any."""
-    runs = [
-        (number, BASE | {axis: value})
-        for axis, (values, num_seeds) in AXES.items()
-        for number in range(num_seeds)
-        for value in values
-    ]
-    unique = {(number, *point.values()): (seeds[number], point) for number, point in runs if number < len(seeds)}
-    return [unique[key] for key in sorted(unique, key=lambda key: key[0])]
+    points = [BASE | {axis: value} for axis, values in AXES.items() for value in values]
+    unique = {tuple(point.values()): point for point in points}
+    return [(seed, point) for seed in seeds for point in unique.values()]
 
 
 def tinystories_at(comparison: Comparison, point: dict) -> tuple[Comparison, float]:
