@@ -47,13 +47,19 @@ def recipes(folder: str) -> set[str]:
     return {file.stem for file in (ROOT / "configs" / folder).glob("*.yaml")}
 
 
-def plot_results(name: str, images: Path) -> list[Path]:
-    """Draws the pictures of one task, dataset or study."""
+def plot_named(name: str, images: Path) -> list[Path]:
+    """Draws the pictures of one task, dataset, study or page."""
+    results = images / "results"
+    if name == LONG_GENERATION:
+        return [plot_turns(read_csv(RESULTS / f"{name}.csv"), images / f"{name}.png")]
+    if name == ESTIMATE:
+        rows = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        return [plot_estimate(rows, images / f"{name}.png")]
     if name in STUDIES:
-        return [STUDIES[name](read(RESULTS / f"{name}.csv"), images / f"{name}.png")]
+        return [STUDIES[name](read(RESULTS / f"{name}.csv"), results / f"{name}.png")]
     if name in recipes("compare"):
-        return plot_rows(read_rows(RESULTS / f"{name}.csv"), images, prefix=f"{name}_")
-    return plot_task(name, images)
+        return plot_rows(read_rows(RESULTS / f"{name}.csv"), results, prefix=f"{name}_")
+    return plot_task(name, results)
 
 
 def plot_task(name: str, images: Path) -> list[Path]:
@@ -137,20 +143,18 @@ def predicted(axes, rows) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="Tasks, datasets and studies; all by default.")
+    known = recipes("synthetic") | recipes("compare") | STUDIES.keys() | {LONG_GENERATION, ESTIMATE}
+    measured = sorted({file.stem for file in RESULTS.iterdir() if file.suffix in (".csv", ".json")} & known)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(measured)}; all by default.")
     parser.add_argument("--images", type=Path, default=IMAGES, help="Folder of the pictures.")
     options = parser.parse_args()
+    for name in options.names:
+        if name not in measured:
+            parser.error(f"there are no measurements named {name!r}: choose among {', '.join(measured)}")
     (options.images / "results").mkdir(parents=True, exist_ok=True)
-    known = recipes("synthetic") | recipes("compare") | STUDIES.keys()
-    measured = [file.stem for file in sorted(RESULTS.glob("*.csv")) if file.stem in known]
     for name in options.names or measured:
-        for file in plot_results(name, options.images / "results"):
+        for file in plot_named(name, options.images):
             print(file)
-    if not options.names and (RESULTS / f"{LONG_GENERATION}.csv").is_file():
-        print(plot_turns(read_csv(RESULTS / f"{LONG_GENERATION}.csv"), options.images / f"{LONG_GENERATION}.png"))
-    if not options.names and (RESULTS / f"{ESTIMATE}.json").is_file():
-        rows = json.loads((RESULTS / f"{ESTIMATE}.json").read_text(encoding="utf-8"))
-        print(plot_estimate(rows, options.images / f"{ESTIMATE}.png"))
 
 
 if __name__ == "__main__":
