@@ -25,6 +25,7 @@ from figures import plot_estimate
 from training_setup import SIZES, corpus, make_model, make_trainer, windows
 
 from smt_hf.comparison.flops import counted_flops
+from smt_hf.comparison.tables import markdown
 from smt_hf.estimation import estimate, measure_cpu
 from smt_hf.estimation.trace import trace_step
 
@@ -171,10 +172,9 @@ def outcome(words: list[str], environment: dict[str, str]) -> dict:
 
 def table(results: list[dict]) -> str:
     """The rows as a table in Markdown."""
-    lines = [
-        "| sizes, rows | method | MB: predicted | measured | ratio | CPU s: predicted | measured | ratio |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    compared = ["measured", "ratio"]
+    head = ["sizes, rows", "method", "MB: predicted", *compared, "CPU s: predicted", *compared]
+    lines = []
     for row in results:
         sizes = GRID[row["sizes"]]
         cell = "" if row["cell"] == "transformer" else f", `{row['cell']}`"
@@ -187,8 +187,8 @@ def table(results: list[dict]) -> str:
                 f"{measured / unit:.{digits}f}",
                 f"{predicted / measured:.2f}",
             ]
-        lines.append(f"| {' | '.join([place, row['method'], *numbers])} |")
-    return "\n".join(lines)
+        lines.append([place, row["method"], *numbers])
+    return markdown(head, lines)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from statistics import mean
 
 import numpy as np
 
-from smt_hf.comparison.tables import markdown
+from smt_hf.comparison.tables import markdown, mean_and_range
 from smt_hf.utils.figures import draw, line_styles
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,8 +107,7 @@ def law_tables(rows: list[dict]) -> str:
             cells = []
             for points in by_method.values():
                 losses = [row["loss"] for row in points.get(value, [])]
-                more = f" ({min(losses):.3f}–{max(losses):.3f}, n={len(losses)})" if len(losses) > 1 else ""
-                cells.append(f"{mean(losses):.3f}{more}" if losses else "")
+                cells.append(mean_and_range(losses, 3) if losses else "")
             (first, *_) = [points[value][0] for points in by_method.values() if value in points]
             table.append([f"{value:g}", f"{first['parameters']:,.0f}", *cells])
         parts.append(markdown([axis, "parameters", *methods], table))
@@ -142,8 +141,7 @@ def recall_table(rows: list[dict]) -> str:
         for method in methods:
             runs = [r for r in rows if (r["num_memory_tokens"], r["hidden_size"], r["method"]) == (k, d, method)]
             rights = [100 * row["accuracy"] for row in runs]
-            more = f" ({min(rights):.1f}–{max(rights):.1f}, n={len(runs)})" if len(runs) > 1 else ""
-            cells.append(f"{mean(rights):.1f} %{more}, {mean(map(recalled, runs)):.1f}" if runs else "")
+            cells.append(f"{mean_and_range(rights, 1, ' %')}, {mean(map(recalled, runs)):.1f}" if runs else "")
         table.append([f"{k:g}", f"{d:g}", f"{k * d:g}", *cells])
     return markdown(["K", "D", "K × D", *methods], table)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean, median
 
 from .results import BUDGETS, chosen, methods, read_results
-from .tables import markdown, write_csv
+from .tables import markdown, mean_and_range, write_csv
 
 WHOLE, COUNTS = ("seed", "rows", "corpus_tokens", "steps", "tokens"), ("cell", "method", "after", "stage", "unit")
 
@@ -162,7 +162,7 @@ def spread(points: list[dict]) -> str:
         return "–"
     losses = [point["loss"] for point in points]
     if len(losses) > 1:
-        return f"{mean(losses):.3f} ({min(losses):.3f}–{max(losses):.3f}, n={len(losses)})"
+        return mean_and_range(losses, 3)
     error = points[0].get("standard_error")
     return f"{losses[0]:.3f}" if error is None else f"{losses[0]:.3f} ± {error:.3f}"
 

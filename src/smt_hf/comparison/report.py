@@ -5,7 +5,7 @@ from statistics import mean, median, median_low
 
 from .curves import write_curves
 from .results import BUDGETS, chosen, methods, read_results
-from .tables import markdown, write_csv
+from .tables import markdown, mean_and_range, write_csv
 
 
 def write_report(output_dir: str, chance: float) -> str:
@@ -61,10 +61,7 @@ def csv_row(result: dict) -> dict:
 
 def spread(values: list[float]) -> str:
     """The mean of shares in %, and their range and number if there are several."""
-    if not values:
-        return "–"
-    text = f"{100 * mean(values):.1f}"
-    return text if len(values) == 1 else f"{text} ({100 * min(values):.1f}–{100 * max(values):.1f}, n={len(values)})"
+    return mean_and_range([100 * value for value in values], 1) if values else "–"
 
 
 def accuracy_table(results: list[dict]) -> str:

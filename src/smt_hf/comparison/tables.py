@@ -1,7 +1,9 @@
 """Tables as files and in Markdown."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 
 
 def write_csv(file: Path, rows: list[dict]) -> None:
@@ -11,6 +13,14 @@ def write_csv(file: Path, rows: list[dict]) -> None:
         writer = csv.DictWriter(lines, names)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def mean_and_range(values: Sequence[float], digits: int, unit: str = "") -> str:
+    """The mean of the seeds' numbers, and their range and number if there are several."""
+    text = f"{mean(values):.{digits}f}{unit}"
+    if len(values) == 1:
+        return text
+    return f"{text} ({min(values):.{digits}f}–{max(values):.{digits}f}, n={len(values)})"
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:

@@ -86,7 +86,7 @@ def evaluate_samples(
     """Lets a class-conditional student draw, and compares its images with real ones.
 
     Args:
-        student: an `SmtRnnForCausalLM`.
+        student: an `SmtRnnForCausalLM`; without guidance, any causal language model of the processor's ids.
         processor: the image processor that it was trained with; it has classes.
         train: real images that the classifier is trained on, and that samples should look like.
         validation: real images that nothing was trained on: they test the classifier, and are the ceiling.
